@@ -1,0 +1,47 @@
+"""The command line: parse, call one function, print. Heavy imports stay inside the commands."""
+
+import logging
+import sys
+from typing import Any
+
+import click
+
+from edge_ad import __version__
+from edge_ad.cli.demo import demo
+from edge_ad.cli.export import export
+from edge_ad.cli.predict import predict
+from edge_ad.cli.stream import stream
+from edge_ad.cli.train import train
+from edge_ad_runtime.errors import EdgeAdError
+
+
+class _Group(click.Group):
+    """A group that turns our own errors into one line on stderr and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EdgeAdError as error:
+            raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+@click.option("-v", "--verbose", is_flag=True, help="Log more to stderr.")
+def main(verbose: bool) -> None:
+    """Visual anomaly detection: from pictures of good parts to a device beside the line."""
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+
+
+main.add_command(train)
+main.add_command(export)
+main.add_command(predict)
+main.add_command(stream)
+main.add_command(demo)

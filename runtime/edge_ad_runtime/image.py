@@ -1,0 +1,174 @@
+"""From a picture file to a frame, and from a frame to the model's input.
+
+Training and the device both use this file, so that a score cannot change between them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_ad_runtime.errors import DataError
+
+Frame = NDArray[np.uint8]
+"""uint8, H x W x 3, BGR."""
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+"""File name endings, lower case, that count as pictures in a folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """The geometry between a frame and the model's input.
+
+    Attributes:
+        input_size: (height, width) of the result in pixels.
+        resize: None: the whole frame is stretched to `input_size`. Otherwise the shorter side is
+            brought to this many pixels first, and `input_size` is cut from the centre.
+    """
+
+    input_size: tuple[int, int]
+    resize: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot be made."""
+        height, width = self.input_size
+        if height < 32 or width < 32:
+            raise DataError(
+                f"expected an input size of at least 32x32 pixels, got {height}x{width}"
+            )
+        if self.resize is not None and self.resize < max(height, width):
+            raise DataError(
+                f"expected a resize of at least the crop, {max(height, width)} pixels, "
+                f"got {self.resize}: raise --resize or lower --center-crop"
+            )
+
+    def apply(self, frame: Frame) -> Frame:
+        """Return the frame as the model sees it: (h, w, 3), uint8, same channel order."""
+        height, width = self.input_size
+        if self.resize is None:
+            return _resize(frame, height, width)
+        full_height, full_width = self._full_size(frame.shape[:2])
+        full = _resize(frame, full_height, full_width)
+        top, left = (full_height - height) // 2, (full_width - width) // 2
+        return np.ascontiguousarray(full[top : top + height, left : left + width])
+
+    def apply_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return a ground-truth mask (H, W) in the geometry of the input: (h, w), nearest pixel."""
+        height, width = self.input_size
+        pixels = mask.astype(np.uint8)
+        if self.resize is None:
+            return _nearest(pixels, height, width)
+        full_height, full_width = self._full_size(mask.shape[:2])
+        top, left = (full_height - height) // 2, (full_width - width) // 2
+        full = _nearest(pixels, full_height, full_width)
+        return np.ascontiguousarray(full[top : top + height, left : left + width])
+
+    def map_to_frame(
+        self, anomaly_map: NDArray[np.float32], frame_size: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """Lay an anomaly map (h, w) over its frame: (H, W), outside the crop the map's minimum."""
+        if self.resize is None:
+            return _enlarge(anomaly_map, *frame_size)
+        height, width = self.input_size
+        full_height, full_width = self._full_size(frame_size)
+        top, left = (full_height - height) // 2, (full_width - width) // 2
+        full = np.full((full_height, full_width), anomaly_map.min(), dtype=np.float32)
+        full[top : top + height, left : left + width] = anomaly_map
+        return _enlarge(full, *frame_size)
+
+    def _full_size(self, frame_size: tuple[int, ...]) -> tuple[int, int]:
+        """Height and width of the whole frame once its shorter side is `resize` pixels."""
+        height, width = frame_size[0], frame_size[1]
+        scale = (self.resize or 0) / min(height, width)
+        return max(round(height * scale), self.input_size[0]), max(
+            round(width * scale), self.input_size[1]
+        )
+
+
+def read_frame(path: Path) -> Frame:
+    """Read a picture as a frame: grey is tripled, 16 bits become 8, alpha is dropped, EXIF is obeyed.
+
+    16-bit values are divided by 257, so that 0..65535 becomes 0..255 for every picture alike.
+
+    Raises:
+        DataError: the file cannot be read, is no picture, is cut off, or has another depth.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"cannot read the picture {path}: {error.strerror}: check the path and its permissions"
+        ) from error
+    # OpenCV decodes the rest of a cut-off JPEG or PNG as grey or black and only prints a warning.
+    if not _is_complete(data):
+        raise DataError(f"the picture {path} is cut off: copy it again or remove it")
+    pixels = None
+    if data:
+        buffer = np.frombuffer(data, dtype=np.uint8)
+        try:
+            pixels = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+        except cv2.error as error:
+            raise DataError(f"the picture {path} is damaged ({error.err}): remove it") from error
+    if pixels is None:
+        raise DataError(
+            f"the file {path} is not a readable picture (PNG, JPEG, BMP, TIFF): "
+            "replace or remove it"
+        )
+    if pixels.dtype == np.uint16:
+        return np.rint(pixels / np.float32(257)).astype(np.uint8)
+    if pixels.dtype != np.uint8:
+        raise DataError(
+            f"expected 8 or 16 bits a channel in {path}, got {pixels.dtype}: convert the picture"
+        )
+    return np.asarray(pixels, dtype=np.uint8)
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """Read a ground-truth mask: (H, W), True where the part is defective (any value above 0).
+
+    Raises:
+        DataError: as `read_frame`.
+    """
+    return np.asarray(read_frame(path).max(axis=2) > 0)
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Return the pictures below a folder, at any depth, sorted by path; hidden files are left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PICTURE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
+def _is_complete(data: bytes) -> bool:
+    if data.startswith(b"\xff\xd8"):
+        # 0xFF is escaped inside compressed data: an end marker must follow the last scan's start.
+        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" in data[-4096:]
+    return True
+
+
+def _resize(frame: Frame, height: int, width: int) -> Frame:
+    """Area averaging where the frame shrinks, which keeps fine defects from aliasing away."""
+    if frame.shape[:2] == (height, width):
+        return frame
+    shrinks = frame.shape[0] >= height and frame.shape[1] >= width
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(frame, (width, height), interpolation=method), dtype=np.uint8)
+
+
+def _nearest(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.bool_]:
+    resized = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(resized, dtype=np.bool_)
+
+
+def _enlarge(anomaly_map: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    enlarged = cv2.resize(anomaly_map, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(enlarged, dtype=np.float32)
