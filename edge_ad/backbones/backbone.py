@@ -1,0 +1,72 @@
+"""The one shape that all backbones have."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from edge_ad.backbones.feature_map import FeatureMap
+
+
+class Backbone(nn.Module):
+    """A frozen network, cut off after its deepest selected feature map.
+
+    Attributes:
+        name: as in `create_backbone`.
+        layers: the selected feature maps, in the network's order.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        layers: Sequence[FeatureMap],
+        network: nn.Module,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        """Freeze a network.
+
+        Args:
+            name: as in `create_backbone`.
+            layers: what the network answers.
+            network: images to a dict of feature maps by layer name.
+            mean: of R, G, B in units of 0..1.
+            std: likewise.
+        """
+        super().__init__()
+        self.name = name
+        self.layers = tuple(layers)
+        self.network = network
+        # Constants of the architecture: they belong into the graph, not into a saved detector.
+        self.register_buffer("mean", _per_channel(mean), persistent=False)
+        self.register_buffer("std", _per_channel(std), persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        """Turn frames (N, h, w, 3), uint8, BGR into images (N, 3, h, w), float32, RGB."""
+        rgb = frames.permute(0, 3, 1, 2)[:, [2, 1, 0]].float()
+        return (rgb - self.mean) / self.std
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Compute the selected feature maps, each (N, channels, h / stride, w / stride).
+
+        Args:
+            images: (N, 3, h, w), float32, normalised; h and w multiples of 32.
+        """
+        maps = self.network(images)
+        return [maps[layer.name] for layer in self.layers]
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Stay in evaluation mode: the batch statistics are frozen too."""
+        super().train(False)
+        return self
+
+
+def _per_channel(values: Sequence[float]) -> Tensor:
+    """Scale to the 0..255 of a frame: (1, 3, 1, 1)."""
+    return 255 * torch.tensor(values, dtype=torch.float32).reshape(1, 3, 1, 1)

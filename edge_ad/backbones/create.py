@@ -1,0 +1,78 @@
+"""From a name on the command line to a backbone."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from edge_ad.backbones.backbone import Backbone
+from edge_ad.backbones.efficientnet_lite import LITE_NAMES, create_lite, lite_feature_maps
+from edge_ad.backbones.feature_map import FeatureMap, select_maps
+from edge_ad.backbones.timm_nets import create_timm, timm_feature_maps
+from edge_ad.backbones.torchvision_nets import TORCHVISION_MAPS, create_torchvision
+from edge_ad_runtime.errors import EdgeAdError
+
+logger = logging.getLogger(__name__)
+
+BACKBONES = (*LITE_NAMES, *TORCHVISION_MAPS)
+"""Names that need no further package; the first is the default. `timm:NAME` comes on top."""
+
+TIMM_PREFIX = "timm:"
+
+
+def feature_maps(name: str) -> tuple[FeatureMap, ...]:
+    """Answer what a backbone offers, finest first, without loading any weights.
+
+    Raises:
+        EdgeAdError: no such backbone.
+        MissingExtraError: `timm:NAME` without timm.
+    """
+    if name in LITE_NAMES:
+        return lite_feature_maps(name)
+    if name in TORCHVISION_MAPS:
+        return TORCHVISION_MAPS[name]
+    if name.startswith(TIMM_PREFIX):
+        return timm_feature_maps(name.removeprefix(TIMM_PREFIX))
+    raise EdgeAdError(
+        f"expected a known backbone, got {name!r}: choose from {', '.join(BACKBONES)}, "
+        f"or {TIMM_PREFIX}NAME for a model of timm"
+    )
+
+
+def create_backbone(
+    name: str, *, layers: Sequence[str] | None = None, weights: str = "pretrained"
+) -> Backbone:
+    """Build a frozen backbone that runs no further than the deepest of the layers.
+
+    Args:
+        name: one of `BACKBONES`, or `timm:NAME`.
+        layers: names out of `feature_maps(name)`; None: all up to stride 16.
+        weights: `pretrained` (ImageNet), `none` (random, the same each time, with a warning), the
+            path of a state dict of the whole classifier, or `saved`: as `none`, silently, for
+            a caller that hands over its own weights through `load_state_dict` next.
+
+    Raises:
+        EdgeAdError: unknown names, or weights that cannot be had or do not fit.
+        MissingExtraError: a package that this backbone needs is not installed.
+    """
+    maps = select_maps(name, feature_maps(name), layers)
+    if weights == "none":
+        logger.warning(
+            "backbone %s with --weights none: UNTRAINED, the scores will mean little", name
+        )
+    with _seeded():
+        if name in LITE_NAMES:
+            return create_lite(name, maps, weights)
+        if name in TORCHVISION_MAPS:
+            return create_torchvision(name, maps, weights)
+        return create_timm(name.removeprefix(TIMM_PREFIX), maps, weights)
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Draw initial weights from seed 0 and leave the caller's random state as it was."""
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: that would reseed the CUDA generators, too.
+        torch.default_generator.manual_seed(0)
+        yield
