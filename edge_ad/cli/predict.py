@@ -1,0 +1,175 @@
+"""`edge-ad predict`: pictures in, verdicts out."""
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_ad.cli.options import require
+from edge_ad.cli.scoring_options import device_option, threads_option, threshold_option
+from edge_ad_runtime.errors import DataError, EdgeAdError
+
+if TYPE_CHECKING:
+    from edge_ad_runtime import CapturedFrame, OverlayFolder, Result, Scorer
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 8
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument(
+    "paths", metavar="PATH...", type=click.Path(path_type=Path), nargs=-1, required=True
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@device_option
+@threads_option
+@threshold_option
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Keep overlays of anomalous pictures here."
+)
+def predict(
+    model: Path,
+    paths: tuple[Path, ...],
+    as_json: bool,
+    device: str,
+    threads: int | None,
+    threshold: float | None,
+    output: Path | None,
+) -> None:
+    """Score pictures, and the pictures in folders, with the model file MODEL.
+
+    A picture that cannot be read is named on stderr, the others are scored, and the exit code is 1.
+    """
+    require(("cv2", "onnxruntime"), extra="cpu", purpose="scoring")
+    from edge_ad_runtime import OverlayFolder, Scorer
+
+    scorer = Scorer(model, device=device, threads=threads, threshold=threshold)
+    overlays = OverlayFolder(output, scorer.info) if output else None
+    pictures = _Pictures(paths)
+    verdicts = _verdicts(scorer, pictures, overlays)
+    if as_json:
+        _print_json(verdicts)
+    else:
+        _print_table(verdicts)
+    if pictures.failed:
+        raise EdgeAdError(f"{pictures.failed} pictures or folders failed: see the messages above")
+
+
+class _Pictures:
+    """The frames of all paths; those that cannot be read are named and counted."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        """Look the folders through."""
+        self.failed = 0
+        self._paths: list[Path] = []
+        for path in paths:
+            try:
+                self._paths += _expanded(path)
+            except DataError as error:
+                self.fail(error)
+
+    def fail(self, error: DataError) -> None:
+        """Name what failed."""
+        self.failed += 1
+        logger.error("%s", error)
+
+    def batches(self) -> Iterator[list["CapturedFrame"]]:
+        """Read ahead and deliver a few frames at a time."""
+        from edge_ad_runtime import Reader
+        from edge_ad_runtime.sources import Pictures
+
+        if not self._paths:
+            return
+        batch = []
+        with Reader(Pictures(self._paths, name="pictures")) as reader:
+            while True:
+                try:
+                    captured = reader.take()
+                except DataError as error:
+                    self.fail(error)
+                    continue
+                if captured is None:
+                    break
+                batch.append(captured)
+                if len(batch) == _BATCH:
+                    yield batch
+                    batch = []
+        if batch:
+            yield batch
+
+
+def _expanded(path: Path) -> list[Path]:
+    """Return the pictures of a folder, or the file itself.
+
+    Raises:
+        DataError: the folder holds no picture.
+    """
+    from edge_ad_runtime import list_pictures
+
+    if not path.is_dir():
+        return [path]
+    pictures = list_pictures(path)
+    if not pictures:
+        raise DataError(f"found no pictures (PNG, JPEG, BMP, TIFF) in the folder {path}")
+    return pictures
+
+
+def _verdicts(
+    scorer: "Scorer", pictures: _Pictures, overlays: "OverlayFolder | None"
+) -> Iterator[tuple["CapturedFrame", "Result"]]:
+    for batch in pictures.batches():
+        for captured, result in _scored(scorer, batch, pictures):
+            if overlays is not None:
+                _keep(overlays, captured, result)
+            yield captured, result
+
+
+def _keep(overlays: "OverlayFolder", captured: "CapturedFrame", result: "Result") -> None:
+    try:
+        overlays.write(captured, result)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the overlay of {captured.path}: {error.strerror}: free some space"
+        ) from error
+
+
+def _scored(
+    scorer: "Scorer", batch: Sequence["CapturedFrame"], pictures: _Pictures
+) -> Iterator[tuple["CapturedFrame", "Result"]]:
+    """Score the batch at once; where that fails one by one, so that only the culprit is lost."""
+    try:
+        yield from zip(batch, scorer.score_batch([item.frame for item in batch]), strict=True)
+    except DataError:
+        for captured in batch:
+            try:
+                yield captured, scorer.score(captured.frame)
+            except DataError as error:
+                pictures.fail(DataError(f"{captured.path}: {error}"))
+
+
+def _print_json(verdicts: Iterable[tuple["CapturedFrame", "Result"]]) -> None:
+    array = [
+        {"path": str(captured.path)} | result.fields(captured.timestamp)
+        for captured, result in verdicts
+    ]
+    click.echo(json.dumps(array, indent=1))
+
+
+def _print_table(verdicts: Iterable[tuple["CapturedFrame", "Result"]]) -> None:
+    """Print a line for each picture as it comes, and the totals."""
+    results = []
+    for captured, result in verdicts:
+        verdict = "ANOMALOUS" if result.anomalous else "good"
+        click.echo(f"{verdict:<9}  {result.score:10.4f}  {captured.path}")
+        results.append((result.anomalous, result.latency_ms, result.threshold))
+    if results:
+        anomalous, latencies, thresholds = zip(*results, strict=True)
+        click.echo(
+            f"{len(results)} pictures, {sum(anomalous)} anomalous at the threshold "
+            f"{thresholds[0]:.4f}, {sum(latencies) / len(latencies):.1f} ms each"
+        )

@@ -1,0 +1,186 @@
+"""An ONNX Runtime session on the device that was asked for, or an error; never a silent fallback.
+
+ONNX Runtime itself falls back: `providers=["CUDAExecutionProvider"]` on a machine without a
+working CUDA gives a session on the CPU and a line in a log. Three checks stand against that: the
+provider is compiled in, the session holds it after creation, and it has run the model once.
+"""
+
+import contextlib
+import io
+import logging
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from edge_ad_runtime.errors import DeviceError, MissingExtraError, ModelFileError
+
+logger = logging.getLogger(__name__)
+
+DEVICES = ("auto", "cpu", "cuda", "tensorrt")
+
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_PROVIDERS = {
+    "cpu": [_CPU],
+    "cuda": [_CUDA],
+    "tensorrt": ["TensorrtExecutionProvider", _CUDA],
+}
+_ERRORS_ONLY = 3
+_SILENT = 4
+
+
+def create_session(model: bytes, device: str, threads: int | None = None) -> Any:
+    """Return an `onnxruntime.InferenceSession` of the model.
+
+    Bytes, not a path: ONNX Runtime then refuses every reference to a file beside the model.
+
+    Args:
+        model: content of the model file.
+        device: one of `DEVICES`; `auto` is CUDA where it works and the CPU elsewhere.
+        threads: CPU threads for one inference; None: one for each physical core.
+
+    Raises:
+        MissingExtraError: ONNX Runtime is not installed.
+        DeviceError: the device cannot run the model here.
+        ModelFileError: ONNX Runtime cannot read the model.
+    """
+    if device not in DEVICES:
+        raise DeviceError(f"expected a device out of {', '.join(DEVICES)}, got {device!r}")
+    if threads is not None and threads < 1:
+        raise DeviceError(f"expected at least one thread, got {threads}")
+    runtime = _onnxruntime()
+    if device == "auto":
+        if _CUDA in runtime.get_available_providers():
+            try:
+                return _accelerated(runtime, model, "cuda", threads)
+            except DeviceError as error:
+                logger.warning("continuing on the CPU: %s", error)
+        device = "cpu"
+    if device == "cpu":
+        return _open(runtime, model, _PROVIDERS["cpu"], _options(runtime, threads))
+    return _accelerated(runtime, model, device, threads)
+
+
+def _onnxruntime() -> ModuleType:
+    """Import late: importing edge_ad_runtime stays cheap, and works without ONNX Runtime."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "scoring needs ONNX Runtime, which is not installed: pip install 'edge-ad[cpu]', "
+            "or 'edge-ad[gpu]' for CUDA"
+        ) from error
+    module: ModuleType = onnxruntime
+    return module
+
+
+def _accelerated(runtime: ModuleType, model: bytes, device: str, threads: int | None) -> Any:
+    """Return a session that has proven to run on the device.
+
+    Raises:
+        DeviceError: it cannot.
+        ModelFileError: the model cannot be read.
+    """
+    providers = _PROVIDERS[device]
+    available = runtime.get_available_providers()
+    if providers[0] not in available:
+        raise DeviceError(
+            f"asked for the device '{device}', but the installed ONNX Runtime offers "
+            f"{', '.join(available)}: install 'edge-ad[gpu]' (on a Jetson its own build), "
+            "or use --device cpu"
+        )
+    _preload_libraries(runtime)
+    session = _whole_or_part(runtime, model, providers, threads)
+    if session.get_providers()[0] != providers[0]:
+        raise DeviceError(
+            f"asked for the device '{device}', but {providers[0]} did not start on this machine: "
+            "check the driver and the CUDA libraries, or use --device cpu"
+        )
+    _try_once(session, device)
+    return session
+
+
+def _whole_or_part(
+    runtime: ModuleType, model: bytes, providers: list[str], threads: int | None
+) -> Any:
+    """Place the whole graph on the accelerator, or failing that, say that a part is on the CPU."""
+    strict = _options(runtime, threads, severity=_SILENT)
+    strict.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        return _open(runtime, model, providers, strict)
+    except DeviceError:
+        # Also raised where only shape arithmetic belongs on the CPU; the checks that follow tell.
+        options = _options(runtime, threads, severity=_SILENT)
+        session = _open(runtime, model, [*providers, _CPU], options)
+        logger.warning("%s cannot hold the whole graph: a part runs on the CPU", providers[0])
+        return session
+
+
+def _options(runtime: ModuleType, threads: int | None, severity: int = _ERRORS_ONLY) -> Any:
+    options = runtime.SessionOptions()
+    options.log_severity_level = severity
+    options.inter_op_num_threads = 1
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+def _open(runtime: ModuleType, model: bytes, providers: list[str], options: Any) -> Any:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    # ONNX Runtime's own Python layer prints about its fallbacks; stdout belongs to the verdicts.
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            return runtime.InferenceSession(model, options, providers=providers)
+        except (state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument) as error:
+            raise ModelFileError(
+                "it is not an ONNX model, or it is damaged: copy it again or export the run again"
+            ) from error
+        except (state.Fail, state.NotImplemented, state.RuntimeException, RuntimeError) as error:
+            message = f"ONNX Runtime {runtime.__version__} cannot run it ({first_line(error)})"
+            if providers == _PROVIDERS["cpu"]:
+                raise ModelFileError(f"{message}: update ONNX Runtime or export again") from error
+            raise DeviceError(f"{message} on {providers[0]}: use --device cpu") from error
+
+
+def _preload_libraries(runtime: ModuleType) -> None:
+    """Load the CUDA libraries that came from pip; system-wide ones are found without."""
+    if hasattr(runtime, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            runtime.preload_dlls()
+
+
+def _try_once(session: Any, device: str) -> None:
+    """Run one black frame: a wheel without kernels for this GPU fails here and not before."""
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or inputs[0].type != "tensor(uint8)":
+        return  # not our graph; the scorer refuses it in better words
+    shape = [size if isinstance(size, int) else 1 for size in inputs[0].shape]
+    try:
+        session.run(None, {inputs[0].name: np.zeros(shape, dtype=np.uint8)})
+    except run_errors() as error:
+        raise DeviceError(
+            f"the device '{device}' failed on the first frame ({first_line(error)}): "
+            "install an ONNX Runtime built for this GPU, or use --device cpu"
+        ) from error
+
+
+def run_errors() -> tuple[type[Exception], ...]:
+    """Return what `InferenceSession.run` may raise; ONNX Runtime gives them no common base."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (
+        state.EPFail,
+        state.Fail,
+        state.InvalidArgument,
+        state.NotImplemented,
+        state.RuntimeException,
+        RuntimeError,
+    )
+
+
+def first_line(error: Exception) -> str:
+    """Return the head of an ONNX Runtime message, which may go on for pages."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return text if len(text) <= 200 else text[:200] + "..."

@@ -1,0 +1,63 @@
+"""Where frames come from: pictures, video files, cameras, network streams."""
+
+import glob
+import re
+from pathlib import Path
+
+from edge_ad_runtime.errors import CameraError, DataError
+from edge_ad_runtime.image import PICTURE_SUFFIXES, list_pictures
+from edge_ad_runtime.sources.base import CapturedFrame, FrameSource
+from edge_ad_runtime.sources.camera import open_device, open_url
+from edge_ad_runtime.sources.fake import FakeCamera
+from edge_ad_runtime.sources.pictures import Pictures
+from edge_ad_runtime.sources.redact import redact
+from edge_ad_runtime.sources.video_file import VideoFile
+
+__all__ = ["CapturedFrame", "FakeCamera", "FrameSource", "Pictures", "open_source", "redact"]
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
+
+
+def open_source(spec: str) -> FrameSource:
+    """Open a source of frames by what the user wrote.
+
+    Args:
+        spec: a camera index (`0`), a device path (`/dev/video0`), a video file, a picture, a folder
+            of pictures, a glob (`parts/*.png`), or a URL (`rtsp://...`, `http://...`).
+
+    Raises:
+        CameraError: the camera or URL cannot be opened.
+        DataError: the file, folder or glob cannot be used.
+    """
+    if re.fullmatch("[0-9]+", spec):
+        return open_device(int(spec))
+    url = _URL.match(spec)
+    if url:
+        if url[1].lower() not in _SCHEMES:
+            raise CameraError(
+                f"expected a URL of {', '.join(_SCHEMES)}, got {redact(spec)}: "
+                "give a file by its path"
+            )
+        return open_url(spec)
+    if spec.startswith("/dev/"):
+        return open_device(spec)
+    return _open_path(spec)
+
+
+def _open_path(spec: str) -> FrameSource:
+    path = Path(spec)
+    if path.is_dir():
+        return Pictures(list_pictures(path), name=spec)
+    if path.is_file():
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            return Pictures([path], name=spec)
+        return VideoFile(path)
+    if glob.has_magic(spec):
+        matches = sorted(Path(match) for match in glob.glob(spec, recursive=True))
+        pictures = [match for match in matches if match.suffix.lower() in PICTURE_SUFFIXES]
+        return Pictures(pictures, name=spec)
+    raise DataError(
+        f"expected a camera index, device, file, folder, glob or URL, found nothing at {spec!r}: "
+        "check the path"
+    )
