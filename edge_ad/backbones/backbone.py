@@ -18,6 +18,7 @@ class Backbone(nn.Module):
 
     mean: Tensor
     std: Tensor
+    to_rgb: Tensor
 
     def __init__(
         self,
@@ -44,12 +45,15 @@ class Backbone(nn.Module):
         # Constants of the architecture: they belong into the graph, not into a saved detector.
         self.register_buffer("mean", _per_channel(mean), persistent=False)
         self.register_buffer("std", _per_channel(std), persistent=False)
+        self.register_buffer("to_rgb", torch.tensor([2, 1, 0]), persistent=False)
         self.requires_grad_(False)
         self.eval()
 
     def normalise(self, frames: Tensor) -> Tensor:
         """Turn frames (N, h, w, 3), uint8, BGR into images (N, 3, h, w), float32, RGB."""
-        rgb = frames.permute(0, 3, 1, 2)[:, [2, 1, 0]].float()
+        # Cast first: TensorRT takes uint8 as an input and nowhere else. And not `[:, [2, 1, 0]]`:
+        # that exports as GatherND between two transposes instead of one Gather.
+        rgb = frames.float().permute(0, 3, 1, 2).index_select(1, self.to_rgb)
         return (rgb - self.mean) / self.std
 
     def forward(self, images: Tensor) -> list[Tensor]:

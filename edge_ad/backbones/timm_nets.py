@@ -68,6 +68,8 @@ def _model(name: str, *, pretrained: bool = False) -> Any:
     try:
         timm = importlib.import_module("timm")
     except ModuleNotFoundError as error:
+        if error.name != "timm":
+            raise
         raise MissingExtraError(
             f"the backbone timm:{name} needs the package 'timm', which is not installed: "
             "pip install 'edge-ad[timm]'"

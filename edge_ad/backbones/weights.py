@@ -24,7 +24,19 @@ UNTRAINED = ("none", "saved")
 CONNECT_SECONDS = 20.0
 """After so long a silence a download counts as failed; torchvision itself would wait for ever."""
 
+MAGIC = (b"PK", b"\x80\x02")
+"""How files of `torch.save` start: a zip archive today, a pickle of protocol 2 before 2020."""
+
 SHOWN_KEYS = 3
+
+_UNREADABLE = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -36,13 +48,17 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            if not file.read(2).startswith(MAGIC):
+                raise EdgeAdError(_not_a_state_dict(path))
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise EdgeAdError(
             f"cannot read the weights file {path} ({error.strerror or error}): "
             "give `pretrained` or the path of a state dict"
         ) from error
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except _UNREADABLE as error:
         raise EdgeAdError(_not_a_state_dict(path)) from error
     return _checked_state_dict(content, path)
 
