@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edge_ad_runtime.image import Frame, Preprocessing, list_pictures, read_frame
     from edge_ad_runtime.info import ModelInfo
     from edge_ad_runtime.outputs import JsonLines, OverlayFolder
-    from edge_ad_runtime.overlay import heat_map, overlay
+    from edge_ad_runtime.overlay import draw_overlay, heat_map
     from edge_ad_runtime.reader import Reader
     from edge_ad_runtime.result import Result
     from edge_ad_runtime.scorer import Scorer
@@ -56,10 +56,10 @@ __all__ = [
     "Result",
     "Scorer",
     "StreamSummary",
+    "draw_overlay",
     "heat_map",
     "list_pictures",
     "open_source",
-    "overlay",
     "read_frame",
     "run_stream",
 ]
@@ -68,7 +68,7 @@ _MODULES = {
     "image": ("Frame", "Preprocessing", "list_pictures", "read_frame"),
     "info": ("ModelInfo",),
     "outputs": ("JsonLines", "OverlayFolder"),
-    "overlay": ("heat_map", "overlay"),
+    "overlay": ("draw_overlay", "heat_map"),
     "reader": ("Reader",),
     "result": ("Result",),
     "scorer": ("Scorer",),

@@ -8,7 +8,7 @@ import cv2
 
 from edge_ad_runtime.files import make_writable, write_whole
 from edge_ad_runtime.info import ModelInfo
-from edge_ad_runtime.overlay import overlay
+from edge_ad_runtime.overlay import draw_overlay
 from edge_ad_runtime.result import Result
 from edge_ad_runtime.sources import CapturedFrame
 
@@ -67,7 +67,7 @@ class OverlayFolder:
             OSError: the disk is full, or the folder has gone.
         """
         if result.anomalous:
-            picture = overlay(captured.frame, result, self._info)
+            picture = draw_overlay(captured.frame, result, self._info)
             settings = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
             _, data = cv2.imencode(".jpg", picture, settings)
             write_whole(self._folder / _file_name(captured), data.tobytes())

@@ -33,7 +33,7 @@ def heat_map(anomaly_map: NDArray[np.float32], low: float, high: float) -> Frame
     return np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), dtype=np.uint8)
 
 
-def overlay(frame: Frame, result: Result, info: ModelInfo) -> Frame:
+def draw_overlay(frame: Frame, result: Result, info: ModelInfo) -> Frame:
     """Return the frame under its heat map, defects outlined, with a strip above that says why.
 
     Args:

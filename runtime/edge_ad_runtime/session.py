@@ -137,7 +137,7 @@ def _open(runtime: ModuleType, model: bytes, providers: list[str], options: Any)
             raise ModelFileError(
                 "it is not an ONNX model, or it is damaged: copy it again or export the run again"
             ) from error
-        except (state.Fail, state.NotImplemented, state.RuntimeException, RuntimeError) as error:
+        except run_errors() as error:
             message = f"ONNX Runtime {runtime.__version__} cannot run it ({first_line(error)})"
             if providers == _PROVIDERS["cpu"]:
                 raise ModelFileError(f"{message}: update ONNX Runtime or export again") from error

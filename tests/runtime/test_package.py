@@ -1,0 +1,48 @@
+"""The package as a whole: its public names, and what importing it costs."""
+
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import edge_ad_runtime
+
+
+@pytest.mark.parametrize("name", edge_ad_runtime.__all__)
+def test_public_names_are_there(name: str) -> None:
+    assert not isinstance(getattr(edge_ad_runtime, name), ModuleType)
+
+
+def test_public_names_are_all_of_them() -> None:
+    lazy = {name for names in edge_ad_runtime._MODULES.values() for name in names}
+    errors = {
+        name
+        for name, value in vars(edge_ad_runtime).items()
+        if isinstance(value, type) and issubclass(value, edge_ad_runtime.EdgeAdError)
+    }
+    assert lazy | errors == set(edge_ad_runtime.__all__)
+    assert sorted(edge_ad_runtime.__all__) == edge_ad_runtime.__all__
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        getattr(edge_ad_runtime, "nothing")  # noqa: B009
+
+
+@pytest.mark.parametrize(
+    "statement", ["import edge_ad_runtime", "from edge_ad_runtime import Scorer"]
+)
+def test_import_is_quick_and_light(statement: str) -> None:
+    code = (
+        f"import sys, time; start = time.process_time(); {statement}; "
+        "seconds = time.process_time() - start; "
+        "assert not {'torch', 'onnx', 'onnxruntime', 'edge_ad'} & set(sys.modules); print(seconds)"
+    )
+    runs = []
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        runs.append(float(done.stdout))
+    assert min(runs) <= 0.3

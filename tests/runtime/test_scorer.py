@@ -1,0 +1,195 @@
+"""Scorer: refusals, devices, batches."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto
+
+from edge_ad_runtime import DataError, DeviceError, MissingExtraError, ModelFileError, Scorer
+from edge_ad_runtime.info import MODEL_KEY, VERSION_KEY
+
+MakeFrames = Callable[..., list[Any]]
+
+
+def test_scores_and_judges(model: Path, frames: MakeFrames) -> None:
+    scorer = Scorer(model, device="cpu")
+    good, bad = (scorer.score(frame) for frame in frames(99, 100))
+    assert (good.score, good.anomalous) == (99.0, False)
+    assert (bad.score, bad.anomalous, bad.threshold) == (100.0, True, 100.0)
+    assert bad.anomaly_map.shape == (32, 64)
+    assert bad.anomaly_map.dtype == np.float32
+    assert bad.latency_ms > 0
+    assert scorer.provider == "CPUExecutionProvider"
+    assert scorer.info.category == "plate"
+
+
+@pytest.mark.parametrize("batch", ["N", 1])
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_batches(
+    write_model: Callable[..., Path], frames: MakeFrames, batch: int | str, count: int
+) -> None:
+    scorer = Scorer(write_model(batch=batch), device="cpu", threads=1)
+    values = [10 * index for index in range(count)]
+    results = scorer.score_batch(frames(*values))
+    assert [result.score for result in results] == values
+    assert all(result.anomaly_map.shape == (32, 64) for result in results)
+
+
+def test_frames_of_a_batch_may_differ_in_size(model: Path, frames: MakeFrames) -> None:
+    mixed = frames(10) + frames(20, size=(100, 40)) + frames(30, size=(32, 64))
+    assert [result.score for result in Scorer(model).score_batch(mixed)] == [10, 20, 30]
+
+
+def test_own_threshold(model: Path, frames: MakeFrames) -> None:
+    scorer = Scorer(model, threshold=5)
+    assert scorer.score(frames(6)[0]).anomalous
+    assert scorer.info.threshold == 5
+    with pytest.raises(DataError, match="finite"):
+        Scorer(model, threshold=float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (np.zeros((8, 8), np.uint8), "uint8 of 8x8"),
+        (np.zeros((8, 8, 4), np.uint8), "8x8x4"),
+        (np.zeros((8, 8, 3), np.float32), "float32"),
+        (np.zeros((0, 8, 3), np.uint8), "0x8x3"),
+        ([[1, 2, 3]], "list"),
+    ],
+)
+def test_refuses_frames(model: Path, frame: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Scorer(model).score(frame)
+
+
+def test_takes_frames_that_are_views(model: Path, frames: MakeFrames) -> None:
+    view = frames(40, size=(64, 128))[0][::2, ::-2]
+    assert Scorer(model).score(view).score == 40
+
+
+def test_a_score_that_is_no_number_is_not_good(
+    write_model: Callable[..., Path], frames: MakeFrames
+) -> None:
+    with pytest.raises(DataError, match="finite"):
+        Scorer(write_model(divisor=0.0)).score(frames(0)[0])
+
+
+def _version(text: str) -> dict[str, str]:
+    return {VERSION_KEY: text, MODEL_KEY: "{}"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metadata": {}}, "edge-ad model file"),
+        ({"metadata": _version("2")}, "format version 2.*update edge-ad"),
+        ({"metadata": _version("1")}, "damaged"),
+        ({"metadata": _version("x")}, "whole number"),
+        ({"input_name": "image"}, "one input 'frame'.*'image'"),
+        ({"input_type": TensorProto.FLOAT}, "one input 'frame'"),
+        ({"map_name": "map"}, "outputs 'score' and 'anomaly_map'"),
+        ({"batch": 4}, "batch"),
+    ],
+)
+def test_refuses_models(
+    write_model: Callable[..., Path], changes: dict[str, Any], message: str
+) -> None:
+    path = write_model(**changes)
+    with pytest.raises(ModelFileError, match=message) as caught:
+        Scorer(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", b"\x89PNG\r\n" * 100, None])
+def test_refuses_other_files(
+    model: Path, content: bytes | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = model.read_bytes()
+    model.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(ModelFileError, match="not an ONNX model, or it is damaged"):
+        Scorer(model, device="cpu")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["missing.onnx", "."])
+def test_refuses_paths(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelFileError, match="cannot read the model file"):
+        Scorer(tmp_path / name)
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA is built in"
+)
+@pytest.mark.parametrize("device", ["cuda", "tensorrt"])
+def test_a_device_that_is_not_there(model: Path, device: str) -> None:
+    with pytest.raises(DeviceError, match=f"'{device}'.*--device cpu"):
+        Scorer(model, device=device)
+
+
+def test_a_device_nobody_knows(model: Path) -> None:
+    with pytest.raises(DeviceError, match="auto, cpu, cuda, tensorrt"):
+        Scorer(model, device="gpu")
+
+
+def test_no_threads(model: Path) -> None:
+    with pytest.raises(DeviceError, match="at least one thread"):
+        Scorer(model, threads=0)
+
+
+def test_without_onnxruntime(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"edge-ad\[cpu\].*edge-ad\[gpu\]"):
+        Scorer(model)
+
+
+class _Claims:
+    """ONNX Runtime as built for CUDA, on a machine where CUDA does not start."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.opened: list[list[str]] = []
+        original = onnxruntime.InferenceSession
+        monkeypatch.setattr(
+            onnxruntime,
+            "get_available_providers",
+            lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+        )
+
+        def open_session(model: bytes, options: Any, providers: list[str]) -> Any:
+            self.opened.append(providers)
+            # What ONNX Runtime does when the provider's libraries do not load: the CPU is implied.
+            real = [name for name in providers if name != "CUDAExecutionProvider"]
+            return original(model, options, providers=real or ["AzureExecutionProvider"])
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+
+
+def test_cuda_that_falls_back_silently_is_an_error(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = _Claims(monkeypatch)
+    with pytest.raises(DeviceError, match="did not start"):
+        Scorer(model, device="cuda")
+    assert claims.opened[0] == ["CUDAExecutionProvider"]
+
+
+def test_auto_goes_on_without_cuda(
+    model: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _Claims(monkeypatch)
+    assert Scorer(model).provider == "CPUExecutionProvider"
+    assert "continuing on the CPU" in caplog.text
+
+
+def test_metadata_survives(model: Path) -> None:
+    info = Scorer(model).info
+    assert json.loads(info.to_metadata()[MODEL_KEY])["input_size"] == [32, 64]
+    assert isinstance(onnxruntime, ModuleType)

@@ -1,0 +1,180 @@
+"""Sources: what a specification opens, that every frame comes once, and what is refused."""
+
+import shutil
+import socket
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_ad_runtime import CameraError, DataError, FakeCamera, FrameSource, open_source
+from edge_ad_runtime.sources import redact
+
+WriteVideo = Callable[[str, Sequence[int]], Path]
+
+
+def read_all(source: FrameSource) -> list[tuple[int, int]]:
+    """Number and mean of every frame."""
+    found = []
+    with source:
+        while (captured := source.read()) is not None:
+            found.append((captured.number, round(float(captured.frame.mean()))))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("", [0, 50, 99, 150, 200]),
+        ("/", [0, 50, 99, 150, 200]),
+        ("/*.png", [0, 50, 99, 150, 200]),
+        ("/0*.png", [0, 50, 99]),
+        ("/150.png", [150]),
+    ],
+)
+def test_pictures(pictures: Path, pattern: str, expected: list[int]) -> None:
+    source = open_source(f"{pictures}{pattern}")
+    assert not source.live
+    assert read_all(source) == list(enumerate(expected))
+
+
+def test_pictures_have_paths_and_times(pictures: Path) -> None:
+    captured = open_source(str(pictures)).read()
+    assert captured is not None
+    assert captured.path == pictures / "000.png"
+    assert captured.timestamp.tzinfo is not None
+
+
+def test_a_corrupt_picture_is_one_lost_frame(pictures: Path) -> None:
+    (pictures / "050.png").write_bytes(b"not a picture")
+    source = open_source(str(pictures))
+    numbers: list[int | str] = []
+    for _ in range(5):
+        try:
+            captured = source.read()
+        except DataError as error:
+            assert "050.png" in str(error)
+            numbers.append("lost")
+        else:
+            assert captured is not None
+            numbers.append(captured.number)
+    assert numbers == [0, "lost", 2, 3, 4]
+    assert source.read() is None
+
+
+@pytest.mark.parametrize("name", ["parts.avi", "parts.mp4"])
+def test_videos(write_video: WriteVideo, name: str) -> None:
+    values = list(range(0, 240, 4))
+    source = open_source(str(write_video(name, values)))
+    assert not source.live
+    found = read_all(source)
+    assert [number for number, _ in found] == list(range(60))
+    np.testing.assert_allclose([mean for _, mean in found], values, atol=4)
+
+
+def test_a_video_that_is_cut_off(write_video: WriteVideo) -> None:
+    path = write_video("parts.avi", [50] * 40)
+    path.write_bytes(path.read_bytes()[:-4000])
+    source = open_source(str(path))
+    seen = 0
+    with source, pytest.raises(DataError, match=f"{path} announces 40 frames, only"):
+        while source.read() is not None:
+            seen += 1
+    assert 0 < seen < 40
+    assert source.read() is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("missing", "found nothing at 'missing'"),
+        ("missing/*.png", "no pictures"),
+        ("empty", "no pictures"),
+        ("text.txt", "neither a picture nor a video"),
+    ],
+)
+def test_refuses_paths(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    spec: str,
+    message: str,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.txt").write_text("text")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=message):
+        open_source(spec)
+    assert capfd.readouterr() == ("", "")
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["99", "/dev/video99", "rtsp://admin:s3cret@127.0.0.1:{port}/a", "http://127.0.0.1:{port}/a"],
+)
+def test_refuses_cameras(spec: str) -> None:
+    with pytest.raises(CameraError, match="cannot open the camera") as caught:
+        open_source(spec.format(port=closed_port()))
+    message = str(caught.value)
+    assert "s3cret" not in message and "admin" not in message and "\n" not in message
+
+
+def test_refuses_schemes() -> None:
+    with pytest.raises(CameraError, match="expected a URL of rtsp"):
+        open_source("concat://a|b")
+
+
+def test_a_server_that_never_answers_is_given_up() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        started = time.monotonic()
+        with pytest.raises(CameraError, match="within 5 s"):
+            open_source(f"rtsp://127.0.0.1:{server.getsockname()[1]}/a")
+        assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("rtsp://host/cam", "rtsp://host/cam"),
+        ("rtsp://user:pass@host:554/cam", "rtsp://***@host:554/cam"),
+        ("rtsp://user@host/cam", "rtsp://***@host/cam"),
+        ("rtsp://user:p@ss/w@host/cam", "rtsp://***@host/cam"),
+        ("http://host/a?user=me&pwd=x&fps=5", "http://host/a?user=***&pwd=***&fps=5"),
+        ("http://host/a?access_token=x", "http://host/a?access_token=***"),
+        ("cannot open rtsp://u:p@h/a now", "cannot open rtsp://***@h/a now"),
+        ("parts/*.png", "parts/*.png"),
+    ],
+)
+def test_redacts(text: str, expected: str) -> None:
+    assert redact(text) == expected
+
+
+def test_fake_camera() -> None:
+    moment = datetime(2026, 1, 2, tzinfo=timezone.utc)
+    frame = np.zeros((4, 4, 3), np.uint8)
+    camera = FakeCamera([frame, CameraError("unplugged")], now=lambda: moment)
+    captured = camera.read()
+    assert captured is not None
+    assert (captured.number, captured.timestamp, captured.frame is frame) == (0, moment, True)
+    with pytest.raises(CameraError, match="unplugged"):
+        camera.read()
+    assert camera.read() is None
+
+
+def test_grey_pictures_and_hidden_files(tmp_path: Path, pictures: Path) -> None:
+    shutil.copy(pictures / "000.png", pictures / ".hidden.png")
+    cv2.imwrite(str(pictures / "grey.png"), np.full((5, 6), 7, np.uint8))
+    assert [mean for _, mean in read_all(open_source(str(pictures)))][-1] == 7
+    assert len(read_all(open_source(str(pictures)))) == 6

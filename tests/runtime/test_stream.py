@@ -1,0 +1,216 @@
+"""Reader and run_stream: order, newest frame wins, failures, ends. No sleeps: events decide."""
+
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_ad_runtime import (
+    CameraError,
+    CapturedFrame,
+    DataError,
+    DeviceError,
+    FakeCamera,
+    Frame,
+    JsonLines,
+    Reader,
+    Result,
+    Scorer,
+    run_stream,
+)
+from edge_ad_runtime.outputs import Output
+
+MakeFrames = Callable[..., list[Any]]
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=timezone.utc)
+
+
+class Mean:
+    """A scorer: the mean of the frame, anomalous from 100 on; calls back before each frame."""
+
+    def __init__(self, before: Callable[[], object] = lambda: None) -> None:
+        self.before = before
+        self.scores: list[float] = []
+
+    def score(self, frame: Frame) -> Result:
+        self.before()
+        score = float(frame.mean())
+        if score == 13:
+            raise DataError("bad frame")
+        self.scores.append(score)
+        return Result(
+            score=score,
+            anomalous=score >= 100,
+            threshold=100.0,
+            anomaly_map=np.zeros((2, 2), np.float32),
+            latency_ms=1.0,
+        )
+
+
+def wait_ended(reader: Reader) -> None:
+    """Until the source has been read to its end."""
+    reader._thread.join(10)
+    assert not reader._thread.is_alive()
+
+
+def test_every_frame_of_a_file_in_order(frames: MakeFrames) -> None:
+    scorer = Mean()
+    camera = FakeCamera(frames(*range(50)), live=False)
+    summary = run_stream(camera, scorer)
+    assert scorer.scores == list(range(13)) + list(range(14, 50))
+    assert (summary.frames, summary.failed, summary.skipped) == (49, 1, 0)
+    assert summary.latency_p50_ms == 1.0
+
+
+def test_the_newest_frame_of_a_camera_wins(frames: MakeFrames) -> None:
+    with Reader(FakeCamera(frames(1, 2, 3, 4))) as reader:
+        wait_ended(reader)
+        captured = reader.take()
+        assert captured is not None
+        assert (captured.number, captured.frame.mean()) == (3, 4)
+        assert reader.skipped == 3
+        assert reader.take() is None
+        assert reader.ended
+
+
+def test_a_slow_scorer_skips_and_counts(frames: MakeFrames) -> None:
+    first_taken, all_delivered = threading.Event(), threading.Event()
+
+    def deliver() -> Iterator[Frame]:
+        yield from frames(1)
+        first_taken.wait(10)
+        yield from frames(2, 3, 4, 5)
+        all_delivered.set()
+
+    def before() -> None:
+        first_taken.set()
+        all_delivered.wait(10)
+
+    scorer = Mean(before)
+    summary = run_stream(FakeCamera(deliver()), scorer)
+    assert scorer.scores == [1, 5]
+    assert (summary.frames, summary.skipped) == (2, 3)
+
+
+def test_files_are_read_ahead_by_a_few_frames_only(frames: MakeFrames) -> None:
+    delivered = []
+
+    def deliver() -> Iterator[Frame]:
+        for index, frame in enumerate(frames(*range(60, 90))):
+            delivered.append(index)
+            yield frame
+
+    ahead = []
+    run_stream(
+        FakeCamera(deliver(), live=False),
+        scorer := Mean(lambda: ahead.append(len(delivered) - len(scorer.scores))),
+    )
+    assert len(scorer.scores) == 30
+    assert max(ahead) <= 6
+
+
+def test_a_lost_frame_is_counted_and_the_stream_goes_on(
+    frames: MakeFrames, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = frames(1, 2)
+    camera = FakeCamera([one, DataError("torn"), two], live=False)
+    summary = run_stream(camera, scorer := Mean())
+    assert scorer.scores == [1, 2]
+    assert summary.failed == 1
+    assert "torn" in caplog.text
+
+
+def test_a_lost_camera_ends_the_stream_after_its_frames(frames: MakeFrames) -> None:
+    camera = FakeCamera([*frames(1, 2), CameraError("unplugged")], live=False)
+    summary = run_stream(camera, Mean())
+    assert summary.frames == 2
+    assert str(summary.camera_error) == "unplugged"
+
+
+def test_max_frames(frames: MakeFrames) -> None:
+    assert run_stream(FakeCamera(frames(*range(9)), live=False), Mean(), max_frames=3).frames == 3
+
+
+def test_stop_ends_a_camera_that_delivers_nothing() -> None:
+    release, stop = threading.Event(), threading.Event()
+
+    def deliver() -> Iterator[Frame]:
+        stop.set()
+        release.wait(10)
+        yield from ()
+
+    timer = threading.Timer(0.5, release.set)
+    timer.start()
+    summary = run_stream(FakeCamera(deliver()), Mean(), stop=stop)
+    timer.join()
+    assert summary.frames == 0
+    assert summary.latency_p50_ms is None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_in_a_source_is_not_an_end() -> None:
+    def deliver() -> Iterator[Frame]:
+        raise ZeroDivisionError
+        yield
+
+    summary = run_stream(FakeCamera(deliver()), Mean())
+    assert "fault in the program" in str(summary.camera_error)
+
+
+def test_a_failing_device_is_raised(frames: MakeFrames) -> None:
+    def fail() -> None:
+        raise DeviceError("gone")
+
+    with pytest.raises(DeviceError):
+        run_stream(FakeCamera(frames(1)), Mean(fail))
+
+
+class Full:
+    """An output on a full disk, or with nobody behind the pipe."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+    def write(self, captured: CapturedFrame, result: Result) -> None:
+        raise self.error
+
+
+def test_a_failing_output_loses_nothing_but_its_own(frames: MakeFrames) -> None:
+    written = io.StringIO()
+    outputs: list[Output] = [Full(OSError("disk full")), JsonLines(written, camera="c")]
+    summary = run_stream(FakeCamera(frames(1, 2), live=False), Mean(), outputs)
+    assert (summary.frames, summary.lost_outputs) == (2, 2)
+    assert len(written.getvalue().splitlines()) == 2
+    assert "2 verdicts lost" in str(summary)
+
+
+def test_a_closed_pipe_ends_the_stream(frames: MakeFrames) -> None:
+    camera = FakeCamera(frames(1, 2), live=False)
+    summary = run_stream(camera, Mean(), [Full(BrokenPipeError())])
+    assert summary.output_closed
+    assert summary.frames == 1
+
+
+def test_json_lines(frames: MakeFrames) -> None:
+    written = io.StringIO()
+    camera = FakeCamera(frames(120), live=False, name="left", now=lambda: MOMENT)
+    run_stream(camera, Mean(), [JsonLines(written, camera="left")])
+    assert json.loads(written.getvalue()) == {
+        "frame": 0,
+        "camera": "left",
+        "timestamp": "2026-01-02T03:04:05.678Z",
+        "score": 120.0,
+        "threshold": 100.0,
+        "anomalous": True,
+        "latency_ms": 1.0,
+    }
+
+
+def test_with_a_model_file(model: Path, frames: MakeFrames) -> None:
+    summary = run_stream(FakeCamera(frames(50, 150), live=False), Scorer(model))
+    assert (summary.frames, summary.anomalous) == (2, 1)
