@@ -6,6 +6,7 @@ import sys
 import types
 import urllib.error
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ from edge_ad_runtime.errors import EdgeAdError, MissingExtraError
 from edge_ad_runtime.image import Preprocessing
 
 LITE0 = "efficientnet_lite0"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Pictures this small gain nothing from threads, and lose much on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def timm_or_skip() -> types.ModuleType:
@@ -276,6 +286,14 @@ def test_weights_from_a_file(tmp_path: Path, suffix: str, name: str, layer: str)
         save_file(state, path)
     loaded = create_backbone(name, layers=[layer], weights=str(path)).network.state_dict()
     assert torch.equal(loaded[key], state[key])
+
+
+def test_weights_in_the_old_format_without_batch_counters(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    state = {k: v for k, v in whole_state("resnet18").items() if "num_batches" not in k}
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    loaded = create_backbone("resnet18", layers=["stem"], weights=str(path)).network.state_dict()
+    assert torch.equal(loaded["conv1.weight"], state["conv1.weight"])
 
 
 def test_weights_from_a_file_for_timm(tmp_path: Path) -> None:
