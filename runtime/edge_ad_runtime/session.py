@@ -121,6 +121,8 @@ def _options(runtime: ModuleType, threads: int | None, severity: int = _ERRORS_O
     options = runtime.SessionOptions()
     options.log_severity_level = severity
     options.inter_op_num_threads = 1
+    # Threads that spin between two operators take the core that decodes the next frame.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
