@@ -9,7 +9,11 @@ from edge_ad_runtime.info import ModelInfo
 from edge_ad_runtime.result import Result
 
 _OPACITY = 0.6
-_RED, _GREEN, _WHITE = (48, 48, 220), (90, 150, 40), (255, 255, 255)
+_HOTTEST = 225
+"""Clear red. The colour map ends in a brown that looks colder than the red before it."""
+
+_RED, _GREEN = (48, 48, 220), (90, 150, 40)
+_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -29,7 +33,7 @@ def heat_map(anomaly_map: NDArray[np.float32], low: float, high: float) -> Frame
 
     A fixed range keeps the colours of two frames comparable; values outside are clipped to it.
     """
-    levels = (_heat(anomaly_map, low, high) * 255).astype(np.uint8)
+    levels = (_heat(anomaly_map, low, high) * _HOTTEST).astype(np.uint8)
     return np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), dtype=np.uint8)
 
 
@@ -65,7 +69,9 @@ def _heat(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.fl
 def _outline(picture: Frame, hot: NDArray[np.bool_]) -> None:
     contours, _ = cv2.findContours(hot.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     thickness = max(1, round(max(picture.shape[:2]) / 400))
-    cv2.drawContours(picture, contours, -1, _WHITE, thickness, cv2.LINE_AA)
+    # White on black shows on any ground.
+    for color, width in ((_BLACK, thickness + 2), (_WHITE, thickness)):
+        cv2.drawContours(picture, contours, -1, color, width, cv2.LINE_AA)
 
 
 def _strip(width: int, result: Result) -> Frame:

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -200,13 +198,13 @@ def test_predict_nothing_but_an_empty_folder(model: Path, tmp_path: Path) -> Non
     assert json.loads(result.stdout) == []
 
 
-def test_predict_loses_only_the_frame_without_a_score(
+def test_predict_fails_where_a_score_is_no_number(
     write_model: Callable[..., Path], pictures: Path
 ) -> None:
     result = run("predict", write_model(divisor=0.0), pictures, "--json")
     assert result.exit_code == 1
-    cv2.imwrite(str(pictures / "000.png"), np.zeros((8, 8, 3), np.uint8))
     assert json.loads(result.stdout) == []
+    assert "5 pictures or folders failed" in result.stderr
 
 
 def test_commands_name_the_missing_extra(

@@ -1,10 +1,8 @@
 """Scorer: refusals, devices, batches."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -187,9 +185,3 @@ def test_auto_goes_on_without_cuda(
     _Claims(monkeypatch)
     assert Scorer(model).provider == "CPUExecutionProvider"
     assert "continuing on the CPU" in caplog.text
-
-
-def test_metadata_survives(model: Path) -> None:
-    info = Scorer(model).info
-    assert json.loads(info.to_metadata()[MODEL_KEY])["input_size"] == [32, 64]
-    assert isinstance(onnxruntime, ModuleType)
