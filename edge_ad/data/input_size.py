@@ -1,0 +1,44 @@
+"""The model's input size, from the shape of the pictures."""
+
+import math
+import statistics
+
+import numpy as np
+
+from edge_ad.data.dataset import Dataset
+from edge_ad_runtime.errors import DataError
+
+_MULTIPLE = 32
+"""The coarsest stride of the backbones: every feature map then has a whole number of positions."""
+
+_N_LOOKED_AT = 9
+
+
+def choose_input_size(dataset: Dataset, *, area: int = 256 * 256) -> tuple[int, int]:
+    """Return (height, width): multiples of 32 that keep the aspect ratio of the pictures.
+
+    The ratio is the median of a few pictures, evenly spaced over the dataset. A picture of
+    500 x 1260 pixels, taller than wide, gives (416, 160).
+
+    Args:
+        dataset: pictures of which some are looked at.
+        area: pixels of the result, about.
+
+    Raises:
+        DataError: no picture could be read.
+    """
+    count = min(len(dataset), _N_LOOKED_AT)
+    indices = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
+    frames = (dataset.read(dataset[index]) for index in indices)
+    ratios = [frame.shape[0] / frame.shape[1] for frame in frames if frame is not None]
+    if not ratios:
+        raise DataError(
+            f"expected pictures to choose the input size from, none of {count} could be read: "
+            "replace them or give --input-size"
+        )
+    ratio = statistics.median(ratios)
+    return _to_multiple(math.sqrt(area * ratio)), _to_multiple(math.sqrt(area / ratio))
+
+
+def _to_multiple(side: float) -> int:
+    return max(round(side / _MULTIPLE), 1) * _MULTIPLE

@@ -1,0 +1,11 @@
+"""How well scores and anomaly maps tell good from defective."""
+
+from edge_ad.evaluate.evaluator import (
+    Evaluation,
+    Evaluator,
+    Metrics,
+    ScoredSample,
+    decision_rates,
+)
+
+__all__ = ["Evaluation", "Evaluator", "Metrics", "ScoredSample", "decision_rates"]
