@@ -41,7 +41,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.name = name
         self.layers = tuple(layers)
-        self.network = network
+        # Convolutions on a CPU run up to twice as fast with the channels last.
+        self.network = network.to(memory_format=torch.channels_last)
         # Constants of the architecture: they belong into the graph, not into a saved detector.
         self.register_buffer("mean", _per_channel(mean), persistent=False)
         self.register_buffer("std", _per_channel(std), persistent=False)
@@ -62,7 +63,7 @@ class Backbone(nn.Module):
         Args:
             images: (N, 3, h, w), float32, normalised; h and w multiples of 32.
         """
-        maps = self.network(images)
+        maps = self.network(images.contiguous(memory_format=torch.channels_last))
         return [maps[layer.name] for layer in self.layers]
 
     def train(self, mode: bool = True) -> "Backbone":

@@ -1,11 +1,16 @@
 """What several commands share: option types, and the check for optional dependencies."""
 
-import importlib
 from collections.abc import Sequence
+
+from importlib.util import find_spec
 
 import click
 
 from edge_ad_runtime.errors import MissingExtraError
+
+
+TRAINING_PACKAGES = ("torch", "torchvision", "sklearn", "safetensors", "tqdm", "cv2")
+"""What training cannot do without; all of them come with the extra `train`."""
 
 
 class SizeType(click.ParamType):
@@ -30,18 +35,14 @@ class SizeType(click.ParamType):
 
 
 def require(modules: Sequence[str], extra: str, purpose: str) -> None:
-    """Import the modules now, so that a missing one is named together with its extra.
+    """Name a package that is not installed together with its extra, before anything is imported.
 
     Raises:
         MissingExtraError: one of the modules is not installed.
     """
     for module in modules:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
-                raise
+        if find_spec(module) is None:
             raise MissingExtraError(
                 f"{purpose} needs the package '{module}', which is not installed: "
                 f"pip install 'edge-ad[{extra}]'"
-            ) from error
+            )

@@ -89,7 +89,7 @@ class Preprocessing:
 
 
 def read_frame(path: Path) -> Frame:
-    """Read a picture as a frame: grey is tripled, 16 bits become 8, alpha is dropped, EXIF is obeyed.
+    """Read a picture as a frame: grey tripled, 16 bits made 8, alpha dropped, EXIF obeyed.
 
     16-bit values are divided by 257, so that 0..65535 becomes 0..255 for every picture alike.
 
@@ -136,7 +136,7 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """Return the pictures below a folder, at any depth, sorted by path; hidden files are left out."""
+    """Return the pictures below a folder at any depth, sorted by path, without hidden ones."""
     return sorted(
         path
         for path in folder.rglob("*")

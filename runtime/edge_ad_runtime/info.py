@@ -1,4 +1,4 @@
-"""What a model file says about itself: the metadata written by the exporter and read on the device."""
+"""What a model file says about itself: metadata written by the exporter, read on the device."""
 
 import json
 from collections.abc import Mapping
@@ -31,6 +31,7 @@ class ModelInfo:
         false_alarm_rate: share of good parts expected at or above the threshold, 0..1.
         score_range: (lowest, highest) score of the held-out good pictures.
         map_range: (lowest, highest) anomaly-map value of the held-out good pictures.
+        map_threshold: map value from which a pixel is drawn as defective, in the map's own unit.
         training: facts on the fit: `n_train`, `content_hash`, `seed`, `n_skipped`.
         metrics: figures on the test split, as in `metrics.json`.
         versions: package versions at export time.
@@ -48,6 +49,7 @@ class ModelInfo:
     false_alarm_rate: float
     score_range: tuple[float, float]
     map_range: tuple[float, float]
+    map_threshold: float
     created_at: str
     resize: int | None = None
     color_order: str = "BGR"

@@ -20,12 +20,11 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 def display_range(info: ModelInfo) -> tuple[float, float]:
     """Return the map values shown as the coldest and the hottest colour, the same for every frame.
 
-    The coldest is the lowest value on good pictures, and the threshold lies at two thirds: what is
-    normal stays cold, and there is room to tell a faint defect from a strong one.
+    The coldest is the lowest value on good pictures, and the map's limit lies at two thirds: what
+    is normal stays cold, and there is room to tell a faint defect from a strong one.
     """
     low = info.map_range[0]
-    limit = info.threshold if info.threshold > low else info.map_range[1]
-    return low, low + 1.5 * max(limit - low, 1e-6)
+    return low, low + 1.5 * max(info.map_threshold - low, 1e-6)
 
 
 def heat_map(anomaly_map: NDArray[np.float32], low: float, high: float) -> Frame:
@@ -55,7 +54,7 @@ def draw_overlay(frame: Frame, result: Result, info: ModelInfo) -> Frame:
     cover = (_OPACITY * _heat(enlarged, low, high))[:, :, np.newaxis]
     picture = np.rint(frame * (1 - cover) + heat_map(enlarged, low, high) * cover)
     picture = picture.astype(np.uint8)
-    _outline(picture, enlarged >= result.threshold)
+    _outline(picture, enlarged >= info.map_threshold)
     return np.concatenate([_strip(width, result), picture])
 
 

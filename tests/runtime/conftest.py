@@ -27,6 +27,7 @@ def make_info(threshold: float = 100.0) -> ModelInfo:
         false_alarm_rate=0.01,
         score_range=(10.0, 90.0),
         map_range=(0.0, 95.0),
+        map_threshold=100.0,
         created_at="2026-01-02T03:04:05Z",
     )
 

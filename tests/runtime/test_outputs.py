@@ -49,9 +49,7 @@ def test_colours_do_not_depend_on_the_rest_of_the_map() -> None:
 
 def test_the_threshold_lies_inside_the_range(info: ModelInfo) -> None:
     assert display_range(info) == (0.0, 150.0)
-    low, high = display_range(replace(info, threshold=-5.0))
-    assert low < high
-    low, high = display_range(replace(info, threshold=-5.0, map_range=(3.0, 3.0)))
+    low, high = display_range(replace(info, map_threshold=0.0))
     assert low < high
 
 

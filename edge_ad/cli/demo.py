@@ -1,0 +1,49 @@
+"""`edge-ad demo`: the whole way on real solar cells, from pictures to a stream of verdicts."""
+
+from pathlib import Path
+
+import click
+
+from edge_ad.cli.options import TRAINING_PACKAGES, require
+from edge_ad.runs import DEFAULT_RESULTS
+
+CATEGORY = "elpv-mono"
+
+
+@click.command()
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_RESULTS,
+    show_default=True,
+    help="Where the run is written.",
+)
+def demo(results: Path) -> None:
+    """Train PaDiM on real solar cells, export it, and stream the test cells through the file."""
+    require(TRAINING_PACKAGES, extra="train", purpose="the demo")
+    require(("onnx", "onnxscript"), extra="train", purpose="the demo")
+    require(("onnxruntime",), extra="cpu", purpose="the demo")
+    require(("elpv_dataset",), extra="demo", purpose="the demo")
+    from edge_ad.cli.train import summary
+    from edge_ad.data import load_category
+    from edge_ad.models import PaDiM
+    from edge_ad.train import train
+    from edge_ad_export import export
+    from edge_ad_runtime import JsonLines, Scorer, run_stream
+    from edge_ad_runtime.sources import Pictures
+
+    category = load_category(CATEGORY, data_root=Path())
+    click.echo("1/3 train: PaDiM on pictures of good solar cells", err=True)
+    run = train(PaDiM(), category, results)
+    click.echo("2/3 export: one ONNX file, compared with PyTorch", err=True)
+    exported = export(run.folder)
+    click.echo("3/3 stream: the test pictures, as if from a camera", err=True)
+    scorer = Scorer(exported.path)
+    source = Pictures([sample.path for sample in category.test], name=CATEGORY)
+    lines = run.folder / "stream.jsonl"
+    with lines.open("w") as file:
+        streamed = run_stream(source, scorer, [JsonLines(file, camera=CATEGORY)])
+    click.echo(summary(run))
+    click.echo(f"model        {exported.path} ({exported.size_bytes / 1e6:.1f} MB)")
+    click.echo(f"verdicts     {lines}")
+    click.echo(f"stream       {streamed} on {scorer.provider}")

@@ -1,0 +1,90 @@
+"""`edge-ad train METHOD`: pictures of good parts in, a run folder out."""
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_ad.cli.options import TRAINING_PACKAGES, require
+from edge_ad.cli.train_options import DimsType, TrainOptions, shared_options
+
+if TYPE_CHECKING:
+    from edge_ad.models import Detector
+    from edge_ad.train import Run
+
+
+@click.group()
+def train() -> None:
+    """Fit a detector on pictures of good parts; writes results/CLASS/METHOD/."""
+    require(TRAINING_PACKAGES, extra="train", purpose="training")
+
+
+@train.command()
+@shared_options
+@click.option(
+    "--dims", type=DimsType(), help="Channels drawn once. Default: all up to 200, or 100."
+)
+@click.option("--epsilon", type=float, default=0.1, show_default=True, help="Added to variances.")
+@click.option(
+    "--patch-size", type=int, default=3, show_default=True, help="Local average; paper: 1."
+)
+@click.option("--grid-stride", type=int, default=8, show_default=True, help="Pixels per position.")
+def padim(
+    options: TrainOptions,
+    dims: int | str | None,
+    epsilon: float,
+    patch_size: int,
+    grid_stride: int,
+) -> None:
+    """PaDiM: one Gaussian per position (Defard et al. 2020)."""
+    from edge_ad.models import PaDiM
+
+    detector = PaDiM(
+        backbone=options.backbone,
+        layers=options.layers,
+        weights=options.weights,
+        input_size=options.input_size,
+        resize=options.resize,
+        device=options.device,
+        seed=options.seed,
+        dims=dims,
+        epsilon=epsilon,
+        patch_size=patch_size,
+        sigma=options.sigma,
+        grid_stride=grid_stride,
+    )
+    _run(detector, options)
+
+
+def _run(detector: "Detector", options: TrainOptions) -> None:
+    """Train on the category and print where the run lies and what it reached."""
+    from edge_ad.data import load_category
+    from edge_ad.train import train as train_detector
+
+    category = load_category(options.category, options.data_root, skip_bad=options.skip_bad)
+    run = train_detector(detector, category, options.results)
+    if options.as_json:
+        click.echo(json.dumps(run.metrics | {"run": str(run.folder)}))
+    else:
+        click.echo(summary(run))
+
+
+def summary(run: "Run") -> str:
+    """Return the few lines that a person wants to see after training."""
+    metrics = run.metrics
+    lines = [
+        f"{metrics['method']} on {metrics['category']}: {metrics['n_train']} good pictures fitted "
+        f"in {metrics['fit_seconds']:.1f} s, input {metrics['input_size'][0]}x"
+        f"{metrics['input_size'][1]}, {metrics['n_skipped']} skipped"
+    ]
+    for name in ("image_auroc", "pixel_auroc", "pixel_pro"):
+        if metrics[name] is not None:
+            lines.append(f"{name:<12} {metrics[name]:.4f}")
+    if metrics["n_test_anomalous"] == 0:
+        lines.append("no anomalous test pictures: no AUROC, only the threshold")
+    lines += [
+        f"threshold    {metrics['threshold']:.4f} ({metrics['threshold_rule']})",
+        f"run          {run.folder}",
+        f"report       {run.folder / 'report.html'}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,51 @@
+"""The three detectors, and how a saved one is loaded."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from edge_ad.models.detector import JSON_FILE, TENSOR_FILE, Detector, Prediction
+from edge_ad.models.padim import PaDiM
+from edge_ad.models.patchcore import PatchCore
+from edge_ad.models.spade import SPADE
+from edge_ad_runtime.errors import DataError
+
+DETECTORS: dict[str, type[Detector]] = {
+    "spade": SPADE,
+    "padim": PaDiM,
+    "patchcore": PatchCore,
+}
+
+__all__ = ["DETECTORS", "SPADE", "Detector", "PaDiM", "PatchCore", "Prediction", "load"]
+
+
+def load(folder: Path, device: str = "auto") -> Detector:
+    """Load a detector that `Detector.save` wrote; no pickle, no download.
+
+    Raises:
+        DataError: the folder holds no run, a damaged one, or one of a newer format.
+    """
+    try:
+        document = json.loads((folder / JSON_FILE).read_text())
+        data = (folder / TENSOR_FILE).read_bytes()
+        method, options = document["method"], document["options"]
+        expected, version = document["sha256"], document["format_version"]
+    except FileNotFoundError as error:
+        raise DataError(
+            f"expected a run with {JSON_FILE} and {TENSOR_FILE} in {folder}, "
+            f"{Path(error.filename).name} is missing: train it with `edge-ad train`"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{folder / JSON_FILE} is damaged ({error}): train the run again"
+        ) from error
+    if version > 1 or method not in DETECTORS:
+        raise DataError(
+            f"the run {folder} ({method}, format {version}) was written by a newer edge-ad: update"
+        )
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise DataError(f"{folder / TENSOR_FILE} is damaged or incomplete: train the run again")
+    options["input_size"] = tuple(options["input_size"])
+    detector = DETECTORS[method](**options, weights="saved", device=device)
+    detector.restore(data)
+    return detector

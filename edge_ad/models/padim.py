@@ -1,0 +1,194 @@
+"""PaDiM: one Gaussian per position over the concatenated feature maps."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from edge_ad.models.detector import Detector
+from edge_ad.models.features import check_patch_size, embed_on_grid, local_average
+from edge_ad_runtime.errors import DataError, EdgeAdError
+
+ALL_CHANNELS_UP_TO = 200
+"""With this many channels or fewer, all are used by default: the Lite backbones have 176 to 192."""
+
+DEFAULT_DIMS = 100
+"""Channels drawn from larger backbones by default: the paper's choice for ResNet-18."""
+
+
+class PaDiM(Detector):
+    """One Gaussian per position; the score is the Mahalanobis distance, not squared (eq. 2).
+
+    Defard et al., 2020, https://arxiv.org/abs/2011.08785. Larger is more anomalous; unbounded above.
+    """
+
+    method: ClassVar[str] = "padim"
+    mean_whitened: Tensor
+    whitening: Tensor
+    channels: Tensor
+
+    def __init__(
+        self,
+        *,
+        backbone: str = "efficientnet_lite0",
+        layers: Sequence[str] | None = None,
+        weights: str = "pretrained",
+        input_size: tuple[int, int] | None = None,
+        resize: int | None = None,
+        device: str = "auto",
+        seed: int = 0,
+        dims: int | str | None = None,
+        epsilon: float = 0.1,
+        patch_size: int = 3,
+        sigma: float = 4.0,
+        grid_stride: int = 8,
+    ) -> None:
+        """Set up an unfitted detector; the arguments of all detectors are described there.
+
+        Args:
+            backbone: see `Detector`.
+            layers: feature maps by name; None: those of stride 4, 8 and 16.
+            weights: see `Detector`.
+            input_size: see `Detector`.
+            resize: see `Detector`.
+            device: see `Detector`.
+            seed: draws the channels.
+            dims: number of channels drawn once, or `all`; None: all up to 200, else 100.
+            epsilon: added to the diagonal of each covariance; the paper has 0.01.
+            patch_size: side of the window over which feature maps are averaged; the paper has 1.
+            sigma: width of the Gaussian blur of the map in input pixels.
+            grid_stride: input pixels between two positions; finer maps are averaged down to it.
+
+        Raises:
+            EdgeAdError: a value is out of its range, with what was expected.
+        """
+        super().__init__(
+            backbone=backbone,
+            layers=layers,
+            weights=weights,
+            input_size=input_size,
+            resize=resize,
+            device=device,
+            seed=seed,
+            sigma=sigma,
+            grid_stride=grid_stride,
+        )
+        if epsilon <= 0:
+            raise EdgeAdError(f"expected an epsilon above 0, got {epsilon}: 0.1 is usual")
+        self.epsilon = epsilon
+        self.patch_size = check_patch_size(patch_size)
+        self.dims = _check_dims(dims, self.n_channels)
+        self.register_buffer("channels", _draw(self.n_channels, self.dims, seed))
+        self.register_buffer("mean_whitened", torch.empty(0))
+        self.register_buffer("whitening", torch.empty(0))
+
+    @classmethod
+    def default_strides(cls) -> tuple[int, ...]:
+        """Strides of the feature maps that are used unless `layers` says otherwise."""
+        return (4, 8, 16)
+
+    def options(self) -> dict[str, Any]:
+        """Return the constructor arguments that rebuild this detector."""
+        own = {"dims": self.dims, "epsilon": self.epsilon, "patch_size": self.patch_size}
+        return super().options() | own
+
+    def embed(self, frames: Tensor) -> Tensor:
+        """Describe each position of frames (N, h, w, 3): (positions, dims, N)."""
+        maps = self.backbone(self.backbone.normalise(frames))
+        features = embed_on_grid(local_average(maps, self.patch_size), self.grid)
+        if self.dims < self.n_channels:
+            features = features[:, self.channels]
+        return features.flatten(2).permute(2, 1, 0)
+
+    def fit_features(self, batches: Iterator[Tensor], n_frames: int) -> None:
+        """One pass over frames (n, h, w, 3): sums and outer products only."""
+        del n_frames  # memory does not grow with the number of pictures
+        statistics = GaussianStatistics()
+        for frames in batches:
+            statistics.add(self.embed(frames))
+        self.mean_whitened, self.whitening = statistics.whitening(self.epsilon)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Score frames; see `Detector.forward`."""
+        # With cov = L L^T, the distance^2 = |L^-1 (x - mean)|^2 = |L^-1 x - L^-1 mean|^2.
+        whitened = self.whitening @ self.embed(frames) - self.mean_whitened[:, :, None]
+        distance = (whitened * whitened).sum(dim=1).sqrt()  # (positions, N)
+        anomaly_map = self.smoothing(distance.T.reshape(-1, *self.grid))
+        return anomaly_map.amax(dim=(1, 2)), anomaly_map
+
+
+class GaussianStatistics:
+    """Mean and covariance per position in one pass, whatever the number of samples.
+
+    Values are taken relative to the mean of the first batch, so that float32 sums do not cancel.
+    """
+
+    def __init__(self) -> None:
+        """Start empty; the shapes come with the first batch."""
+        self._count = 0
+        self._shift = torch.empty(0)
+        self._sum = torch.empty(0)
+        self._outer = torch.empty(0)
+
+    def add(self, features: Tensor) -> None:
+        """Add features (positions, dims, n)."""
+        if self._count == 0:
+            positions, dims, _ = features.shape
+            self._shift = features.mean(dim=2, keepdim=True)
+            self._sum = torch.zeros_like(self._shift)
+            self._outer = features.new_zeros(positions, dims, dims)
+        centred = features - self._shift
+        self._sum += centred.sum(dim=2, keepdim=True)
+        self._outer.baddbmm_(centred, centred.transpose(1, 2))
+        self._count += features.shape[2]
+
+    def whitening(self, epsilon: float) -> tuple[Tensor, Tensor]:
+        """Return L^-1 mean (positions, dims) and L^-1 (positions, dims, dims), cov = L L^T.
+
+        The covariance is that of the paper's eq. 1: divided by n - 1, epsilon on the diagonal.
+
+        Raises:
+            DataError: fewer than two samples.
+        """
+        if self._count < 2:
+            raise DataError(
+                f"expected at least 2 pictures to estimate a covariance, got {self._count}: "
+                "add pictures of good parts"
+            )
+        factors = torch.empty_like(self._outer)
+        means = torch.empty_like(self._sum[:, :, 0])
+        for chunk in torch.arange(self._outer.shape[0]).split(64):
+            factors[chunk], means[chunk] = self._whiten(chunk, epsilon)
+        return means, factors
+
+    def _whiten(self, chunk: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+        """Float64 for a few positions at a time: the factor (p, d, d) and its mean (p, d)."""
+        total = self._sum[chunk].double()
+        covariance = self._outer[chunk].double() - total @ total.transpose(1, 2) / self._count
+        covariance /= self._count - 1
+        covariance.diagonal(dim1=1, dim2=2).add_(epsilon)
+        cholesky = torch.linalg.cholesky(covariance)
+        identity = torch.eye(covariance.shape[1], dtype=torch.float64, device=covariance.device)
+        factor = torch.linalg.solve_triangular(cholesky, identity.expand_as(cholesky), upper=False)
+        mean = self._shift[chunk].double() + total / self._count
+        return factor.float(), (factor @ mean)[:, :, 0].float()
+
+
+def _check_dims(dims: int | str | None, n_channels: int) -> int:
+    if dims is None:
+        return n_channels if n_channels <= ALL_CHANNELS_UP_TO else DEFAULT_DIMS
+    if dims == "all":
+        return n_channels
+    if isinstance(dims, str) or not 1 <= dims <= n_channels:
+        raise EdgeAdError(
+            f"expected dims from 1 to {n_channels}, the channels of the chosen layers, or 'all', "
+            f"got {dims!r}: lower --dims or choose more --layers"
+        )
+    return dims
+
+
+def _draw(n_channels: int, dims: int, seed: int) -> Tensor:
+    """Draw `dims` of the channels once, in ascending order."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(n_channels, generator=generator)[:dims].sort().values

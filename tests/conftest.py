@@ -1,0 +1,55 @@
+"""Fixtures that several test files share: real pictures, and small synthetic ones."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+# Several threads on tiny pictures wait for each other more than they work.
+torch.set_num_threads(1)
+
+REAL_PICTURES = Path(os.environ.get("EDGE_AD_TEST_DATA", Path(__file__).parents[2] / "shared/data"))
+
+
+@pytest.fixture(scope="session")
+def real_pictures() -> Path:
+    """Folder of real pictures; the test is skipped where it is missing."""
+    if not REAL_PICTURES.is_dir():
+        pytest.skip(f"no real pictures in {REAL_PICTURES}: set EDGE_AD_TEST_DATA")
+    return REAL_PICTURES
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with one synthetic category in MVTec layout: `plate`, 64 x 96 pictures.
+
+    Good plates are smooth noise; defective ones carry a bright square with a mask.
+    """
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for index in range(24):
+        write_picture(root / f"plate/train/good/{index:03}.png", good_plate(rng))
+    for index in range(6):
+        write_picture(root / f"plate/test/good/{index:03}.png", good_plate(rng))
+        frame, mask = good_plate(rng), np.zeros((64, 96), np.uint8)
+        top, left = rng.integers(8, 40), rng.integers(8, 72)
+        frame[top : top + 16, left : left + 16] = (250, 30, 220)
+        mask[top : top + 16, left : left + 16] = 255
+        write_picture(root / f"plate/test/spot/{index:03}.png", frame)
+        write_picture(root / f"plate/ground_truth/spot/{index:03}_mask.png", mask)
+    return root
+
+
+def good_plate(rng: np.random.Generator) -> np.ndarray:  # type: ignore[type-arg]
+    """One good plate: (64, 96, 3), uint8."""
+    noise = rng.normal(120, 40, (64, 96, 3)).astype(np.float32)
+    return np.clip(cv2.GaussianBlur(noise, (0, 0), 2), 0, 255).astype(np.uint8)
+
+
+def write_picture(path: Path, pixels: np.ndarray) -> None:  # type: ignore[type-arg]
+    """Write a picture, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), pixels)

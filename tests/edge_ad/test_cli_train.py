@@ -1,0 +1,160 @@
+"""`edge-ad train`: what it writes, and how it refuses."""
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from edge_ad.cli import main
+
+FAST = ["--weights", "none", "--input-size", "64x96"]
+
+
+def train(data_root: Path, results: Path, *options: str, category: str = "plate") -> Result:
+    where = ["--class", category, "--data-root", str(data_root), "--results", str(results)]
+    return CliRunner().invoke(main, ["train", "padim", *where, *FAST, *options])
+
+
+def error_of(result: Result) -> str:
+    """The one line a user sees; anything but a clean refusal fails the test."""
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("results")
+    result = train(data_root, results)
+    assert result.exit_code == 0, result.output
+    return results / "plate" / "padim"
+
+
+def test_writes_a_complete_run_folder(run: Path) -> None:
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "detector.safetensors",
+        "detector.json",
+        "metrics.json",
+        "scores.csv",
+        "held_out.csv",
+        "report.html",
+    }
+
+
+def test_metrics_have_the_promised_names(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["image_auroc"] == 1.0
+    assert metrics["pixel_auroc"] > 0.95
+    assert 0 < metrics["pixel_pro"] <= 1
+    assert metrics["threshold"] > 0
+    assert (metrics["n_train"], metrics["n_test_good"], metrics["n_test_anomalous"]) == (22, 6, 6)
+    assert metrics["fit_seconds"] > 0
+    assert (metrics["backbone"], metrics["input_size"]) == ("efficientnet_lite0", [64, 96])
+    assert metrics["seed"] == 0
+
+
+def test_scores_list_each_test_picture_with_its_verdict(run: Path) -> None:
+    threshold = json.loads((run / "metrics.json").read_text())["threshold"]
+    with (run / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    for row in rows:
+        assert Path(row["path"]).is_file()
+        assert row["label"] in ("good", "spot")
+        assert row["verdict"] == ("anomalous" if float(row["score"]) >= threshold else "good")
+
+
+def test_json_prints_figures_and_folder(data_root: Path, tmp_path: Path) -> None:
+    result = train(data_root, tmp_path, "--json", "--dims", "20")
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    assert printed["run"] == str(tmp_path / "plate/padim")
+    assert printed["image_auroc"] is not None
+
+
+def test_a_folder_of_good_pictures_is_enough(data_root: Path, tmp_path: Path) -> None:
+    result = train(data_root / "plate/train", tmp_path, category="good")
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((tmp_path / "good/padim/metrics.json").read_text())
+    assert metrics["image_auroc"] is None and metrics["pixel_auroc"] is None
+    assert metrics["threshold"] > 0
+
+
+def test_the_centre_crop_of_the_papers(data_root: Path, tmp_path: Path) -> None:
+    arguments = ["train", "padim", "--class", "plate", "--data-root", str(data_root)]
+    arguments += ["--results", str(tmp_path), "--weights", "none", "--json"]
+    result = CliRunner().invoke(main, [*arguments, "--resize", "80", "--center-crop", "64"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["input_size"] == [64, 64]
+    alone = CliRunner().invoke(main, [*arguments, "--resize", "80"])
+    assert alone.exit_code == 2 and "--center-crop" in alone.stderr
+
+
+@pytest.fixture
+def good_pictures(tmp_path: Path) -> Path:
+    """Ten good pictures in `data/part`."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "data" / "part"
+    folder.mkdir(parents=True)
+    for index in range(10):
+        pixels = rng.integers(0, 255, (64, 96, 3)).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{index}.png"), pixels)
+    return folder
+
+
+def test_a_corrupt_picture_is_named_and_stops_the_training(good_pictures: Path) -> None:
+    (good_pictures / "3.png").write_bytes(b"not a picture")
+    results = good_pictures.parent.parent / "results"
+    assert "3.png" in error_of(train(good_pictures.parent, results, category="part"))
+    assert not list(results.rglob("*.json"))
+
+
+def test_skip_bad_goes_on_and_counts(good_pictures: Path) -> None:
+    (good_pictures / "3.png").write_bytes(b"not a picture")
+    results = good_pictures.parent.parent / "results"
+    result = train(good_pictures.parent, results, "--skip-bad", "--json", category="part")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["n_skipped"] == 1
+
+
+def test_missing_class_says_which_there_are(data_root: Path, tmp_path: Path) -> None:
+    message = error_of(train(data_root, tmp_path, category="plat"))
+    assert "plat" in message and "plate" in message
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "data/part").mkdir(parents=True)
+    error_of(train(tmp_path / "data", tmp_path / "results", category="part"))
+
+
+def test_one_picture_only(good_pictures: Path) -> None:
+    for index in range(1, 10):
+        (good_pictures / f"{index}.png").unlink()
+    message = error_of(train(good_pictures.parent, good_pictures, category="part"))
+    assert "at least 3 pictures" in message and "got 1" in message
+
+
+def test_dims_beyond_the_channels(data_root: Path, tmp_path: Path) -> None:
+    assert "1 to 176" in error_of(train(data_root, tmp_path, "--dims", "1000"))
+
+
+def test_results_that_cannot_be_written(data_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("a file where a folder should be")
+    assert "cannot write" in error_of(train(data_root, tmp_path / "results"))
+
+
+def test_a_failed_run_leaves_the_old_one(good_pictures: Path) -> None:
+    results = good_pictures.parent.parent / "results"
+    assert train(good_pictures.parent, results, category="part").exit_code == 0
+    before = {path.name: path.read_bytes() for path in (results / "part/padim").iterdir()}
+    (good_pictures / "3.png").write_bytes(b"not a picture")
+    error_of(train(good_pictures.parent, results, category="part"))
+    after = {path.name: path.read_bytes() for path in (results / "part/padim").iterdir()}
+    assert before == after

@@ -1,0 +1,133 @@
+"""PaDiM against the paper's formula, written out slowly in NumPy."""
+
+import numpy as np
+import pytest
+import torch
+
+from edge_ad.data import Dataset, Sample, load_category
+from edge_ad.models import PaDiM
+from edge_ad.models.padim import GaussianStatistics
+from edge_ad_runtime.errors import DataError, EdgeAdError, NotFittedError
+
+
+def direct_mahalanobis(train: np.ndarray, test: np.ndarray, epsilon: float) -> np.ndarray:  # type: ignore[type-arg]
+    """Eq. 1 and 2 of the paper, position by position; train and test: (positions, dims, n)."""
+    positions, dims, n_test = test.shape
+    distance = np.zeros((positions, n_test))
+    for position in range(positions):
+        samples = train[position].astype(np.float64).T
+        mean = samples.mean(axis=0)
+        covariance = sum(np.outer(x - mean, x - mean) for x in samples) / (len(samples) - 1)
+        inverse = np.linalg.inv(covariance + epsilon * np.eye(dims))
+        for index in range(n_test):
+            offset = test[position, :, index] - mean
+            distance[position, index] = np.sqrt(offset @ inverse @ offset)
+    return distance
+
+
+@pytest.mark.parametrize(
+    ("n_train", "batch", "offset"),
+    [
+        (40, 40, 0.0),  # one batch
+        (40, 7, 0.0),  # the last batch is smaller
+        (5, 2, 0.0),  # fewer samples than dims: epsilon alone makes it regular
+        (40, 8, 300.0),  # far from zero: sums of squares would cancel
+    ],
+)
+def test_distance_equals_the_formula(n_train: int, batch: int, offset: float) -> None:
+    rng = np.random.default_rng(1)
+    train = (rng.normal(0, 1, (6, 12, n_train)) + offset).astype(np.float32)
+    test = (rng.normal(0.5, 2, (6, 12, 9)) + offset).astype(np.float32)
+    statistics = GaussianStatistics()
+    for start in range(0, n_train, batch):
+        statistics.add(torch.from_numpy(train[:, :, start : start + batch]))
+    mean_whitened, whitening = statistics.whitening(epsilon=0.01)
+    whitened = whitening @ torch.from_numpy(test) - mean_whitened[:, :, None]
+    ours = whitened.square().sum(dim=1).sqrt().numpy()
+    np.testing.assert_allclose(ours, direct_mahalanobis(train, test, 0.01), rtol=2e-3)
+
+
+def test_one_sample_has_no_covariance() -> None:
+    statistics = GaussianStatistics()
+    statistics.add(torch.zeros(2, 3, 1))
+    with pytest.raises(DataError, match="at least 2 pictures"):
+        statistics.whitening(0.01)
+
+
+@pytest.fixture(scope="module")
+def fitted(data_root):  # type: ignore[no-untyped-def]
+    category = load_category("plate", data_root)
+    return PaDiM(weights="none", input_size=(64, 96)).fit(category.train), category
+
+
+def test_forward_equals_the_formula_on_features(fitted) -> None:  # type: ignore[no-untyped-def]
+    detector, category = fitted
+    batches = category.train.batches(detector.preprocessing, batch_size=64)
+    (train_frames,) = [frames for _, frames in batches]
+    (test_frames,) = [
+        frames for _, frames in category.test.batches(detector.preprocessing, batch_size=64)
+    ]
+    with torch.inference_mode():
+        train = detector.embed(torch.from_numpy(train_frames)).numpy()
+        test = detector.embed(torch.from_numpy(test_frames)).numpy()
+        score, anomaly_map = detector(torch.from_numpy(test_frames))
+        distance = torch.from_numpy(direct_mahalanobis(train, test, detector.epsilon)).float()
+        expected = detector.smoothing(distance.T.reshape(-1, *detector.grid))
+    np.testing.assert_allclose(anomaly_map.numpy(), expected.numpy(), rtol=5e-3)
+    np.testing.assert_allclose(score.numpy(), expected.amax(dim=(1, 2)).numpy(), rtol=5e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_a_batch_scores_as_its_frames_do(fitted, batch: int) -> None:  # type: ignore[no-untyped-def]
+    detector, category = fitted
+    frames = torch.from_numpy(
+        next(iter(category.test.batches(detector.preprocessing, batch_size=batch)))[1]
+    )
+    with torch.inference_mode():
+        together, alone = detector(frames), [detector(frame[None]) for frame in frames]
+    np.testing.assert_allclose(together[0], torch.cat([one[0] for one in alone]), rtol=1e-4)
+    np.testing.assert_allclose(together[1], torch.cat([one[1] for one in alone]), rtol=1e-3)
+
+
+def test_finds_the_planted_spots(fitted) -> None:  # type: ignore[no-untyped-def]
+    detector, category = fitted
+    metrics = detector.evaluate(category.test).metrics
+    assert metrics.image_auroc == 1.0
+    assert metrics.pixel_auroc is not None and metrics.pixel_auroc > 0.95
+
+
+def test_same_seed_same_result(data_root) -> None:  # type: ignore[no-untyped-def]
+    category = load_category("plate", data_root)
+    first, second = (
+        PaDiM(weights="none", input_size=(64, 96), dims=20, seed=7).fit(category.train)
+        for _ in range(2)
+    )
+    assert torch.equal(first.channels, second.channels)
+    assert torch.equal(first.whitening, second.whitening)
+
+
+@pytest.mark.parametrize("dims", [0, 177, -1])
+def test_dims_beyond_the_channels_are_refused(dims: int) -> None:
+    with pytest.raises(EdgeAdError, match="expected dims from 1 to 176"):
+        PaDiM(weights="none", dims=dims)
+
+
+@pytest.mark.parametrize("dims", ["all", 176, 1])
+def test_dims_up_to_the_channels_work(data_root, dims: int | str) -> None:  # type: ignore[no-untyped-def]
+    category = load_category("plate", data_root)
+    detector = PaDiM(weights="none", input_size=(64, 64), dims=dims).fit(category.train)
+    assert detector.predict([np.zeros((50, 70, 3), np.uint8)])[0].anomaly_map.shape == (64, 64)
+
+
+def test_unfitted_and_empty_are_refused() -> None:
+    detector = PaDiM(weights="none", input_size=(64, 64))
+    with pytest.raises(NotFittedError):
+        detector.predict([np.zeros((64, 64, 3), np.uint8)])
+    with pytest.raises(DataError, match="got none"):
+        detector.fit(Dataset([]))
+
+
+def test_one_picture_is_refused(data_root) -> None:  # type: ignore[no-untyped-def]
+    path = data_root / "plate/train/good/000.png"
+    with pytest.raises(DataError, match="at least 2 pictures"):
+        PaDiM(weights="none", input_size=(64, 64)).fit(Dataset([Sample(path=path)]))

@@ -1,0 +1,137 @@
+"""The exported file against PyTorch, and what the exporter refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from click.testing import CliRunner
+
+from edge_ad.cli import main
+from edge_ad.data import load_category
+from edge_ad.models import PaDiM, load
+from edge_ad.train import train
+from edge_ad_export import export
+from edge_ad_export.graph import OPSET
+from edge_ad_runtime import Scorer
+from edge_ad_runtime.errors import DataError, ExportError
+from edge_ad_runtime.image import list_pictures, read_frame
+
+
+@pytest.fixture(scope="module")
+def run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run with its exported file."""
+    category = load_category("plate", data_root)
+    detector = PaDiM(weights="none", input_size=(64, 96))
+    folder = train(detector, category, tmp_path_factory.mktemp("results")).folder
+    export(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(run: Path, tmp_path: Path) -> Path:
+    """A copy of the run, to be damaged."""
+    return Path(shutil.copytree(run, tmp_path / "plate" / "padim"))
+
+
+def test_one_file_with_the_promised_contract(run: Path) -> None:
+    path = run / "plate-padim.onnx"
+    model = onnx.load(path, load_external_data=False)
+    assert [(item.domain, item.version) for item in model.opset_import] == [("", OPSET)]
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    (frame,) = session.get_inputs()
+    assert (frame.name, frame.type, frame.shape[1:]) == ("frame", "tensor(uint8)", [64, 96, 3])
+    assert isinstance(frame.shape[0], str)
+    score, anomaly_map = session.get_outputs()
+    assert (score.name, score.type) == ("score", "tensor(float)")
+    assert (anomaly_map.name, anomaly_map.shape[1:]) == ("anomaly_map", [64, 96])
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_scores_as_pytorch_at_any_batch_size(run: Path, data_root: Path, batch: int) -> None:
+    frames = [read_frame(path) for path in list_pictures(data_root / "plate/test")[:batch]]
+    scorer = Scorer(run / "plate-padim.onnx", device="cpu")
+    expected, results = load(run).predict(frames), scorer.score_batch(frames)
+    assert len(results) == batch
+    for prediction, result in zip(expected, results, strict=True):
+        assert result.score == pytest.approx(prediction.score, rel=1e-4)
+        np.testing.assert_allclose(result.anomaly_map, prediction.anomaly_map, rtol=1e-3)
+
+
+def test_the_file_says_what_it_is(run: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    info = Scorer(run / "plate-padim.onnx", device="cpu").info
+    assert (info.method, info.category, info.input_size) == ("padim", "plate", (64, 96))
+    assert info.threshold == metrics["threshold"]
+    assert info.training["n_train"] == 22
+    assert info.training["content_hash"] == metrics["content_hash"]
+    assert info.parity["score_difference"] < 1e-3
+    assert info.metrics["image_auroc"] == metrics["image_auroc"]
+
+
+def test_a_mismatch_keeps_the_old_file_and_names_both_figures(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (copy / "plate-padim.onnx").read_bytes()
+    original = PaDiM.forward
+
+    def drifted(self: PaDiM, frames):  # type: ignore[no-untyped-def]
+        score, anomaly_map = original(self, frames)
+        return score * (1.0 if torch_is_exporting() else 1.01), anomaly_map
+
+    monkeypatch.setattr(PaDiM, "forward", drifted)
+    with pytest.raises(ExportError, match=r"from PyTorch and .* from the graph"):
+        export(copy)
+    assert (copy / "plate-padim.onnx").read_bytes() == before
+    assert not [path for path in copy.iterdir() if path.name.startswith(".")]
+
+
+def torch_is_exporting() -> bool:
+    import torch
+
+    return torch.compiler.is_exporting()
+
+
+def test_pictures_that_are_gone_are_named(copy: Path) -> None:
+    for name in ("scores.csv", "held_out.csv"):
+        (copy / name).write_text("path,label,score,verdict\n/gone/1.png,good,1.0,good\n")
+    with pytest.raises(DataError, match=r"/gone/1\.png"):
+        export(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("detector.safetensors", b"damaged"),
+        ("detector.json", b"{"),
+        ("metrics.json", b"[]"),
+    ],
+)
+def test_a_damaged_run_is_refused(copy: Path, name: str, content: bytes) -> None:
+    (copy / name).write_bytes(content)
+    with pytest.raises(DataError, match="train"):
+        export(copy)
+
+
+def test_command_line_takes_the_newest_run(copy: Path, tmp_path: Path) -> None:
+    output = tmp_path / "line1.onnx"
+    arguments = ["export", "--results", str(tmp_path), "--output", str(output), "--json"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["model"] == str(output)
+    assert output.is_file()
+
+
+def test_command_line_without_a_run(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["export", "--results", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "edge-ad train" in result.stderr
+
+
+def test_an_output_folder_that_is_not_there(copy: Path) -> None:
+    with pytest.raises(ExportError, match="cannot write"):
+        export(copy, copy / "nowhere" / "x.onnx")
