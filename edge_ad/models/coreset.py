@@ -6,7 +6,8 @@ and again. The picks are those of the plain loop
 
     nearest = minimum(nearest, (features - features[pick]).square().sum(1)); pick = nearest.argmax()
 
-in fp32, bit by bit, but the features are read once for many picks instead of once for each:
+in fp32, on a CPU bit by bit (a GPU may add up a row in another order), but the features are read
+once for many picks instead of once for each:
 
 1. All rows with `nearest` above a limit t are the candidates, a few hundred. A pick only lowers
    distances, so while the best candidate is above t no other row can win: the greedy continues
@@ -20,7 +21,9 @@ import logging
 import math
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -33,13 +36,14 @@ from edge_ad_runtime.errors import EdgeAdError
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 256  # picks that share one pass over the features
-MIN_CANDIDATES, MAX_CANDIDATES = 256, 4096
+MIN_CANDIDATES, MAX_CANDIDATES = 256, 2048
 PAIRS_AT_ONCE = 4096
 SYNC_EVERY = 16  # picks between two looks at the device's values: a look stalls a GPU
 PICKED = -1.0  # below every distance: a row is picked once, among duplicates too
 UNIT_ROUNDOFF = 2.0**-24
 TINY = 1e-36  # absolute slack where squares underflow
 LARGEST_NORM = 1e36  # squared; beyond it distances may overflow fp32
+WORKSPACE = 2**26  # bytes that the matrix library and the allocator keep, as measured
 
 
 def project(
@@ -96,8 +100,13 @@ def greedy_coreset(
         raise EdgeAdError(f"expected a coreset of 1 to {n} rows, all that there are, got {count}")
     first = torch.randint(n, (1,), generator=torch.Generator().manual_seed(seed))
     new = first.to(features.device)
-    with torch.inference_mode(), _full_precision(), _bar(count, description) as bar:
-        coverage = _Coverage(features)
+    with (
+        torch.inference_mode(),
+        _full_precision(),
+        _thread_pool(features.device) as pool,
+        _bar(count, description) as bar,
+    ):
+        coverage = _Coverage(features, pool)
         picks = [new]
         left = count - 1
         width = MIN_CANDIDATES
@@ -116,16 +125,17 @@ def greedy_coreset(
 def coreset_memory_bytes(n: int, d: int, dtype: torch.dtype) -> int:
     """Estimate the peak bytes of `greedy_coreset` for features (n, d), the features included."""
     per_row = d * dtype.itemsize + 4 * 4  # norms, distances, and copies for the selection
-    block = _block_rows(torch.device("cpu")) * (2 * d + 2 * MAX_BATCH) * 4
+    block = _block_rows(torch.device("cuda")) * (d + 2 * MAX_BATCH) * 4
     candidates = (2 * MAX_CANDIDATES + 3 * PAIRS_AT_ONCE) * d * 4
-    return n * per_row + block + candidates
+    return n * per_row + block + candidates + WORKSPACE
 
 
 class _Coverage:
     """How far each row is from its nearest pick: `nearest` (N,), squared; PICKED for picks."""
 
-    def __init__(self, features: Tensor) -> None:
+    def __init__(self, features: Tensor, pool: Executor | None) -> None:
         self.features = features
+        self.pool = pool
         self.rows = _block_rows(features.device)
         self.norms = torch.cat(
             [b.float().square().sum(1) for b in torch.split(features, self.rows)]
@@ -144,17 +154,20 @@ class _Coverage:
         """Lower `nearest` of all rows by the new picks (k,)."""
         centres = self.features[picks].float()
         norms = self.norms[picks]
-        columns = centres.t().contiguous()
-        scratch = centres.new_empty(min(self.rows, len(self.features)), len(picks))
-        for start in range(0, len(self.features), self.rows):
-            part = slice(start, start + self.rows)
-            block = self.features[part].float()
-            # Without |x|^2, which is the same for all picks.
-            product = torch.addmm(norms, block, columns, alpha=-2, out=scratch[: len(block)])
-            error = self.relative_error * (self.norms[part] + norms.max()) + TINY
-            rows, columns_of = self._candidates(product, part, error)
-            self._lower(part, block, centres, rows, columns_of)
+        bring = partial(self._add_to_block, centres, centres.t().contiguous(), norms)
+        starts = range(0, len(self.features), self.rows)
+        for _ in self.pool.map(bring, starts) if self.pool else map(bring, starts):
+            pass
         self.nearest[picks] = PICKED
+
+    @torch.inference_mode()  # a pool's threads are not in the caller's mode
+    def _add_to_block(self, centres: Tensor, columns: Tensor, norms: Tensor, start: int) -> None:
+        part = slice(start, start + self.rows)
+        block = self.features[part].float()
+        # Without |x|^2, which is the same for all picks.
+        product = torch.addmm(norms, block, columns, alpha=-2)
+        error = self.relative_error * (self.norms[part] + norms.max()) + TINY
+        self._lower(part, block, centres, self._candidates(product, part, error))
 
     def _candidates(self, product: Tensor, part: slice, error: Tensor) -> tuple[Tensor, Tensor]:
         """Find the (row, pick) pairs of a block that may hold the row's new distance."""
@@ -166,8 +179,9 @@ class _Coverage:
         return rows[pairs[:, 0]], pairs[:, 1]
 
     def _lower(
-        self, part: slice, block: Tensor, centres: Tensor, rows: Tensor, columns: Tensor
+        self, part: slice, block: Tensor, centres: Tensor, pairs: tuple[Tensor, Tensor]
     ) -> None:
+        rows, columns = pairs
         nearest = self.nearest[part]
         for start in range(0, len(rows), PAIRS_AT_ONCE):
             row = rows[start : start + PAIRS_AT_ONCE]
@@ -218,7 +232,7 @@ def _next_width(width: int, found: int) -> int:
 
 def _block_rows(device: torch.device) -> int:
     """Rows a matrix product: the products stay in the cache of a CPU, and fill a GPU."""
-    return 4096 if device.type == "cpu" else 65536
+    return 4096 if device.type == "cpu" else 16384
 
 
 def _cast(features: Tensor, matrix: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -251,6 +265,25 @@ def _full_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def _thread_pool(device: torch.device) -> Iterator[Executor | None]:
+    """Give a CPU one thread a block, where torch would split every operation; None for a GPU.
+
+    The threads meet once a batch instead of after each of a hundred operations of microseconds:
+    where other programs are busy, every such meeting waits for the scheduler.
+    """
+    if device.type != "cpu":
+        yield None
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _bar(count: int, description: str | None) -> "tqdm[None]":
