@@ -125,7 +125,8 @@ def greedy_coreset(
 def coreset_memory_bytes(n: int, d: int, dtype: torch.dtype) -> int:
     """Estimate the peak bytes of `greedy_coreset` for features (n, d), the features included."""
     per_row = d * dtype.itemsize + 4 * 4  # norms, distances, and copies for the selection
-    block = _block_rows(torch.device("cuda")) * (d + 2 * MAX_BATCH) * 4
+    on_cpu = _block_rows(torch.device("cpu")) * torch.get_num_threads()
+    block = max(on_cpu, _block_rows(torch.device("cuda"))) * (d + 2 * MAX_BATCH) * 4
     candidates = (2 * MAX_CANDIDATES + 3 * PAIRS_AT_ONCE) * d * 4
     return n * per_row + block + candidates + WORKSPACE
 
