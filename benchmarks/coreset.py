@@ -155,7 +155,8 @@ def main(
     print(f"N {n}, D {d}, {dtype}, {device} ({where}), {threads} threads")
     print(f"torch {torch.__version__}, numpy {np.__version__}, Python {platform.python_version()}")
     print(f"features: {features.name if features else 'mixture of Gaussians'}; medians of {rounds}")
-    print(f"estimated memory: {coreset_memory_bytes(n, d, data.dtype) / 2**20:.0f} MiB (features included)\n")
+    memory = coreset_memory_bytes(n, d, data.dtype) / 2**20
+    print(f"estimated memory: {memory:.0f} MiB (features included)\n")
     print("| way | iterations/s | ours is faster by | same picks as ours |\n|---|---|---|---|")
     for row in table:
         print("| " + " | ".join(row) + " |")
