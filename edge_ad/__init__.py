@@ -1,3 +1,44 @@
-"""Industrial visual anomaly detection: SPADE, PaDiM and PatchCore, from good parts to one ONNX file."""
+"""Visual anomaly detection: SPADE, PaDiM and PatchCore, from good parts to one ONNX file.
+
+    from edge_ad import PaDiM, load_category
+
+    category = load_category("cable", "datasets")
+    detector = PaDiM(backbone="efficientnet_lite0").fit(category.train)
+    print(detector.evaluate(category.test).metrics)
+    detector.save("cable-padim")
+
+The names below are loaded on first use, so that a device without PyTorch can import the package.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edge_ad.data import Dataset, Sample, load_category
+    from edge_ad.models import SPADE, PaDiM, PatchCore, load
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "SPADE",
+    "Dataset",
+    "PaDiM",
+    "PatchCore",
+    "Sample",
+    "__version__",
+    "load",
+    "load_category",
+]
+
+_MODULES = {
+    "edge_ad.data": ("Dataset", "Sample", "load_category"),
+    "edge_ad.models": ("SPADE", "PaDiM", "PatchCore", "load"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from the module that defines it, on first use."""
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

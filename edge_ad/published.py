@@ -1,6 +1,7 @@
 """What the papers report for the 15 MVTec classes, in percent, to stand beside our figures.
 
-- SPADE: Cohen & Hoshen 2020, arXiv 2005.02357, pixel ROC-AUC per class; image ROC-AUC as a mean only.
+- SPADE: Cohen & Hoshen 2020, arXiv 2005.02357, pixel ROC-AUC per class; image ROC-AUC as a mean
+  only.
 - PaDiM: Defard et al. 2020, arXiv 2011.08785, PaDiM-WR50-Rd550, pixel ROC-AUC per class; image
   ROC-AUC as a mean only.
 - PatchCore: Roth et al. 2021, arXiv 2106.08265, PatchCore-10%, image and pixel ROC-AUC per class.
@@ -9,23 +10,7 @@ The columns of SPADE circulate in a wrong order of classes (textures first, read
 here they stand as in the paper, whose rows average to 96.0.
 """
 
-MVTEC_CLASSES = (
-    "bottle",
-    "cable",
-    "capsule",
-    "carpet",
-    "grid",
-    "hazelnut",
-    "leather",
-    "metal_nut",
-    "pill",
-    "screw",
-    "tile",
-    "toothbrush",
-    "transistor",
-    "wood",
-    "zipper",
-)
+from edge_ad.data import MVTEC_CLASSES
 
 _PATCHCORE_IMAGE = (
     *(100.0, 99.4, 97.8, 98.7, 97.9, 100.0, 100.0, 100.0),

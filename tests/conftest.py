@@ -43,13 +43,13 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def good_plate(rng: np.random.Generator) -> np.ndarray:  # type: ignore[type-arg]
+def good_plate(rng: np.random.Generator) -> np.ndarray:
     """One good plate: (64, 96, 3), uint8."""
     noise = rng.normal(120, 40, (64, 96, 3)).astype(np.float32)
     return np.clip(cv2.GaussianBlur(noise, (0, 0), 2), 0, 255).astype(np.uint8)
 
 
-def write_picture(path: Path, pixels: np.ndarray) -> None:  # type: ignore[type-arg]
+def write_picture(path: Path, pixels: np.ndarray) -> None:
     """Write a picture, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), pixels)

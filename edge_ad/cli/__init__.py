@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from edge_ad import __version__
+from edge_ad.cli.benchmark import benchmark
 from edge_ad.cli.demo import demo
 from edge_ad.cli.export import export
 from edge_ad.cli.predict import predict
@@ -45,3 +46,4 @@ main.add_command(export)
 main.add_command(predict)
 main.add_command(stream)
 main.add_command(demo)
+main.add_command(benchmark)

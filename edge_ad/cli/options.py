@@ -1,37 +1,26 @@
 """What several commands share: option types, and the check for optional dependencies."""
 
 from collections.abc import Sequence
-
 from importlib.util import find_spec
 
 import click
 
 from edge_ad_runtime.errors import MissingExtraError
 
-
 TRAINING_PACKAGES = ("torch", "torchvision", "sklearn", "safetensors", "tqdm", "cv2")
 """What training cannot do without; all of them come with the extra `train`."""
 
 
-class SizeType(click.ParamType):
-    """`HxW` or one number for a square, as (height, width)."""
+def parse_size(text: object) -> tuple[int, int]:
+    """Read `HxW`, or one number for a square, as (height, width).
 
-    name = "HxW"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        """Parse the text.
-
-        Raises:
-            click.BadParameter: the text is neither `HxW` nor one number.
-        """
-        parts = str(value).lower().split("x")
-        if len(parts) == 1:
-            parts = parts * 2
-        if len(parts) != 2 or not all(part.isdigit() for part in parts):
-            self.fail(f"expected HxW such as 256x256, or one number, got {value!r}", param, ctx)
-        return int(parts[0]), int(parts[1])
+    Raises:
+        click.BadParameter: the text is neither.
+    """
+    parts = str(text).lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() for part in parts):
+        raise click.BadParameter(f"expected HxW such as 256x256, or one number, got {text!r}")
+    return int(parts[0]), int(parts[-1])
 
 
 def require(modules: Sequence[str], extra: str, purpose: str) -> None:

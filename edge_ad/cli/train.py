@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_ad.cli.options import TRAINING_PACKAGES, require
-from edge_ad.cli.train_options import DimsType, TrainOptions, shared_options
+from edge_ad.cli.train_options import TrainOptions, parse_coreset, parse_dims, shared_options
 
 if TYPE_CHECKING:
     from edge_ad.models import Detector
@@ -22,20 +22,16 @@ def train() -> None:
 @train.command()
 @shared_options
 @click.option(
-    "--dims", type=DimsType(), help="Channels drawn once. Default: all up to 200, or 100."
+    "--dims",
+    type=parse_dims,
+    metavar="N|all",
+    help="Channels drawn once. Default: all up to 200, or 100.",
 )
 @click.option("--epsilon", type=float, default=0.1, show_default=True, help="Added to variances.")
 @click.option(
     "--patch-size", type=int, default=3, show_default=True, help="Local average; paper: 1."
 )
-@click.option("--grid-stride", type=int, default=8, show_default=True, help="Pixels per position.")
-def padim(
-    options: TrainOptions,
-    dims: int | str | None,
-    epsilon: float,
-    patch_size: int,
-    grid_stride: int,
-) -> None:
+def padim(options: TrainOptions, dims: int | str | None, epsilon: float, patch_size: int) -> None:
     """PaDiM: one Gaussian per position (Defard et al. 2020)."""
     from edge_ad.models import PaDiM
 
@@ -47,11 +43,85 @@ def padim(
         resize=options.resize,
         device=options.device,
         seed=options.seed,
+        sigma=options.sigma,
+        grid_stride=options.grid_stride,
         dims=dims,
         epsilon=epsilon,
         patch_size=patch_size,
+    )
+    _run(detector, options)
+
+
+@train.command()
+@shared_options
+@click.option(
+    "--coreset",
+    type=parse_coreset,
+    metavar="SHARE|N",
+    default="0.1",
+    show_default=True,
+    help="Share of the patches to keep (with a point), or their number.",
+)
+@click.option(
+    "--neighbours", type=int, default=9, show_default=True, help="Of the re-weighting; 1: none."
+)
+def patchcore(options: TrainOptions, coreset: float | int, neighbours: int) -> None:
+    """PatchCore: nearest patch in a coreset of good ones (Roth et al. 2021)."""
+    from edge_ad.models import PatchCore
+
+    detector = PatchCore(
+        backbone=options.backbone,
+        layers=options.layers,
+        weights=options.weights,
+        input_size=options.input_size,
+        resize=options.resize,
+        device=options.device,
+        seed=options.seed,
         sigma=options.sigma,
-        grid_stride=grid_stride,
+        grid_stride=options.grid_stride,
+        coreset=coreset,
+        neighbours=neighbours,
+    )
+    _run(detector, options)
+
+
+@train.command()
+@shared_options
+@click.option("--k", type=int, default=50, show_default=True, help="Pictures to retrieve.")
+@click.option(
+    "--gallery",
+    "gallery_rule",
+    type=click.Choice(["position", "full"]),
+    default="position",
+    show_default=True,
+    help="Compare with patches at the same position, or at any (the paper).",
+)
+@click.option(
+    "--dims", type=parse_dims, metavar="N|all", help="Channels of a stored patch. Default: 64."
+)
+@click.option(
+    "--patch-size", type=int, default=3, show_default=True, help="Local average; paper: 1."
+)
+def spade(
+    options: TrainOptions, k: int, gallery_rule: str, dims: int | str | None, patch_size: int
+) -> None:
+    """SPADE: nearest pictures, then nearest patches (Cohen & Hoshen 2020)."""
+    from edge_ad.models import SPADE
+
+    detector = SPADE(
+        backbone=options.backbone,
+        layers=options.layers,
+        weights=options.weights,
+        input_size=options.input_size,
+        resize=options.resize,
+        device=options.device,
+        seed=options.seed,
+        sigma=options.sigma,
+        grid_stride=options.grid_stride,
+        k=k,
+        gallery_rule=gallery_rule,
+        dims=dims,
+        patch_size=patch_size,
     )
     _run(detector, options)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from edge_ad.cli.options import SizeType
+from edge_ad.cli.options import parse_size
+from edge_ad.presets import PAPER, PAPER_BACKBONE, PAPER_CROP, PAPER_RESIZE, PRESETS
 from edge_ad.runs import DEFAULT_RESULTS
 
 
@@ -27,42 +28,66 @@ class TrainOptions:
     device: str
     seed: int
     sigma: float
+    grid_stride: int
     skip_bad: bool
     as_json: bool
 
 
-class DimsType(click.ParamType):
-    """A number of channels, or `all`."""
+def parse_dims(text: object) -> int | str:
+    """Read a number of channels, or `all`.
 
-    name = "N|all"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | str:
-        """Parse the text.
-
-        Raises:
-            click.BadParameter: neither a whole number nor `all`.
-        """
-        text = str(value)
-        if text != "all" and not text.isdigit():
-            self.fail(f"expected a number of channels or 'all', got {text!r}", param, ctx)
-        return text if text == "all" else int(text)
+    Raises:
+        click.BadParameter: neither.
+    """
+    if str(text) == "all":
+        return "all"
+    if not str(text).isdigit():
+        raise click.BadParameter(f"expected a number of channels or 'all', got {text!r}")
+    return int(str(text))
 
 
-class LayersType(click.ParamType):
-    """Names with commas between them, as a tuple."""
+def parse_coreset(text: object) -> float | int:
+    """Read a share such as 0.1 (with a point), or a whole number of rows.
 
-    name = "NAME,..."
+    Raises:
+        click.BadParameter: not a number.
+    """
+    try:
+        return int(str(text)) if str(text).isdigit() else float(str(text))
+    except ValueError as error:
+        raise click.BadParameter(
+            f"expected a share such as 0.1 or a number of rows, got {text!r}"
+        ) from error
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        """Split the text."""
-        return tuple(part.strip() for part in str(value).split(",") if part.strip())
+
+def parse_names(text: object) -> tuple[str, ...]:
+    """Read names with commas between them."""
+    return tuple(part.strip() for part in str(text).split(",") if part.strip())
+
+
+def _apply_preset(ctx: click.Context, param: click.Parameter, preset: str) -> None:
+    """Let the preset's values stand in for the defaults; what is given explicitly wins."""
+    del param
+    if preset == "paper":
+        ctx.default_map = {
+            "backbone": PAPER_BACKBONE,
+            "resize": PAPER_RESIZE,
+            "center_crop": PAPER_CROP,
+            **PAPER[str(ctx.info_name)],
+        }
 
 
 _OPTIONS = (
+    click.option(
+        "--preset",
+        type=click.Choice(PRESETS),
+        default="default",
+        show_default=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_apply_preset,
+        help="paper: Wide-ResNet-50 and the settings of the method's paper, as defaults.",
+    ),
     click.option("--class", "category", required=True, help="Folder of the product's pictures."),
     click.option(
         "--data-root",
@@ -86,20 +111,34 @@ _OPTIONS = (
         metavar="pretrained|none|FILE",
         help="A state-dict file for machines without internet; none is for tests only.",
     ),
-    click.option("--layers", type=LayersType(), help="Feature maps of the backbone, by name."),
+    click.option(
+        "--layers",
+        type=parse_names,
+        metavar="NAME,...",
+        help="Feature maps of the backbone, by name.",
+    ),
     click.option(
         "--input-size",
-        type=SizeType(),
+        type=parse_size,
+        metavar="HxW",
         help="What the backbone sees. Default: the pictures' shape, about 256x256 in area.",
     ),
     click.option("--resize", type=int, help="Shorter side before --center-crop."),
-    click.option("--center-crop", type=SizeType(), help="Look at the centre only, as the papers."),
+    click.option(
+        "--center-crop",
+        type=parse_size,
+        metavar="HxW",
+        help="Look at the centre only, as the papers.",
+    ),
     click.option(
         "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
     ),
     click.option("--seed", type=int, default=0, show_default=True),
     click.option(
         "--sigma", type=float, default=4.0, show_default=True, help="Blur of the map in pixels."
+    ),
+    click.option(
+        "--grid-stride", type=int, default=8, show_default=True, help="Pixels between patches."
     ),
     click.option(
         "--skip-bad", is_flag=True, help="Train without unreadable pictures; counts them."

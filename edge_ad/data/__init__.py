@@ -1,7 +1,15 @@
 """Pictures on disk: samples, datasets, categories."""
 
-from edge_ad.data.categories import Category, load_category
+from edge_ad.data.categories import MVTEC_CLASSES, Category, list_categories, load_category
 from edge_ad.data.dataset import Dataset, Sample
 from edge_ad.data.input_size import choose_input_size
 
-__all__ = ["Category", "Dataset", "Sample", "choose_input_size", "load_category"]
+__all__ = [
+    "MVTEC_CLASSES",
+    "Category",
+    "Dataset",
+    "Sample",
+    "choose_input_size",
+    "list_categories",
+    "load_category",
+]

@@ -46,7 +46,7 @@ class Category:
     test: Dataset
 
 
-def load_category(name: str, data_root: Path, *, skip_bad: bool = False) -> Category:
+def load_category(name: str, data_root: Path | str, *, skip_bad: bool = False) -> Category:
     """Find the pictures of a category; none of them is read yet.
 
     `elpv-mono` and `elpv-poly` come from an installed package. Any other name is a folder in
@@ -66,7 +66,7 @@ def load_category(name: str, data_root: Path, *, skip_bad: bool = False) -> Cate
     if name in ELPV_TYPES:
         train, test = load_elpv(name, skip_bad=skip_bad)
         return Category(name=name, train=train, test=test)
-    folder = _find(name, data_root)
+    folder = _find(name, Path(data_root))
     train = Dataset(Dataset.from_folder(_good_folder(folder)), name=name, skip_bad=skip_bad)
     test = Dataset(_test_samples(folder), name=name, skip_bad=skip_bad)
     return Category(name=name, train=train, test=test)
@@ -99,7 +99,7 @@ def _find(name: str, data_root: Path) -> Path:
 def _missing(name: str, data_root: Path) -> str:
     """Say what was looked for, what there is, and where MVTec's classes come from."""
     if data_root.is_dir():
-        names = sorted(_categories(data_root))
+        names = list_categories(data_root)
         more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
         there = ", ".join(names[:_MOST_LISTED]) + more if names else "no class folder"
         found = f"found {there}"
@@ -113,6 +113,11 @@ def _missing(name: str, data_root: Path) -> str:
             "or give another --data-root"
         )
     return f"{looked_for}, {found}: check --class and --data-root"
+
+
+def list_categories(data_root: Path) -> list[str]:
+    """Return the names of the category folders in a data root and one level deeper, sorted."""
+    return sorted(_categories(data_root))
 
 
 def _categories(data_root: Path) -> Iterator[str]:

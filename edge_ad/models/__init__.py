@@ -1,10 +1,9 @@
 """The three detectors, and how a saved one is loaded."""
 
-import hashlib
 import json
 from pathlib import Path
 
-from edge_ad.models.detector import JSON_FILE, TENSOR_FILE, Detector, Prediction
+from edge_ad.models.detector import JSON_FILE, TENSOR_FILE, Detector, Prediction, sha256_of
 from edge_ad.models.padim import PaDiM
 from edge_ad.models.patchcore import PatchCore
 from edge_ad.models.spade import SPADE
@@ -19,15 +18,16 @@ DETECTORS: dict[str, type[Detector]] = {
 __all__ = ["DETECTORS", "SPADE", "Detector", "PaDiM", "PatchCore", "Prediction", "load"]
 
 
-def load(folder: Path, device: str = "auto") -> Detector:
+def load(folder: Path | str, device: str = "auto") -> Detector:
     """Load a detector that `Detector.save` wrote; no pickle, no download.
 
     Raises:
         DataError: the folder holds no run, a damaged one, or one of a newer format.
     """
+    folder = Path(folder)
     try:
         document = json.loads((folder / JSON_FILE).read_text())
-        data = (folder / TENSOR_FILE).read_bytes()
+        digest = sha256_of(folder / TENSOR_FILE)
         method, options = document["method"], document["options"]
         expected, version = document["sha256"], document["format_version"]
     except FileNotFoundError as error:
@@ -43,9 +43,9 @@ def load(folder: Path, device: str = "auto") -> Detector:
         raise DataError(
             f"the run {folder} ({method}, format {version}) was written by a newer edge-ad: update"
         )
-    if hashlib.sha256(data).hexdigest() != expected:
+    if digest != expected:
         raise DataError(f"{folder / TENSOR_FILE} is damaged or incomplete: train the run again")
     options["input_size"] = tuple(options["input_size"])
     detector = DETECTORS[method](**options, weights="saved", device=device)
-    detector.restore(data)
+    detector.restore(folder / TENSOR_FILE)
     return detector

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edge_ad.backbones import create_backbone, feature_maps
@@ -177,23 +177,26 @@ class Detector(nn.Module, ABC):
         for samples, frames in batches:
             yield from zip(samples, self._predict_resized(frames), strict=True)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write `detector.safetensors` and `detector.json`, each at once and complete."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
-        data = save_tensors(state)
+        temporary = folder / f".{TENSOR_FILE}.tmp"
+        save_file(state, temporary)
+        digest = sha256_of(temporary)
+        os.replace(temporary, folder / TENSOR_FILE)
         document = {
             "format_version": 1,
             "method": self.method,
             "options": self.options(),
-            "sha256": hashlib.sha256(data).hexdigest(),
+            "sha256": digest,
         }
-        write_whole(folder / TENSOR_FILE, data)
         write_whole(folder / JSON_FILE, json.dumps(document, indent=2).encode())
 
-    def restore(self, data: bytes) -> None:
-        """Take over the tensors that `save` wrote."""
-        state = load_tensors(data)
+    def restore(self, path: Path) -> None:
+        """Take over the tensors of a file that `save` wrote."""
+        state = load_file(path)
         for name, _ in list(self.named_buffers(recurse=False)):
             if name in state:
                 setattr(self, name, torch.empty_like(state[name]))
@@ -225,6 +228,15 @@ class Detector(nn.Module, ABC):
             )
         self._preprocessing = Preprocessing(input_size=input_size, resize=self._resize)
         self.smoothing = Smoothing(self.grid, input_size, self.sigma)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file of any size, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _layers_of_strides(backbone: str, strides: Sequence[int]) -> list[str]:

@@ -19,7 +19,7 @@ def nearest_distance(points: Tensor, memory: Tensor) -> Tensor:
     """Return the distance of points (..., d) to their nearest row of the memory (m, d): (...)."""
     flat = points.flatten(0, -2)
     nearest = torch.stack(
-        [squared_distances(flat, block).amin(dim=1) for block in memory.split(BLOCK_ROWS)]
+        [squared_distances(flat, block).amin(dim=1) for block in torch.split(memory, BLOCK_ROWS)]
     ).amin(dim=0)
     squared = nearest + flat.square().sum(dim=1)
     return squared.clamp(min=0).sqrt().reshape(points.shape[:-1])

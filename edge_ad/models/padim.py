@@ -8,6 +8,7 @@ from torch import Tensor
 
 from edge_ad.models.detector import Detector
 from edge_ad.models.features import check_patch_size, embed_on_grid, local_average
+from edge_ad.models.resources import check_memory
 from edge_ad_runtime.errors import DataError, EdgeAdError
 
 ALL_CHANNELS_UP_TO = 200
@@ -20,7 +21,7 @@ DEFAULT_DIMS = 100
 class PaDiM(Detector):
     """One Gaussian per position; the score is the Mahalanobis distance, not squared (eq. 2).
 
-    Defard et al., 2020, https://arxiv.org/abs/2011.08785. Larger is more anomalous; unbounded above.
+    Defard et al., 2020, https://arxiv.org/abs/2011.08785. Larger is more anomalous, without bound.
     """
 
     method: ClassVar[str] = "padim"
@@ -104,6 +105,11 @@ class PaDiM(Detector):
     def fit_features(self, batches: Iterator[Tensor], n_frames: int) -> None:
         """One pass over frames (n, h, w, 3): sums and outer products only."""
         del n_frames  # memory does not grow with the number of pictures
+        check_memory(
+            2 * self.grid[0] * self.grid[1] * self.dims**2 * 4,
+            self.device,
+            advice="use fewer --dims, a coarser --grid-stride or a smaller --input-size",
+        )
         statistics = GaussianStatistics()
         for frames in batches:
             statistics.add(self.embed(frames))
@@ -144,7 +150,7 @@ class GaussianStatistics:
         self._count += features.shape[2]
 
     def whitening(self, epsilon: float) -> tuple[Tensor, Tensor]:
-        """Return L^-1 mean (positions, dims) and L^-1 (positions, dims, dims), cov = L L^T.
+        """Finish: return L^-1 mean (positions, dims) and L^-1 (positions, dims, dims), cov = L L^T.
 
         The covariance is that of the paper's eq. 1: divided by n - 1, epsilon on the diagonal.
 
@@ -156,10 +162,11 @@ class GaussianStatistics:
                 f"expected at least 2 pictures to estimate a covariance, got {self._count}: "
                 "add pictures of good parts"
             )
-        factors = torch.empty_like(self._outer)
         means = torch.empty_like(self._sum[:, :, 0])
-        for chunk in torch.arange(self._outer.shape[0]).split(64):
+        factors = self._outer  # overwritten piece by piece: gigabytes for a large backbone
+        for chunk in torch.split(torch.arange(len(factors)), 64):
             factors[chunk], means[chunk] = self._whiten(chunk, epsilon)
+        self._count = 0
         return means, factors
 
     def _whiten(self, chunk: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

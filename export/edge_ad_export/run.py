@@ -28,6 +28,8 @@ def read_run(run: Path) -> RunRecord:
     """
     try:
         metrics = json.loads((run / "metrics.json").read_text())
+        if not isinstance(metrics, dict) or "map_threshold" not in metrics:
+            raise ValueError("metrics.json lacks the figures of a run")
         rows = [row for name in ("scores.csv", "held_out.csv") for row in _rows(run / name)]
     except FileNotFoundError as error:
         raise DataError(

@@ -118,7 +118,7 @@ def read_frame(path: Path) -> Frame:
             "replace or remove it"
         )
     if pixels.dtype == np.uint16:
-        return np.rint(pixels / np.float32(257)).astype(np.uint8)
+        return np.asarray(np.rint(pixels / np.float32(257)), dtype=np.uint8)
     if pixels.dtype != np.uint8:
         raise DataError(
             f"expected 8 or 16 bits a channel in {path}, got {pixels.dtype}: convert the picture"

@@ -10,7 +10,7 @@ from edge_ad.models.padim import GaussianStatistics
 from edge_ad_runtime.errors import DataError, EdgeAdError, NotFittedError
 
 
-def direct_mahalanobis(train: np.ndarray, test: np.ndarray, epsilon: float) -> np.ndarray:  # type: ignore[type-arg]
+def direct_mahalanobis(train: np.ndarray, test: np.ndarray, epsilon: float) -> np.ndarray:
     """Eq. 1 and 2 of the paper, position by position; train and test: (positions, dims, n)."""
     positions, dims, n_test = test.shape
     distance = np.zeros((positions, n_test))

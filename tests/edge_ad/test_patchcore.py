@@ -11,7 +11,7 @@ from edge_ad.models import PatchCore
 from edge_ad.models.nearest import nearest_distance
 from edge_ad_runtime.errors import EdgeAdError
 
-Array = np.ndarray  # type: ignore[type-arg]
+Array = np.ndarray
 
 
 def direct_score(patches: Array, memory: Array, neighbours: int) -> float:

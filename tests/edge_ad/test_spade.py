@@ -11,7 +11,7 @@ from edge_ad.data import Category, Dataset, load_category
 from edge_ad.models import SPADE
 from edge_ad_runtime.errors import EdgeAdError
 
-Array = np.ndarray  # type: ignore[type-arg]
+Array = np.ndarray
 
 
 def direct_image_score(query: Array, pooled: Array, k: int) -> tuple[float, Array]:
@@ -43,7 +43,7 @@ def frames_of(dataset: Dataset, detector: SPADE) -> torch.Tensor:
 @pytest.mark.parametrize("rule", ["position", "full"])
 @pytest.mark.parametrize("k", [1, 5])
 def test_score_and_map_equal_the_formulas(category: Category, rule: str, k: int) -> None:
-    detector = SPADE(weights="none", input_size=(64, 96), k=k, gallery_rule=rule)
+    detector = SPADE(weights="none", input_size=(64, 96), k=k, gallery_rule=rule, dims="all")
     detector.fit(category.train)
     with torch.inference_mode():
         train = detector.embed(frames_of(category.train, detector))
@@ -90,7 +90,7 @@ def test_one_picture_is_enough(category: Category) -> None:
 
 
 def test_a_projection_keeps_distances_roughly(category: Category) -> None:
-    full = SPADE(weights="none", input_size=(64, 64))
+    full = SPADE(weights="none", input_size=(64, 64), dims="all")
     reduced = SPADE(weights="none", input_size=(64, 64), dims=64)
     a, b = torch.rand(2, 500, 176, generator=torch.Generator().manual_seed(0))
     ratio = ((a - b) @ reduced.projection).norm(dim=1) / ((a - b) @ full.projection).norm(dim=1)

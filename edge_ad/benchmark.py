@@ -1,0 +1,144 @@
+"""Every method on every class: cells that are run once, in parallel if wanted, and a table."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from edge_ad.data import load_category
+from edge_ad.models import DETECTORS, Detector
+from edge_ad.presets import PAPER, PAPER_BACKBONE, PAPER_CROP, PAPER_RESIZE
+from edge_ad.train import train
+from edge_ad_runtime.errors import EdgeAdError
+from edge_ad_runtime.files import write_whole
+
+logger = logging.getLogger(__name__)
+
+CELL_FOLDER = "benchmark-cells"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What all cells of a benchmark share.
+
+    Attributes:
+        preset: `default` or `paper`.
+        backbone: in place of the preset's; None: the preset's.
+        weights: as for a detector.
+        device: `auto`, `cpu` or `cuda`.
+        seed: as for a detector.
+    """
+
+    preset: str = "default"
+    backbone: str | None = None
+    weights: str = "pretrained"
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One method on one class."""
+
+    method: str
+    category: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """The figures of a cell (those of `metrics.json`), or why there are none."""
+
+    cell: Cell
+    metrics: dict[str, Any] | None
+    error: str | None = None
+
+
+def run_benchmark(
+    cells: Sequence[Cell],
+    settings: Settings,
+    data_root: Path,
+    results: Path,
+    *,
+    workers: int = 1,
+    again: bool = False,
+) -> list[CellResult]:
+    """Run all cells that have not been run with these settings, in order of completion or not.
+
+    The cells go through joblib: a backend that was chosen with `joblib.parallel_config` (threads,
+    Dask, Ray) is used in place of local processes. A cell that fails does not stop the others.
+
+    Args:
+        cells: what to run.
+        settings: the same for all.
+        data_root: where the class folders lie.
+        results: where runs, and the record of finished cells, are written.
+        workers: cells at a time.
+        again: run finished cells again.
+
+    Returns:
+        One result for each cell, in the order of `cells`.
+    """
+    known = {} if again else {cell: _finished(cell, settings, results) for cell in cells}
+    todo = [cell for cell in cells if known.get(cell) is None]
+    if len(todo) < len(cells):
+        logger.warning("%d of %d cells were finished before", len(cells) - len(todo), len(cells))
+    # "generator": results come as they are finished, so that the bar moves.
+    outcomes = Parallel(n_jobs=workers, return_as="generator")(
+        delayed(run_cell)(cell, settings, data_root, results) for cell in todo
+    )
+    bar = tqdm(outcomes, total=len(todo), desc="benchmark", unit="cell", disable=None)
+    new = {result.cell: result for result in bar}
+    return [new.get(cell) or CellResult(cell=cell, metrics=known[cell]) for cell in cells]
+
+
+def run_cell(cell: Cell, settings: Settings, data_root: Path, results: Path) -> CellResult:
+    """Train and evaluate one cell, and record its figures."""
+    try:
+        category = load_category(cell.category, data_root)
+        metrics = train(create_detector(cell.method, settings), category, results).metrics
+    # What a cell can die of: our own refusals, and what PyTorch raises when memory runs out.
+    except (EdgeAdError, OSError, RuntimeError, MemoryError) as error:
+        return CellResult(cell=cell, metrics=None, error=f"{type(error).__name__}: {error}")
+    path = _record(cell, results)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"settings": asdict(settings), "metrics": metrics}
+    write_whole(path, json.dumps(document, indent=2).encode())
+    return CellResult(cell=cell, metrics=metrics)
+
+
+def create_detector(method: str, settings: Settings) -> Detector:
+    """Build the unfitted detector of a cell."""
+    options: dict[str, Any] = {}
+    if settings.preset == "paper":
+        options = {
+            "backbone": PAPER_BACKBONE,
+            "input_size": (PAPER_CROP, PAPER_CROP),
+            "resize": PAPER_RESIZE,
+            **PAPER[method],
+        }
+    if settings.backbone is not None:
+        options["backbone"] = settings.backbone
+    return DETECTORS[method](
+        weights=settings.weights, device=settings.device, seed=settings.seed, **options
+    )
+
+
+def _record(cell: Cell, results: Path) -> Path:
+    return results / CELL_FOLDER / f"{cell.category}-{cell.method}.json"
+
+
+def _finished(cell: Cell, settings: Settings, results: Path) -> dict[str, Any] | None:
+    """Return the figures of a cell that was run with the same settings, or None."""
+    try:
+        document = json.loads(_record(cell, results).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    if document.get("settings") != asdict(settings):
+        return None
+    metrics: dict[str, Any] = document["metrics"]
+    return metrics

@@ -1,0 +1,97 @@
+"""`edge-ad benchmark`: every method on every class, as a table."""
+
+import json
+from pathlib import Path
+
+import click
+
+from edge_ad.cli.options import TRAINING_PACKAGES, require
+from edge_ad.cli.train_options import parse_names
+from edge_ad.presets import PRESETS
+from edge_ad.runs import DEFAULT_RESULTS, METHODS
+from edge_ad_runtime.errors import DataError, EdgeAdError
+
+
+@click.command()
+@click.option(
+    "--methods",
+    type=parse_names,
+    metavar="NAME,...",
+    default=",".join(METHODS),
+    show_default=True,
+)
+@click.option(
+    "--classes",
+    type=parse_names,
+    metavar="all|NAME,...",
+    default="all",
+    show_default=True,
+    help="all: every class folder below --data-root.",
+)
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    default=Path("datasets"),
+    show_default=True,
+    help="Where the class folders lie.",
+)
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_RESULTS,
+    show_default=True,
+    help="Where runs, finished cells and the tables are written.",
+)
+@click.option("--preset", type=click.Choice(PRESETS), default="default", show_default=True)
+@click.option("--backbone", help="In place of the preset's.")
+@click.option("--weights", default="pretrained", show_default=True, metavar="pretrained|none|FILE")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--again", is_flag=True, help="Run finished cells again.")
+@click.option("--json", "as_json", is_flag=True, help="Print benchmark.json in place of the table.")
+def benchmark(
+    methods: tuple[str, ...],
+    classes: tuple[str, ...],
+    data_root: Path,
+    results: Path,
+    preset: str,
+    backbone: str | None,
+    weights: str,
+    device: str,
+    seed: int,
+    workers: int,
+    again: bool,
+    as_json: bool,
+) -> None:
+    """Train every method on every class; writes benchmark.md, .csv and .json.
+
+    A cell that was finished with the same settings is not run again. A cell that fails is
+    reported at the end, with exit code 1, and the others are kept.
+    """
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown:
+        raise click.BadParameter(
+            f"expected methods out of {', '.join(METHODS)}, got {unknown[0]}",
+            param_hint="--methods",
+        )
+    require((*TRAINING_PACKAGES, "joblib"), extra="train", purpose="the benchmark")
+    from edge_ad.benchmark import Cell, Settings, run_benchmark
+    from edge_ad.benchmark_table import write_tables
+    from edge_ad.data import list_categories
+
+    categories = list_categories(data_root) if classes == ("all",) else classes
+    if not categories:
+        raise DataError(f"found no class folder below {data_root}: check --data-root")
+    settings = Settings(preset=preset, backbone=backbone, weights=weights, device=device, seed=seed)
+    cells = [Cell(method=method, category=name) for name in categories for method in methods]
+    outcomes = run_benchmark(cells, settings, data_root, results, workers=workers, again=again)
+    table, _, document = write_tables(results, outcomes, settings)
+    text = document.read_text() if as_json else f"{table.read_text()}\nwritten to {table}"
+    click.echo(json.dumps(json.loads(text)) if as_json else text)
+    failed = [f"{item.cell.category}/{item.cell.method}: {item.error}" for item in outcomes]
+    failed = [line for line, item in zip(failed, outcomes, strict=True) if item.error]
+    if failed:
+        raise EdgeAdError(f"{len(failed)} of {len(cells)} cells failed: " + "; ".join(failed))
