@@ -46,6 +46,12 @@ LARGEST_NORM = 1e36  # squared; beyond it distances may overflow fp32
 WORKSPACE = 2**26  # bytes that the matrix library and the allocator keep, as measured
 
 
+def projected_width(n: int, width: int, *, eps: float = 0.9) -> int:
+    """Return the dimensions that `project` keeps of `width`, for n rows."""
+    components = int(johnson_lindenstrauss_min_dim(n, eps=eps))
+    return components if 0 < components < width else width
+
+
 def project(
     features: Tensor, *, eps: float = 0.9, seed: int, dtype: torch.dtype = torch.float32
 ) -> Tensor:
@@ -65,14 +71,14 @@ def project(
         (N, d) with d <= D; `features` itself if nothing had to change.
     """
     n, width = features.shape
-    components = johnson_lindenstrauss_min_dim(n, eps=eps)
-    if 0 < components < width:
-        sparse = SparseRandomProjection(int(components), random_state=seed)
+    components = projected_width(n, width, eps=eps)
+    if components < width:
+        sparse = SparseRandomProjection(components, random_state=seed)
         sparse.fit(np.zeros((1, width), np.float32))
         matrix = torch.from_numpy(sparse.components_.toarray().T).to(features.device, torch.float32)
         return _cast(features, matrix, dtype)
     logger.info(
-        "no random projection: %d rows would need %d dimensions and have %d", n, components, width
+        "no random projection: %d rows keep their %d dimensions, the bound asks for more", n, width
     )
     return features if features.dtype == dtype else _cast(features, None, dtype)
 

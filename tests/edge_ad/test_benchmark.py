@@ -1,0 +1,127 @@
+"""Cells, resumption, failures and the tables."""
+
+import csv
+import json
+from pathlib import Path
+
+import joblib
+import pytest
+from click.testing import CliRunner
+
+from edge_ad.benchmark import Cell, CellResult, Settings, create_detector, run_benchmark
+from edge_ad.benchmark_table import COLUMNS, markdown, write_tables
+from edge_ad.cli import main
+from edge_ad.data import MVTEC_CLASSES
+from edge_ad.models import DETECTORS
+from edge_ad.published import IMAGE_AUROC_MEAN, PIXEL_AUROC, PIXEL_AUROC_MEAN
+from edge_ad.runs import METHODS
+
+UNTRAINED = Settings(weights="none")
+
+
+def result(method: str, category: str, image: float, pixel: float | None) -> CellResult:
+    metrics = {"image_auroc": image, "pixel_auroc": pixel, "n_train": 3}
+    return CellResult(cell=Cell(method=method, category=category), metrics=metrics)
+
+
+def test_command_line_and_code_agree_on_the_methods() -> None:
+    assert tuple(DETECTORS) == METHODS
+    assert set(PIXEL_AUROC) == set(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_published_rows_average_to_the_published_mean(method: str) -> None:
+    rows = PIXEL_AUROC[method]
+    assert set(rows) == set(MVTEC_CLASSES)
+    assert sum(rows.values()) / 15 == pytest.approx(PIXEL_AUROC_MEAN[method], abs=0.06)
+
+
+def test_tables_of_own_classes_have_no_paper_columns() -> None:
+    text = markdown([result("padim", "plate", 0.987, None), result("spade", "plate", 0.5, 0.25)])
+    assert "| class | PaDiM | SPADE |" in text
+    assert "| plate | 98.7 | 50.0 |" in text
+    assert "| plate | - | 25.0 |" in text
+    assert "paper" not in text
+
+
+def test_mvtec_classes_stand_beside_the_paper() -> None:
+    text = markdown([result("patchcore", "bottle", 1.0, 0.98), result("patchcore", "x", 0.5, 0.5)])
+    assert "| class | PatchCore (edge-ad) | PatchCore (paper) |" in text
+    assert "| bottle | 100.0 | 100.0 |" in text
+    assert "| x | 50.0 | - |" in text
+    assert "| mean | 75.0 | - |" in text  # a mean over other rows than its neighbour's misleads
+
+
+def test_all_classes_bring_the_papers_mean() -> None:
+    text = markdown([result("spade", name, 0.9, 0.9) for name in MVTEC_CLASSES])
+    assert f"| mean | 90.0 | {IMAGE_AUROC_MEAN['spade']:.1f} |" in text
+
+
+def test_writes_three_files(tmp_path: Path) -> None:
+    failed = CellResult(cell=Cell(method="spade", category="b"), metrics=None, error="no pictures")
+    write_tables(tmp_path, [result("padim", "a", 0.9, 0.8), failed], UNTRAINED)
+    rows = list(csv.DictReader((tmp_path / "benchmark.csv").read_text().splitlines()))
+    assert tuple(rows[0]) == COLUMNS
+    assert (rows[0]["image_auroc"], rows[1]["error"]) == ("0.9", "no pictures")
+    document = json.loads((tmp_path / "benchmark.json").read_text())
+    assert document["settings"]["weights"] == "none"
+    assert [cell["category"] for cell in document["cells"]] == ["a", "b"]
+
+
+def run(data_root: Path, results: Path, *options: str) -> tuple[int, str, str]:
+    arguments = ["benchmark", "--data-root", str(data_root), "--results", str(results)]
+    outcome = CliRunner().invoke(main, [*arguments, "--weights", "none", *options])
+    return outcome.exit_code, outcome.stdout, outcome.stderr
+
+
+def test_command_line_runs_each_cell_once(data_root: Path, tmp_path: Path) -> None:
+    code, table, _ = run(data_root, tmp_path, "--methods", "padim,patchcore")
+    assert code == 0 and "| plate |" in table
+    run_file = tmp_path / "plate/padim/metrics.json"
+    before = run_file.stat().st_mtime_ns
+    assert run(data_root, tmp_path, "--methods", "padim,patchcore")[:2] == (0, table)
+    assert run_file.stat().st_mtime_ns == before
+    assert run(data_root, tmp_path, "--methods", "padim", "--again")[0] == 0
+    assert run_file.stat().st_mtime_ns > before
+
+
+def test_other_settings_are_another_cell(data_root: Path, tmp_path: Path) -> None:
+    run(data_root, tmp_path, "--methods", "padim")
+    before = (tmp_path / "plate/padim/metrics.json").stat().st_mtime_ns
+    run(data_root, tmp_path, "--methods", "padim", "--seed", "1")
+    assert (tmp_path / "plate/padim/metrics.json").stat().st_mtime_ns > before
+
+
+def test_a_failing_cell_keeps_the_others(data_root: Path, tmp_path: Path) -> None:
+    options = ["--methods", "padim", "--classes", "plate,nowhere", "--json"]
+    code, printed, message = run(data_root, tmp_path, *options)
+    assert code == 1 and "1 of 2 cells failed" in message and "nowhere" in message
+    good, failed = json.loads(printed)["cells"]
+    assert good["image_auroc"] is not None and failed["error"]
+
+
+def test_an_unknown_method_is_wrong_usage(data_root: Path, tmp_path: Path) -> None:
+    code, _, message = run(data_root, tmp_path, "--methods", "padm")
+    assert code == 2 and "padm" in message
+
+
+@pytest.mark.filterwarnings("ignore")  # dask's own, which differ from version to version
+def test_cells_run_on_a_dask_cluster(data_root: Path, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    cells = [Cell(method=method, category="plate") for method in ("padim", "spade")]
+    with (
+        distributed.Client(processes=False, n_workers=1, dashboard_address=None),
+        joblib.parallel_config(backend="dask"),
+    ):
+        outcomes = run_benchmark(cells, UNTRAINED, data_root, tmp_path, workers=2)
+    assert [item.cell for item in outcomes] == cells
+    assert all(item.metrics for item in outcomes)
+
+
+def test_the_paper_preset_is_what_the_papers_used() -> None:
+    settings = Settings(preset="paper", backbone="resnet18", weights="none")
+    detector = create_detector("patchcore", settings)
+    assert detector.backbone.name == "resnet18"
+    assert detector.preprocessing.input_size == (224, 224)
+    assert detector.preprocessing.resize == 256
+    assert detector.options()["coreset"] == 0.1
