@@ -18,7 +18,7 @@ SIZE = 256
 
 def main() -> None:
     """Learn from random crops of the wall, damage one more, and draw picture, map and overlay."""
-    wall: Frame = np.asarray(cv2.cvtColor(data.brick(), cv2.COLOR_GRAY2BGR), dtype=np.uint8)
+    wall: Frame = np.asarray(cv2.cvtColor(data.brick(), cv2.COLOR_GRAY2BGR), dtype=np.uint8)  # type: ignore[no-untyped-call]
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         for index in range(24):
