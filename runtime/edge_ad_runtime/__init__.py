@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from edge_ad_runtime.result import Result
     from edge_ad_runtime.scorer import Scorer
     from edge_ad_runtime.sources import CapturedFrame, FakeCamera, FrameSource, open_source
-    from edge_ad_runtime.stream import StreamSummary, run_stream
+    from edge_ad_runtime.stream import run_stream
+    from edge_ad_runtime.summary import StreamSummary
 
 __all__ = [
     "CameraError",
@@ -73,7 +74,8 @@ _MODULES = {
     "result": ("Result",),
     "scorer": ("Scorer",),
     "sources": ("CapturedFrame", "FakeCamera", "FrameSource", "open_source"),
-    "stream": ("StreamSummary", "run_stream"),
+    "stream": ("run_stream",),
+    "summary": ("StreamSummary",),
 }
 
 

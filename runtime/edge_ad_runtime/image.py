@@ -135,6 +135,22 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     return np.asarray(read_frame(path).max(axis=2) > 0)
 
 
+def check_frame(frame: object) -> None:
+    """Refuse early what would be scored wrongly: floats, grey pictures, alpha channels.
+
+    Raises:
+        DataError: not uint8, H x W x 3.
+    """
+    if not isinstance(frame, np.ndarray):
+        raise DataError(f"expected a frame as a numpy array, got {type(frame).__name__}")
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
+        size = "x".join(str(length) for length in frame.shape)
+        raise DataError(
+            f"expected a frame as uint8 of H x W x 3 in BGR, got {frame.dtype} of {size}: "
+            "convert it, for a grey frame with cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)"
+        )
+
+
 def list_pictures(folder: Path) -> list[Path]:
     """Return the pictures below a folder at any depth, sorted by path, without hidden ones."""
     return sorted(

@@ -1,10 +1,12 @@
 """The verdict for one frame."""
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_ad_runtime.events import iso_time
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,9 +29,8 @@ class Result:
 
     def fields(self, timestamp: datetime) -> dict[str, object]:
         """Return what goes into JSON, with the time of capture as ISO 8601 in UTC."""
-        moment = timestamp.astimezone(timezone.utc).isoformat(timespec="milliseconds")
         return {
-            "timestamp": moment.replace("+00:00", "Z"),
+            "timestamp": iso_time(timestamp),
             "score": self.score,
             "threshold": self.threshold,
             "anomalous": self.anomalous,

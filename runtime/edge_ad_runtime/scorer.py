@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad_runtime.errors import DataError, DeviceError, ModelFileError
-from edge_ad_runtime.image import Frame
+from edge_ad_runtime.image import Frame, check_frame
 from edge_ad_runtime.info import ModelInfo
 from edge_ad_runtime.result import Result
 from edge_ad_runtime.session import create_session, first_line, run_errors
@@ -26,6 +26,7 @@ class Scorer:
         info: what the model file says about itself.
         provider: the ONNX Runtime execution provider that runs it, such as `CPUExecutionProvider`.
         threshold: the decision limit that is applied.
+        preprocessing: how a frame becomes the model's input.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Scorer:
             self.info = replace(self.info, threshold=threshold, threshold_rule="set by the user")
         self.threshold = self.info.threshold
         self.provider: str = self._session.get_providers()[0]
-        self._preprocessing = self.info.preprocessing
+        self.preprocessing = self.info.preprocessing
 
     def score(self, frame: Frame) -> Result:
         """Score one frame: uint8, H x W x 3, BGR, of any size.
@@ -85,18 +86,45 @@ class Scorer:
             DataError: as `score`, for the whole batch.
             DeviceError: the device failed.
         """
-        for frame in frames:
-            _check_frame(frame)
-        step = 1 if self._one_by_one else max(1, len(frames))
+        started = perf_counter()
+        prepared = [self.prepare(frame) for frame in frames]
+        prepared_ms = (perf_counter() - started) * 1000 / max(1, len(frames))
+        return self.score_prepared(prepared, prepared_ms=prepared_ms)
+
+    def prepare(self, frame: Frame) -> Frame:
+        """Return the frame as the model sees it, (h, w, 3): work that another thread can take over.
+
+        Raises:
+            DataError: the frame is not uint8, H x W x 3.
+        """
+        check_frame(frame)
+        return np.ascontiguousarray(self.preprocessing.apply(frame))
+
+    def score_prepared(
+        self, prepared: Sequence[Frame], *, prepared_ms: float = 0.0
+    ) -> list[Result]:
+        """Score frames that went through `prepare`.
+
+        Args:
+            prepared: what `prepare` returned.
+            prepared_ms: what that took for one frame; it is part of the result's latency.
+
+        Raises:
+            DataError: a score is not finite.
+            DeviceError: the device failed.
+        """
+        step = 1 if self._one_by_one else max(1, len(prepared))
         results = []
-        for start in range(0, len(frames), step):
-            results += self._run(frames[start : start + step])
+        for start in range(0, len(prepared), step):
+            results += self._run(prepared[start : start + step], prepared_ms)
         return results
 
-    def _run(self, frames: Sequence[Frame]) -> list[Result]:
+    def _run(self, prepared: Sequence[Frame], prepared_ms: float) -> list[Result]:
         started = perf_counter()
-        scores, maps = self._infer(self._prepare(frames))
-        latency = (perf_counter() - started) * 1000 / len(frames)
+        # A single frame is not copied again.
+        batch = prepared[0][np.newaxis] if len(prepared) == 1 else np.stack(prepared)
+        scores, maps = self._infer(batch)
+        latency = prepared_ms + (perf_counter() - started) * 1000 / len(prepared)
         if not np.isfinite(scores).all():
             raise DataError(
                 f"expected a finite score, the model gave {scores.tolist()}: "
@@ -112,12 +140,6 @@ class Scorer:
             )
             for score, anomaly_map in zip(scores, maps, strict=True)
         ]
-
-    def _prepare(self, frames: Sequence[Frame]) -> Frame:
-        """Resize the frames: (N, h, w, 3). A single frame is not copied again."""
-        if len(frames) == 1:
-            return np.ascontiguousarray(self._preprocessing.apply(frames[0]))[np.newaxis]
-        return np.stack([self._preprocessing.apply(frame) for frame in frames])
 
     def _infer(self, batch: Frame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         try:
@@ -168,19 +190,3 @@ def _is_fixed_to_one(session: Any, info: ModelInfo) -> bool:
 
 def _described(items: dict[str, Any]) -> str:
     return ", ".join(f"'{name}' {kind}" for name, kind in items.items()) or "none"
-
-
-def _check_frame(frame: object) -> None:
-    """Refuse early what would be scored wrongly: floats, grey pictures, alpha channels.
-
-    Raises:
-        DataError: not uint8, H x W x 3.
-    """
-    if not isinstance(frame, np.ndarray):
-        raise DataError(f"expected a frame as a numpy array, got {type(frame).__name__}")
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
-        size = "x".join(str(length) for length in frame.shape)
-        raise DataError(
-            f"expected a frame as uint8 of H x W x 3 in BGR, got {frame.dtype} of {size}: "
-            "convert it, for a grey frame with cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)"
-        )

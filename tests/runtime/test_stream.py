@@ -185,7 +185,12 @@ def test_a_failing_output_loses_nothing_but_its_own(frames: MakeFrames) -> None:
     outputs: list[Output] = [Full(OSError("disk full")), JsonLines(written, camera="c")]
     summary = run_stream(FakeCamera(frames(1, 2), live=False), Mean(), outputs)
     assert (summary.frames, summary.lost_outputs) == (2, 2)
-    assert len(written.getvalue().splitlines()) == 2
+    found = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert [line.get("event", "verdict") for line in found] == [
+        "output failed",
+        "verdict",
+        "verdict",
+    ]
     assert "2 verdicts lost" in str(summary)
 
 

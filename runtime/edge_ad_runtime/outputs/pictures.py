@@ -1,8 +1,6 @@
-"""Where verdicts go: JSON lines, and pictures of what is anomalous."""
+"""Pictures of what is anomalous."""
 
-import json
 from pathlib import Path
-from typing import Protocol, TextIO
 
 import cv2
 
@@ -13,38 +11,6 @@ from edge_ad_runtime.result import Result
 from edge_ad_runtime.sources import CapturedFrame
 
 _JPEG_QUALITY = 90
-
-
-class Output(Protocol):
-    """Takes every verdict of a stream."""
-
-    def write(self, captured: CapturedFrame, result: Result) -> None:
-        """Put out one verdict.
-
-        Raises:
-            OSError: it could not be put out.
-        """
-
-
-class JsonLines:
-    """One JSON object a line, flushed line by line."""
-
-    def __init__(self, file: TextIO, *, camera: str) -> None:
-        """Write to an open text file; `camera` stands in every line."""
-        self._file = file
-        self._camera = camera
-
-    def write(self, captured: CapturedFrame, result: Result) -> None:
-        """Write one line.
-
-        Raises:
-            OSError: the file takes no more; BrokenPipeError when its reader has gone.
-        """
-        line: dict[str, object] = {"frame": captured.number, "camera": self._camera}
-        if captured.path is not None:
-            line["path"] = str(captured.path)
-        self._file.write(json.dumps(line | result.fields(captured.timestamp)) + "\n")
-        self._file.flush()
 
 
 class OverlayFolder:

@@ -6,12 +6,27 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 
-from edge_ad_runtime.image import Frame
+from edge_ad_runtime.image import Frame, Preprocessing
 
 
 def utc_now() -> datetime:
     """Return the time of day in UTC, aware."""
     return datetime.now(timezone.utc)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A frame at the size of a model's input, made ahead of the inference.
+
+    Attributes:
+        frame: uint8, h x w x 3, BGR.
+        preprocessing: what made it; a model that was replaced meanwhile may want another.
+        milliseconds: what making it took.
+    """
+
+    frame: Frame
+    preprocessing: Preprocessing
+    milliseconds: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,12 +39,18 @@ class CapturedFrame:
         frame: uint8, H x W x 3, BGR.
         timestamp: when it was captured or read, aware.
         path: the picture file, where the source is made of pictures.
+        camera: the name under which the stream knows the source; empty before it entered one.
+        trigger: the id of the trigger that asked for this frame, if one did.
+        prepared: the frame as the model sees it, if the reader made that already.
     """
 
     number: int
     frame: Frame
     timestamp: datetime = field(default_factory=utc_now)
     path: Path | None = None
+    camera: str = ""
+    trigger: str | None = None
+    prepared: Prepared | None = None
 
 
 class FrameSource(ABC):

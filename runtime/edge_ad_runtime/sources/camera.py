@@ -5,7 +5,7 @@ import sys
 import cv2
 import numpy as np
 
-from edge_ad_runtime.errors import CameraError
+from edge_ad_runtime.errors import CameraError, DataError
 from edge_ad_runtime.sources.base import CapturedFrame, FrameSource
 from edge_ad_runtime.sources.capture import open_capture
 from edge_ad_runtime.sources.redact import redact
@@ -29,19 +29,20 @@ class Camera(FrameSource):
         """Wait for the camera's next frame.
 
         Raises:
+            DataError: this frame cannot be decoded.
             CameraError: it delivers no more.
         """
         try:
             delivered, frame = self._capture.read()
         except cv2.error as error:
-            raise CameraError(
+            raise DataError(
                 f"the camera {self.name} delivered what cannot be decoded ({error.err}): "
                 "check its cable and format"
             ) from error
         if not delivered:
             raise CameraError(
                 f"the camera {self.name} stopped after {self._next} frames: "
-                "check its cable, power and network, and start again"
+                "check its cable, power and network"
             )
         number = self._next
         self._next += 1
