@@ -106,6 +106,7 @@ def _grid(axes: _Axes, above: int, below: int) -> str:
             f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{abs(count)}'
             "</text>"
         )
+    lines.append(f'<text class="tick" x="{_LEFT - 8}" y="12" text-anchor="end">parts</text>')
     return "".join(lines)
 
 

@@ -88,8 +88,8 @@ def _verdict(report: Report) -> str:
         )
     if not report.scored:
         sentences.append(
-            "There is no test split: these pages show good parts only, and how often defects "
-            "are found is unknown."
+            "There is no test split: the report shows good parts only, and how often defects are "
+            "found is unknown."
         )
     elif not report.defective:
         sentences.append("How often defects are found is unknown: there are none to test with.")
@@ -105,8 +105,8 @@ def _cards(report: Report) -> str:
     absent = _absent(report)
     return "".join(
         [
-            _card("False alarms", _percent(alarm_rate, 1), f"of {n_good} good test parts"),
-            _card("Missed defects", _percent(miss_rate, 1), f"of {n_defective} defective parts"),
+            _card("False alarms", _percent(alarm_rate, 1), _of(n_good, "good test parts")),
+            _card("Missed defects", _percent(miss_rate, 1), _of(n_defective, "defective parts")),
             _card(
                 "Image ROC-AUC",
                 _percent(metrics.get("image_auroc")),
@@ -125,6 +125,10 @@ def _cards(report: Report) -> str:
             _card("Decision limit", f"{report.threshold:.4g}", "scores from here on are stopped"),
         ]
     )
+
+
+def _of(count: int, what: str) -> str:
+    return f"of {count} {what}" if count else f"no {what} to test with"
 
 
 def _absent(report: Report) -> str | None:

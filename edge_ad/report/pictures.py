@@ -18,7 +18,7 @@ _LONGER_SIDE = 360
 _QUALITY = 85
 _OPACITY = 0.6
 _HEADROOM = 1.5
-"""The hottest colour lies this much above the good parts' range, to tell faint from strong."""
+"""The map's limit lies at two thirds of the colours, as in the runtime's overlays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ def make_tiles(report: Report, item: ScoredSample) -> list[Tile]:
     frame = _shrink(full)
     height, width = frame.shape[:2]
     values = report.preprocessing.map_to_frame(anomaly_map, (height, width))
-    low, normal = report.metrics["map_range"]
+    low, normal = report.metrics["map_range"][0], report.metrics["map_threshold"]
     high = low + _HEADROOM * max(normal - low, 1e-6)
     colours = heat_map(values, low, high)
     return [
@@ -54,21 +54,33 @@ def make_tiles(report: Report, item: ScoredSample) -> list[Tile]:
 def _overlay(
     frame: Frame, colours: Frame, values: NDArray[np.float32], limits: tuple[float, float]
 ) -> Frame:
-    """Lay the heat over the frame where it exceeds `limits[0]`, and outline that."""
+    """Lay the heat over the frame; outline what reaches the map's limit.
+
+    Args:
+        frame: (h, w, 3), BGR.
+        colours: the heat map in colours, of the same shape.
+        values: the anomaly map, (h, w).
+        limits: the map's limit, and the value of the hottest colour.
+    """
     normal, high = limits
     # What every good part shows stays clear: the picture remains visible where nothing is wrong.
     heat = np.clip((values - normal / 2) / max(high - normal / 2, 1e-12), 0, 1)
     cover = (_OPACITY * heat)[:, :, np.newaxis]
     picture: Frame = np.rint(frame * (1 - cover) + colours * cover).astype(np.uint8)
-    hot = (values > normal).astype(np.uint8)
+    hot = (values >= normal).astype(np.uint8)
     contours, _ = cv2.findContours(hot, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    cv2.drawContours(picture, contours, -1, (255, 255, 255), 1, cv2.LINE_AA)
+    # White on black shows on any ground.
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.drawContours(picture, contours, -1, colour, thickness, cv2.LINE_AA)
     return picture
 
 
 def _mask_tile(item: ScoredSample, size: tuple[int, int]) -> Tile:
     if item.sample.mask_path is None:
-        return Tile(caption="no mask" if item.sample.anomalous else "good part", address=None)
+        return Tile(
+            caption="no mask" if item.sample.anomalous else "good part: nothing to mark",
+            address=None,
+        )
     mask = read_mask(item.sample.mask_path).astype(np.uint8) * 255
     small = cv2.resize(mask, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
     return Tile(caption="mask", address=_address(np.dstack([small] * 3)))

@@ -21,7 +21,8 @@ class Report:
     Attributes:
         category: the product.
         method: name of the detector.
-        metrics: the content of `metrics.json`; `threshold` and `map_range` are needed.
+        metrics: the content of `metrics.json`; `threshold`, `map_range` and `map_threshold` are
+            needed.
         scored: the test split; empty: there is none.
         held_out: good pictures that the fit has not seen; they gave the threshold.
         predict: frame of any size -> score and anomaly map (h, w) at input size.
@@ -86,7 +87,7 @@ def _false_alarms(report: Report) -> Section:
     alarms = [item for item in report.good if item.score >= report.threshold]
     alarms.sort(key=lambda item: -item.score)
     if alarms:
-        note = _shown(len(alarms), "good parts that would be stopped, highest score first")
+        note = _shown(len(alarms), "good", "would be stopped, highest score first")
     elif report.good:
         note = f"None: all {len(report.good)} good test parts stay below the decision limit."
     else:
@@ -98,7 +99,7 @@ def _misses(report: Report) -> Section:
     misses = [item for item in report.defective if item.score < report.threshold]
     misses.sort(key=lambda item: item.score)
     if misses:
-        note = _shown(len(misses), "defective parts that would pass, lowest score first")
+        note = _shown(len(misses), "defective", "would pass, lowest score first")
     elif report.defective:
         note = f"None: all {len(report.defective)} defective test parts are found."
     else:
@@ -144,5 +145,6 @@ def _nearest_to_median(items: Sequence[ScoredSample]) -> list[ScoredSample]:
     return sorted(items, key=lambda item: abs(item.score - median))
 
 
-def _shown(count: int, what: str) -> str:
-    return f"{_N_WORST} of {count} {what}." if count > _N_WORST else f"{count} {what}."
+def _shown(count: int, kind: str, what: str) -> str:
+    parts = f"1 {kind} part" if count == 1 else f"{count} {kind} parts"
+    return f"{parts} {what}" + (f"; the first {_N_WORST} are shown." if count > _N_WORST else ".")
