@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from edge_ad.cli.options import TRAINING_PACKAGES, require
+from edge_ad.cli.options import prepare_training
 from edge_ad.cli.train_options import parse_names
 from edge_ad.presets import PRESETS
 from edge_ad.runs import DEFAULT_RESULTS, METHODS
@@ -77,7 +77,7 @@ def benchmark(
             f"expected methods out of {', '.join(METHODS)}, got {unknown[0]}",
             param_hint="--methods",
         )
-    require((*TRAINING_PACKAGES, "joblib"), extra="train", purpose="the benchmark")
+    prepare_training("the benchmark")
     from edge_ad.benchmark import Cell, Settings, run_benchmark
     from edge_ad.benchmark_table import write_tables
     from edge_ad.data import list_categories

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edge_ad.cli.options import TRAINING_PACKAGES, require
+from edge_ad.cli.options import prepare_training, require
 from edge_ad.runs import DEFAULT_RESULTS, newest_run
 from edge_ad_runtime.errors import DataError
 
@@ -24,7 +24,7 @@ from edge_ad_runtime.errors import DataError
 @click.option("--json", "as_json", is_flag=True, help="Print the path and the figures as JSON.")
 def export(run: Path | None, output: Path | None, results: Path, as_json: bool) -> None:
     """Write RUN (default: the newest) as one self-contained ONNX file, proven against PyTorch."""
-    require(TRAINING_PACKAGES, extra="train", purpose="exporting")
+    prepare_training("exporting")
     require(("onnx", "onnxscript"), extra="train", purpose="exporting")
     require(("onnxruntime",), extra="cpu", purpose="exporting")
     from edge_ad_export import export as export_run

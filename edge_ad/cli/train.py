@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_ad.cli.options import TRAINING_PACKAGES, require
+from edge_ad.cli.options import prepare_training
 from edge_ad.cli.train_options import TrainOptions, parse_coreset, parse_dims, shared_options
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.group()
 def train() -> None:
     """Fit a detector on pictures of good parts; writes results/CLASS/METHOD/."""
-    require(TRAINING_PACKAGES, extra="train", purpose="training")
+    prepare_training("training")
 
 
 @train.command()

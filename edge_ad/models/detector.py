@@ -184,6 +184,7 @@ class Detector(nn.Module, ABC):
         state = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
         temporary = folder / f".{TENSOR_FILE}.tmp"
         save_file(state, temporary)
+        temporary.chmod(0o644)  # safetensors leaves it to its owner alone
         digest = sha256_of(temporary)
         os.replace(temporary, folder / TENSOR_FILE)
         document = {
