@@ -5,20 +5,16 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_ad.evaluate import ScoredSample
 from edge_ad.report.report import Report
 from edge_ad_runtime.image import Frame, read_frame, read_mask
-from edge_ad_runtime.overlay import heat_map
+from edge_ad_runtime.overlay import color_range, heat_map, lay_heat
 
 _LONGER_SIDE = 360
 """Pixels; twice what the page shows on a plain screen, so that it stays sharp on a fine one."""
 
 _QUALITY = 85
-_OPACITY = 0.6
-_HEADROOM = 1.5
-"""The map's limit lies at two thirds of the colours, as in the runtime's overlays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,39 +36,13 @@ def make_tiles(report: Report, item: ScoredSample) -> list[Tile]:
     frame = _shrink(full)
     height, width = frame.shape[:2]
     values = report.preprocessing.map_to_frame(anomaly_map, (height, width))
-    low, normal = report.metrics["map_range"][0], report.metrics["map_threshold"]
-    high = low + _HEADROOM * max(normal - low, 1e-6)
-    colours = heat_map(values, low, high)
+    low, limit = report.metrics["map_range"][0], report.metrics["map_threshold"]
     return [
         Tile(caption="picture", address=_address(frame)),
-        Tile(caption="heat map", address=_address(colours)),
-        Tile(caption="overlay", address=_address(_overlay(frame, colours, values, (normal, high)))),
+        Tile(caption="heat map", address=_address(heat_map(values, *color_range(low, limit)))),
+        Tile(caption="overlay", address=_address(lay_heat(frame, values, low, limit))),
         _mask_tile(item, (height, width)),
     ]
-
-
-def _overlay(
-    frame: Frame, colours: Frame, values: NDArray[np.float32], limits: tuple[float, float]
-) -> Frame:
-    """Lay the heat over the frame; outline what reaches the map's limit.
-
-    Args:
-        frame: (h, w, 3), BGR.
-        colours: the heat map in colours, of the same shape.
-        values: the anomaly map, (h, w).
-        limits: the map's limit, and the value of the hottest colour.
-    """
-    normal, high = limits
-    # What every good part shows stays clear: the picture remains visible where nothing is wrong.
-    heat = np.clip((values - normal / 2) / max(high - normal / 2, 1e-12), 0, 1)
-    cover = (_OPACITY * heat)[:, :, np.newaxis]
-    picture: Frame = np.rint(frame * (1 - cover) + colours * cover).astype(np.uint8)
-    hot = (values >= normal).astype(np.uint8)
-    contours, _ = cv2.findContours(hot, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    # White on black shows on any ground.
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.drawContours(picture, contours, -1, colour, thickness, cv2.LINE_AA)
-    return picture
 
 
 def _mask_tile(item: ScoredSample, size: tuple[int, int]) -> Tile:

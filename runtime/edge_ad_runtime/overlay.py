@@ -17,14 +17,13 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def display_range(info: ModelInfo) -> tuple[float, float]:
+def color_range(low: float, limit: float) -> tuple[float, float]:
     """Return the map values shown as the coldest and the hottest colour, the same for every frame.
 
     The coldest is the lowest value on good pictures, and the map's limit lies at two thirds: what
     is normal stays cold, and there is room to tell a faint defect from a strong one.
     """
-    low = info.map_range[0]
-    return low, low + 1.5 * max(info.map_threshold - low, 1e-6)
+    return low, low + 1.5 * max(limit - low, 1e-6)
 
 
 def heat_map(anomaly_map: NDArray[np.float32], low: float, high: float) -> Frame:
@@ -34,6 +33,23 @@ def heat_map(anomaly_map: NDArray[np.float32], low: float, high: float) -> Frame
     """
     levels = (_heat(anomaly_map, low, high) * _HOTTEST).astype(np.uint8)
     return np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), dtype=np.uint8)
+
+
+def lay_heat(frame: Frame, values: NDArray[np.float32], low: float, limit: float) -> Frame:
+    """Return the frame under the heat of its map, what reaches the limit outlined in white.
+
+    Args:
+        frame: uint8, H x W x 3, BGR; it is not changed.
+        values: the anomaly map laid over the frame, (H, W).
+        low: the coldest colour.
+        limit: the map's limit, from which a pixel counts as defective.
+    """
+    _, high = color_range(low, limit)
+    # What every good part shows stays clear: the picture remains visible where nothing is wrong.
+    cover = (_OPACITY * _heat(values, (low + limit) / 2, high))[:, :, np.newaxis]
+    picture = np.rint(frame * (1 - cover) + heat_map(values, low, high) * cover).astype(np.uint8)
+    _outline(picture, values >= limit)
+    return np.asarray(picture, dtype=np.uint8)
 
 
 def draw_overlay(frame: Frame, result: Result, info: ModelInfo) -> Frame:
@@ -48,13 +64,8 @@ def draw_overlay(frame: Frame, result: Result, info: ModelInfo) -> Frame:
         uint8, (H + strip) x W x 3, BGR.
     """
     height, width = frame.shape[:2]
-    low, high = display_range(info)
-    enlarged = info.preprocessing.map_to_frame(result.anomaly_map, (height, width))
-    # What is normal stays clear: the heat covers a pixel as far as the pixel is hot.
-    cover = (_OPACITY * _heat(enlarged, low, high))[:, :, np.newaxis]
-    picture = np.rint(frame * (1 - cover) + heat_map(enlarged, low, high) * cover)
-    picture = picture.astype(np.uint8)
-    _outline(picture, enlarged >= info.map_threshold)
+    values = info.preprocessing.map_to_frame(result.anomaly_map, (height, width))
+    picture = lay_heat(frame, values, info.map_range[0], info.map_threshold)
     return np.concatenate([_strip(width, result), picture])
 
 

@@ -1,7 +1,6 @@
 """Overlays: colours by a fixed range, geometry, and files that are whole or not there."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from edge_ad_runtime import (
     read_frame,
 )
 from edge_ad_runtime.files import write_whole
-from edge_ad_runtime.overlay import display_range
+from edge_ad_runtime.overlay import color_range
 
 MakeFrames = Callable[..., list[Any]]
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=timezone.utc)
@@ -47,9 +46,9 @@ def test_colours_do_not_depend_on_the_rest_of_the_map() -> None:
     assert (beside[1, 0] == beside[1, 1]).all()
 
 
-def test_the_threshold_lies_inside_the_range(info: ModelInfo) -> None:
-    assert display_range(info) == (0.0, 150.0)
-    low, high = display_range(replace(info, map_threshold=0.0))
+def test_the_limit_lies_inside_the_range() -> None:
+    assert color_range(0.0, 100.0) == (0.0, 150.0)
+    low, high = color_range(3.0, 3.0)
     assert low < high
 
 
