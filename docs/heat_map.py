@@ -11,7 +11,8 @@ import numpy as np
 from skimage import data
 
 from edge_ad import Dataset, PatchCore
-from edge_ad_runtime import Frame, heat_map
+from edge_ad_runtime import Frame
+from edge_ad_runtime.overlay import color_range, heat_map, lay_heat
 
 SIZE = 256
 
@@ -34,13 +35,8 @@ def main() -> None:
     cv2.circle(frame, (200, 205), 9, (40, 44, 60), -1, cv2.LINE_AA)
     anomaly_map = detector.predict([frame])[0].anomaly_map
 
-    high = low + 1.5 * (limit - low)
-    heat = heat_map(anomaly_map, low, high)
-    cover = 0.6 * np.clip((anomaly_map - low) / (high - low), 0, 1)[..., np.newaxis]
-    overlay = (frame * (1 - cover) + heat * cover).astype(np.uint8)
-    hot = (anomaly_map >= limit).astype(np.uint8)
-    contours, _ = cv2.findContours(hot, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    cv2.drawContours(overlay, contours, -1, (255, 255, 255), 2, cv2.LINE_AA)
+    heat = heat_map(anomaly_map, *color_range(low, limit))
+    overlay = lay_heat(frame, anomaly_map, low, limit)
     gap = np.full((SIZE, 8, 3), 255, np.uint8)
     picture = np.concatenate([frame, gap, heat, gap, overlay], axis=1)
     cv2.imwrite(str(Path(__file__).with_name("heat-map.png")), picture)
