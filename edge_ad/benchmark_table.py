@@ -65,16 +65,19 @@ def _table(
     categories = list(dict.fromkeys(item.cell.category for item in outcomes))
     with_paper = bool(set(categories) & set(MVTEC_CLASSES))
     ours = {(item.cell.category, item.cell.method): _percent(item, figure) for item in outcomes}
-    header, rows = ["class"], [[category] for category in (*categories, "mean")]
+    # A mean over other rows than its neighbour's misleads: only rows that all methods have count.
+    complete = [name for name in categories if all(ours.get((name, one)) for one in methods)]
+    header, rows = ["class"], [[name] for name in (*categories, f"mean of {len(complete)}")]
     for method in methods:
-        column = [ours.get((category, method)) for category in categories]
+        mine = {name: ours.get((name, method)) for name in categories}
         header.append(f"{TITLES[method]} (edge-ad)" if with_paper else TITLES[method])
-        _append(rows, [*column, _mean(column)])
+        _append(rows, [*mine.values(), _mean(mine, complete)])
         if with_paper:
             header.append(f"{TITLES[method]} (paper)")
-            paper = [published[method].get(category) for category in categories]
-            complete = set(categories) == set(MVTEC_CLASSES)
-            _append(rows, [*paper, published_mean[method] if complete else _mean(paper)])
+            paper = {name: published[method].get(name) for name in categories}
+            all_classes = set(complete) == set(MVTEC_CLASSES)
+            average = published_mean[method] if all_classes else _mean(paper, complete)
+            _append(rows, [*paper.values(), average])
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -90,10 +93,10 @@ def _percent(item: CellResult, figure: str) -> float | None:
     return 100 * float(item.metrics[figure])
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    """Average only complete columns: a mean over other rows than its neighbour's misleads."""
-    known = [value for value in values if value is not None]
-    return mean(known) if known and len(known) == len(values) else None
+def _mean(column: Mapping[str, float | None], names: Sequence[str]) -> float | None:
+    """Average the rows of these names; None where one of them is missing."""
+    values = [value for name in names if (value := column[name]) is not None]
+    return mean(values) if values and len(values) == len(names) else None
 
 
 def _row(item: CellResult) -> dict[str, object]:
