@@ -84,7 +84,8 @@ def test_maps_and_logits_equal_timm(name: str) -> None:
         maps, logits = backbone(images), classifier.logits(images)
     assert len(maps) == len(expected) == 5
     for ours, theirs in zip([*maps, logits], [*expected, expected_logits], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        # The two sum in another order: channels last here, channels first in timm.
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=5e-5)
 
 
 # ImageNet classes: 967 espresso, 872 tripod, 282 tiger cat, 985 daisy, 698 palace, 657 missile.
