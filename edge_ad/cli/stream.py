@@ -1,115 +1,152 @@
-"""`edge-ad stream`: a camera in, one JSON line for each frame out."""
+"""`edge-ad stream`: cameras in, one JSON line for each verdict and event out."""
 
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_ad.cli.options import require
-from edge_ad.cli.scoring_options import device_option, threads_option, threshold_option
+from edge_ad.cli.stream_options import merged, stream_options, to_document
 from edge_ad.runs import DEFAULT_RESULTS, newest_model
-from edge_ad_runtime.errors import EdgeAdError
+from edge_ad_runtime.errors import DataError, EdgeAdError
 
 if TYPE_CHECKING:
-    from edge_ad_runtime import Scorer, StreamSummary
+    from edge_ad_runtime.config import LineConfig
+    from edge_ad_runtime.line import Line
+    from edge_ad_runtime.summary import StreamSummary
 
 
 @click.command()
-@click.option(
-    "--camera",
-    required=True,
-    metavar="SRC",
-    help="Index, device path, video file, picture, folder, glob of pictures, or URL.",
-)
-@click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    envvar="EDGE_AD_MODEL",
-    show_envvar=True,
-    help="Default: the newest exported file below ./results.",
-)
-@device_option
-@threads_option
-@threshold_option
-@click.option(
-    "--output", type=click.Path(path_type=Path), help="Keep overlays of anomalous frames here."
-)
-@click.option("--max-frames", type=click.IntRange(min=1), help="End after so many frames.")
-def stream(
-    camera: str,
-    model: Path | None,
-    device: str,
-    threads: int | None,
-    threshold: float | None,
-    output: Path | None,
-    max_frames: int | None,
-) -> None:
-    """Score a camera: the verdicts on stdout, everything else on stderr.
+@click.option("--config", type=click.Path(path_type=Path), help="A TOML file; options win over it.")
+@click.option("--check", is_flag=True, help="Only say what is wrong with the configuration.")
+@stream_options
+def stream(config: Path | None, check: bool, **options: Any) -> None:
+    """Score cameras: verdicts and events on stdout, everything else on stderr.
 
     Files and folders: every frame once. Cameras: the newest frame each time, skipped ones are
-    counted. Exit code: 0 at the end or after SIGTERM, 1 when frames or the camera failed, 130
-    after Ctrl-C.
+    counted; a lost camera is an event and tried again for as long as it takes. SIGHUP: thresholds
+    and model files are read again. Exit code: 0 at the end or after SIGTERM, 1 when frames or all
+    cameras failed, 2 for wrong usage, 130 after Ctrl-C.
     """
     require(("cv2", "onnxruntime"), extra="cpu", purpose="streaming")
-    from edge_ad_runtime import JsonLines, OverlayFolder, Scorer, open_source, run_stream
-    from edge_ad_runtime.outputs import Output
-
-    path = model or _newest_model()
-    scorer = Scorer(path, device=device, threads=threads, threshold=threshold)
-    kept: list[Output] = [OverlayFolder(output, scorer.info)] if output else []
-    source = open_source(camera)
-    _announce(path, scorer)
-    with _stop_on_signals() as (stop, received):
-        lines = JsonLines(sys.stdout, camera=source.name)
-        summary = run_stream(source, scorer, [lines, *kept], max_frames=max_frames, stop=stop)
+    if config is None and not options["cameras"]:
+        raise click.UsageError("Missing option '--camera' or '--config'.")
+    parsed = _parse(config, options)
+    if check:
+        click.echo(f"{len(parsed.cameras)} cameras, no mistakes")
+        return
+    line = _prepare(parsed)
+    with _signals() as received:
+        _reload_on_hangup(line, received, lambda: _parse(config, options))
+        summary = line.run(received.stop)
     click.echo(str(summary), err=True)
-    _end(summary, received)
+    _end(summary, received.numbers)
+
+
+def _parse(config: Path | None, options: Mapping[str, Any]) -> "LineConfig":
+    """Read the file and the options as one configuration.
+
+    Raises:
+        DataError: with every mistake.
+    """
+    from edge_ad_runtime.config import parse_config, read_document
+
+    document = read_document(config) if config is not None else {}
+    document = merged(document, to_document(options))
+    cameras = document.get("camera", [])
+    if "model" not in document and not _all_have_models(cameras):
+        document["model"] = str(_newest_model())
+    return parse_config(document)
+
+
+def _all_have_models(cameras: object) -> bool:
+    return isinstance(cameras, list) and all(
+        isinstance(camera, Mapping) and "model" in camera for camera in cameras
+    )
 
 
 def _newest_model() -> Path:
     newest = newest_model(DEFAULT_RESULTS)
     if newest is None:
-        raise EdgeAdError(
+        raise DataError(
             "found no model file: give one with --model, set $EDGE_AD_MODEL, or write one below "
             "./results with `edge-ad export`"
         )
     return newest
 
 
-def _announce(path: Path, scorer: "Scorer") -> None:
-    info = scorer.info
-    click.echo(
-        f"{path}: {info.method} on {info.category}, exported {info.created_at}, "
-        f"threshold {scorer.threshold:.4g} ({info.threshold_rule}), {scorer.provider}",
-        err=True,
-    )
+def _prepare(config: "LineConfig") -> "Line":
+    """Load, open and announce everything.
+
+    Raises:
+        EdgeAdError: a part of it cannot be used.
+    """
+    from edge_ad_runtime.line import Line, scorer_of
+    from edge_ad_runtime.line_outputs import add_outputs
+
+    line = Line(config)
+    add_outputs(line)
+    for station in line.stations:
+        scorer = scorer_of(station.loop)
+        info = scorer.info
+        click.echo(
+            f"{station.path}: {info.method} on {info.category}, exported {info.created_at}, "
+            f"threshold {scorer.threshold:.4g} ({info.threshold_rule}), {scorer.provider}",
+            err=True,
+        )
+    return line
+
+
+class _Received:
+    """Signals that came: `stop` and `reload` are set by them, `numbers` lists the first ones."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.reload = threading.Event()
+        self.numbers: list[int] = []
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[tuple[threading.Event, list[int]]]:
-    """Turn SIGINT and SIGTERM into an event; a second one has its usual effect."""
-    stop = threading.Event()
-    received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def _signals() -> Iterator[_Received]:
+    """Turn signals into events; a second SIGINT or SIGTERM has its usual effect."""
+    received = _Received()
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in names}
 
-    def handle(number: int, frame: object) -> None:
-        received.append(number)
-        stop.set()
+    def end(number: int, frame: object) -> None:
+        received.numbers.append(number)
+        received.stop.set()
         signal.signal(number, before[signal.Signals(number)])
 
-    for number in before:
-        signal.signal(number, handle)
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGHUP, lambda number, frame: received.reload.set())
     try:
-        yield stop, received
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _reload_on_hangup(line: "Line", received: _Received, parse: Callable[[], "LineConfig"]) -> None:
+    """Start a thread that reads the configuration again at each SIGHUP."""
+    from edge_ad_runtime.events import Event
+
+    def wait() -> None:
+        while received.reload.wait():
+            received.reload.clear()
+            try:
+                line.reload(parse())
+            except EdgeAdError as error:
+                line.delivery.event(Event(kind="model refused", message=str(error)))
+
+    threading.Thread(target=wait, name="edge-ad reload", daemon=True).start()
 
 
 def _end(summary: "StreamSummary", received: list[int]) -> None:

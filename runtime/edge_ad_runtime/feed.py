@@ -44,6 +44,7 @@ class Feed:
         *,
         reopen: Callable[[], FrameSource] | None = None,
         recovery: Recovery = Recovery(),  # noqa: B008  (frozen)
+        every: int = 1,
         report: Report = lambda event: None,
         prepare: Callable[[Frame], Prepared] | None = None,
         changed: threading.Condition | None = None,
@@ -56,6 +57,7 @@ class Feed:
             source: already open; None: it is lost from the start, and `reopen` is tried.
             reopen: opens it again; None: a lost camera is the end of it.
             recovery: timeouts and delays.
+            every: of so many frames only the first one is looked at.
             report: takes the events.
             prepare: as for `Reader`.
             changed: is notified when a frame has come; shared by the feeds of a loop.
@@ -65,6 +67,7 @@ class Feed:
         self.lost = False
         self._reopen = reopen
         self._recovery = recovery
+        self._every = every
         self._report = report
         self._prepare = prepare
         self._changed = changed or threading.Condition()
@@ -122,7 +125,14 @@ class Feed:
         self._failing = False
         number = self._first_number + captured.number
         self._next_number = number + 1
+        if number % self._every:
+            return None
         return replace(captured, number=number, camera=self.name)
+
+    def drop_waiting(self) -> None:
+        """Put aside what a camera delivered up to now; of files nothing."""
+        if self._live and self._reader is not None:
+            self._reader.drop_waiting()
 
     def fail(self, error: DataError, *, number: int | None = None) -> None:
         """Report a frame that is lost; of a camera only the first one of a row."""

@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from edge_ad_runtime.errors import CameraError, DataError
 from edge_ad_runtime.feed import Feed
 from edge_ad_runtime.image import Frame
+from edge_ad_runtime.monitors import Monitor
 from edge_ad_runtime.outputs import Delivery
 from edge_ad_runtime.prepared import (
     FrameScorer,
@@ -19,6 +21,7 @@ from edge_ad_runtime.scorer import Scorer
 from edge_ad_runtime.sources import CapturedFrame
 from edge_ad_runtime.sources.base import Prepared
 from edge_ad_runtime.summary import Tally
+from edge_ad_runtime.triggers import Triggers
 
 _WAIT_SECONDS = 0.2
 """How soon the loop notices a stop or a stall while no frame comes."""
@@ -34,16 +37,30 @@ class Loop:
         scorer: the model; may be exchanged between two frames, from any thread.
         tally: counts.
         changed: to be given to the feeds: notified when a frame has come.
+        last_frame: the newest frame that was scored.
     """
 
-    def __init__(self, scorer: FrameScorer, delivery: Delivery) -> None:
-        """Start without cameras: a feed needs `changed` and `prepare` of its loop."""
+    def __init__(
+        self, scorer: FrameScorer, delivery: Delivery, triggers: Triggers | None = None
+    ) -> None:
+        """Start without cameras: a feed needs `changed` and `prepare` of its loop.
+
+        Args:
+            scorer: the model.
+            delivery: takes verdicts and events.
+            triggers: frames are scored on demand only; None: as they come.
+        """
         self.scorer = scorer
         self.tally = Tally()
         self.changed = threading.Condition()
         self._delivery = delivery
+        self.last_frame: Frame | None = None
         self._feeds: list[Feed] = []
+        self._monitors: dict[str, Sequence[Monitor]] = {}
+        self._triggers = triggers
         self._batching = False
+        if triggers is not None:
+            triggers.listen(self.changed)
 
     @property
     def prepare(self) -> Callable[[Frame], Prepared] | None:
@@ -52,9 +69,10 @@ class Loop:
             return None
         return self._prepare
 
-    def add(self, feeds: Sequence[Feed]) -> None:
-        """Give the loop its cameras."""
-        self._feeds += feeds
+    def add(self, feed: Feed, monitors: Sequence[Monitor] = ()) -> None:
+        """Give the loop a camera, and what watches its verdicts."""
+        self._feeds.append(feed)
+        self._monitors[feed.name] = monitors
         if len(self._feeds) > 1 and isinstance(self.scorer, Scorer):
             self._batching = batching_wins(self.scorer, len(self._feeds))
 
@@ -81,7 +99,7 @@ class Loop:
                 if waiting:
                     left = None if max_frames is None else max_frames - self.tally.handled
                     self._handle(waiting[:left])
-                elif all(feed.ended for feed in self._feeds):
+                elif self._is_over():
                     break
                 else:
                     self._wait()
@@ -93,6 +111,8 @@ class Loop:
         finally:
             for feed in self._feeds:
                 feed.close()
+                if self._triggers is not None:
+                    self._triggers.close(feed.name, "the stream ended")
             self.tally.skipped = sum(feed.skipped for feed in self._feeds)
 
     def _prepare(self, frame: Frame) -> Prepared:
@@ -107,7 +127,7 @@ class Loop:
         for feed in self._feeds:
             feed.watch()
             try:
-                captured = feed.take()
+                captured = self._take(feed)
             except DataError as error:
                 self._fail(feed, error)
             else:
@@ -115,9 +135,42 @@ class Loop:
                     found.append((feed, captured))
         return found
 
+    def _take(self, feed: Feed) -> CapturedFrame | None:
+        """Return the next frame of a camera, if it is wanted.
+
+        Raises:
+            DataError: one frame is lost.
+            CameraError: the camera is lost for good.
+        """
+        if self._triggers is None:
+            return feed.take()
+        request = self._triggers.next(feed.name)
+        if request is None:
+            return None
+        if not request.armed:
+            request.armed = True
+            feed.drop_waiting()
+        captured = feed.take()
+        if captured is None:
+            return None
+        self._triggers.served(feed.name)
+        return replace(captured, trigger=request.identity)
+
+    def _is_over(self) -> bool:
+        if self._triggers is not None and self._triggers.exhausted:
+            return True
+        return all(feed.ended for feed in self._feeds)
+
     def _wait(self) -> None:
         with self.changed:
-            self.changed.wait_for(lambda: any(feed.ready for feed in self._feeds), _WAIT_SECONDS)
+            self.changed.wait_for(self._is_wanted, _WAIT_SECONDS)
+
+    def _is_wanted(self) -> bool:
+        """Whether there is something to do; asked with `changed` held."""
+        triggers = self._triggers
+        if triggers is None:
+            return any(feed.ready for feed in self._feeds)
+        return any(feed.ready and triggers.next(feed.name) for feed in self._feeds)
 
     def _handle(self, waiting: list[tuple[Feed, CapturedFrame]]) -> None:
         scorer = self.scorer
@@ -134,14 +187,21 @@ class Loop:
             try:
                 result = score_one(scorer, captured)
             except DataError as error:
-                self._fail(feed, error, number=captured.number)
+                self._fail(feed, error, captured)
             else:
                 self._put(captured, result)
 
     def _put(self, captured: CapturedFrame, result: Result) -> None:
         self.tally.add(result)
+        self.last_frame = captured.frame
         self._delivery.verdict(captured, result)
+        for monitor in self._monitors[captured.camera]:
+            event = monitor.update(captured, result)
+            if event is not None:
+                self._delivery.event(event)
 
-    def _fail(self, feed: Feed, error: DataError, *, number: int | None = None) -> None:
+    def _fail(self, feed: Feed, error: DataError, captured: CapturedFrame | None = None) -> None:
         self.tally.failed += 1
-        feed.fail(error, number=number)
+        feed.fail(error, number=None if captured is None else captured.number)
+        if self._triggers is not None and captured is not None and captured.trigger is not None:
+            self._triggers.fail(captured.trigger, feed.name, str(error))

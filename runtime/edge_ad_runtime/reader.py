@@ -111,11 +111,17 @@ class Reader:
             return item
         raise item
 
+    def drop_waiting(self) -> None:
+        """Skip the frames that nobody has taken."""
+        with self._changed:
+            self._drop_older()
+
     def close(self, wait: float = _JOIN_SECONDS) -> None:
         """Stop reading and close the source, once the driver returns; wait so many seconds."""
         with self._changed:
             self._closing.set()
             self._changed.notify_all()
+        self._source.cancel()
         self._thread.join(wait)
 
     def __enter__(self) -> "Reader":

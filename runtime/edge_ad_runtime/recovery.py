@@ -71,6 +71,11 @@ class Reopened(FrameSource):
             self._source = self._reopen()
         return self._source.read()
 
+    def cancel(self) -> None:
+        """Pass it on."""
+        if self._source is not None:
+            self._source.cancel()
+
     def close(self) -> None:
         """Close the source, if it was opened."""
         if self._source is not None:

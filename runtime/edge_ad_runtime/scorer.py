@@ -1,5 +1,6 @@
 """Score frames with a model file."""
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ class Scorer:
         info: what the model file says about itself.
         provider: the ONNX Runtime execution provider that runs it, such as `CPUExecutionProvider`.
         threshold: the decision limit that is applied.
+        model_threshold: the one that stands in the model file.
         preprocessing: how a frame becomes the model's input.
     """
 
@@ -51,8 +53,8 @@ class Scorer:
             MissingExtraError: ONNX Runtime is not installed.
             DataError: the threshold is not a finite number.
         """
-        if threshold is not None and not math.isfinite(threshold):
-            raise DataError(f"expected a finite number as threshold, got {threshold}")
+        if threshold is not None:
+            _check_threshold(threshold)
         model = _read(Path(path))
         try:
             self._session = create_session(model, device, threads)
@@ -61,11 +63,26 @@ class Scorer:
             self._one_by_one = _is_fixed_to_one(self._session, self.info)
         except ModelFileError as error:
             raise ModelFileError(f"cannot use the model file {path}: {error}") from error
+        self.model_threshold = self.threshold = self.info.threshold
         if threshold is not None:
-            self.info = replace(self.info, threshold=threshold, threshold_rule="set by the user")
-        self.threshold = self.info.threshold
+            self._set_threshold(threshold)
         self.provider: str = self._session.get_providers()[0]
         self.preprocessing = self.info.preprocessing
+
+    def with_threshold(self, threshold: float) -> "Scorer":
+        """Return a scorer of the same session with another decision limit.
+
+        Raises:
+            DataError: the threshold is not a finite number.
+        """
+        other = copy.copy(self)
+        other._set_threshold(threshold)
+        return other
+
+    def _set_threshold(self, threshold: float) -> None:
+        _check_threshold(threshold)
+        self.info = replace(self.info, threshold=threshold, threshold_rule="set by the user")
+        self.threshold = threshold
 
     def score(self, frame: Frame) -> Result:
         """Score one frame: uint8, H x W x 3, BGR, of any size.
@@ -150,6 +167,11 @@ class Scorer:
                 "try --device cpu, or a smaller batch"
             ) from error
         return scores, maps
+
+
+def _check_threshold(threshold: float) -> None:
+    if not math.isfinite(threshold):
+        raise DataError(f"expected a finite number as threshold, got {threshold}")
 
 
 def _read(path: Path) -> bytes:

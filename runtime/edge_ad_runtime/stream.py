@@ -51,7 +51,7 @@ def run_stream(
         prepare=loop.prepare,
         changed=loop.changed,
     )
-    loop.add([feed])
+    loop.add(feed)
     try:
         loop.run(stop or threading.Event(), max_frames=max_frames)
     finally:

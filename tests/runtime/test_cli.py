@@ -89,7 +89,9 @@ def test_stream_finds_its_model(
     ],
 )
 def test_stream_refuses(model: Path, pictures: Path, arguments: list[str], message: str) -> None:
-    result = run("stream", "--model", model, *arguments)
+    if "--model" not in arguments:
+        arguments = [*arguments, "--model", str(model)]
+    result = run("stream", *arguments)
     assert result.exit_code == 1
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1

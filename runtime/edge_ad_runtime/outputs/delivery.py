@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from edge_ad_runtime.events import Event
@@ -27,6 +28,11 @@ class Delivery:
         self._failing: set[int] = set()
         self._lock = threading.RLock()
 
+    def add(self, output: Output) -> None:
+        """Deliver to one more output, behind the others."""
+        with self._lock:
+            self._outputs.append(output)
+
     def verdict(self, captured: CapturedFrame, result: Result) -> None:
         """Hand a verdict to every output.
 
@@ -40,14 +46,15 @@ class Delivery:
     def event(self, event: Event) -> None:
         """Log an event and hand it to every output that takes events.
 
-        Raises:
-            BrokenPipeError: the reader of an output has gone.
+        That the reader of an output has gone is left to the next verdict to find out: events come
+        from threads that could not end the stream.
         """
         logger.warning("%s", event.message)
         with self._lock:
             for output in self._outputs:
                 if isinstance(output, EventOutput):
-                    self._try(output, partial(output.event, event))
+                    with suppress(BrokenPipeError):
+                        self._try(output, partial(output.event, event))
 
     def close(self) -> None:
         """Let every output finish."""
@@ -57,7 +64,8 @@ class Delivery:
 
     def _try(self, output: Output | EventOutput, put: Callable[[], None]) -> bool:
         """Put something out; the first failure and the first success behind it are events."""
-        name = type(output).__name__
+        named = type(output).__str__ is not object.__str__
+        name = str(output) if named else type(output).__name__
         try:
             put()
         except BrokenPipeError:

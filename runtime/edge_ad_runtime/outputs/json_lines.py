@@ -1,7 +1,7 @@
 """Verdicts and events as JSON, one object a line."""
 
 import json
-from typing import TextIO
+from typing import Protocol
 
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.outputs.base import verdict_fields
@@ -9,10 +9,20 @@ from edge_ad_runtime.result import Result
 from edge_ad_runtime.sources import CapturedFrame
 
 
+class TextFile(Protocol):
+    """What lines are written to."""
+
+    def write(self, text: str, /) -> int:
+        """Append a text."""
+
+    def flush(self) -> None:
+        """Hold nothing back."""
+
+
 class JsonLines:
     """One JSON object a line, flushed line by line; events are the lines with the key `event`."""
 
-    def __init__(self, file: TextIO, *, camera: str = "") -> None:
+    def __init__(self, file: TextFile, *, camera: str = "") -> None:
         """Write to an open text file.
 
         Args:

@@ -1,42 +1,89 @@
-"""Pictures of what is anomalous."""
+"""Pictures of what was scored, under their heat map."""
 
+import errno
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 
 from edge_ad_runtime.files import make_writable, write_whole
 from edge_ad_runtime.info import ModelInfo
+from edge_ad_runtime.outputs.retention import Limits, Retention
 from edge_ad_runtime.overlay import draw_overlay
 from edge_ad_runtime.result import Result
 from edge_ad_runtime.sources import CapturedFrame
 
+InfoOf = Callable[[str], ModelInfo]
+"""Gives the model in use at a camera."""
+
 _JPEG_QUALITY = 90
+_RESERVE_BYTES = 64_000_000
+_RESERVE_SHARE = 0.1
 
 
 class OverlayFolder:
-    """A JPEG of every anomalous frame: heat map, outline, score."""
+    """A JPEG of frames: heat map, outline, score.
 
-    def __init__(self, folder: Path, info: ModelInfo) -> None:
+    Pictures leave a tenth of the disk, at most 64 MB, to the verdicts: a full disk costs pictures
+    first.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        info: ModelInfo | InfoOf,
+        *,
+        keep: str = "anomalous",
+        limits: Limits = Limits(),  # noqa: B008  (frozen)
+        by_camera: bool = False,
+    ) -> None:
         """Create the folder.
+
+        Args:
+            folder: where the pictures go.
+            info: of the model, or a function from the camera's name to it.
+            keep: `good`, `anomalous` or `all`.
+            limits: when the oldest ones are deleted.
+            by_camera: one subfolder for each camera.
 
         Raises:
             DataError: it cannot be written to.
         """
         make_writable(folder)
         self._folder = folder
-        self._info = info
+        self._info_of: InfoOf = (lambda camera: info) if isinstance(info, ModelInfo) else info
+        self._keep = keep
+        self._by_camera = by_camera
+        self._retention = Retention(folder, limits)
 
     def write(self, captured: CapturedFrame, result: Result) -> None:
-        """Write the picture if the verdict is anomalous.
+        """Write the picture if such verdicts are kept.
 
         Raises:
             OSError: the disk is full, or the folder has gone.
         """
-        if result.anomalous:
-            picture = draw_overlay(captured.frame, result, self._info)
-            settings = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-            _, data = cv2.imencode(".jpg", picture, settings)
-            write_whole(self._folder / _file_name(captured), data.tobytes())
+        verdict = "anomalous" if result.anomalous else "good"
+        if self._keep not in (verdict, "all"):
+            return
+        folder = self._folder
+        if self._by_camera:
+            folder = folder / re.sub(r"[^\w.-]+", "_", captured.camera)
+            folder.mkdir(exist_ok=True)
+        self._leave_room()
+        picture = draw_overlay(captured.frame, result, self._info_of(captured.camera))
+        _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+        path = folder / _file_name(captured)
+        write_whole(path, data.tobytes())
+        self._retention.add(path, data.nbytes)
+
+    def _leave_room(self) -> None:
+        usage = shutil.disk_usage(self._folder)
+        if usage.free < min(_RESERVE_BYTES, _RESERVE_SHARE * usage.total):
+            raise OSError(
+                errno.ENOSPC, "the disk is nearly full, the rest is for verdicts", str(self._folder)
+            )
 
 
 def _file_name(captured: CapturedFrame) -> str:

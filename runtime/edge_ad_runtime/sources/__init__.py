@@ -7,41 +7,67 @@ from pathlib import Path
 from edge_ad_runtime.errors import CameraError, DataError
 from edge_ad_runtime.image import PICTURE_SUFFIXES, list_pictures
 from edge_ad_runtime.sources.base import CapturedFrame, FrameSource
-from edge_ad_runtime.sources.camera import open_device, open_url
+from edge_ad_runtime.sources.camera import open_device, open_pipeline, open_url
 from edge_ad_runtime.sources.fake import FakeCamera
 from edge_ad_runtime.sources.pictures import Pictures
+from edge_ad_runtime.sources.plugins import find_plugin
 from edge_ad_runtime.sources.redact import redact
+from edge_ad_runtime.sources.settings import CameraSettings
 from edge_ad_runtime.sources.video_file import VideoFile
+from edge_ad_runtime.sources.watched import WatchedFolder
 
-__all__ = ["CapturedFrame", "FakeCamera", "FrameSource", "Pictures", "open_source", "redact"]
+__all__ = [
+    "CameraSettings",
+    "CapturedFrame",
+    "FakeCamera",
+    "FrameSource",
+    "Pictures",
+    "WatchedFolder",
+    "open_source",
+    "redact",
+]
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
 
 
-def open_source(spec: str) -> FrameSource:
+def open_source(
+    spec: str,
+    settings: CameraSettings = CameraSettings(),  # noqa: B008  (frozen)
+    *,
+    watch: bool = False,
+) -> FrameSource:
     """Open a source of frames by what the user wrote.
 
     Args:
         spec: a camera index (`0`), a device path (`/dev/video0`), a video file, a picture, a folder
-            of pictures, a glob (`parts/*.png`), or a URL (`rtsp://...`, `http://...`).
+            of pictures, a glob (`parts/*.png`), a URL (`rtsp://...`, `http://...`), a GStreamer
+            pipeline (`nvarguscamerasrc ! ... ! appsink`), or `name:...` of a plug-in.
+        settings: size, pace and timeouts of a camera.
+        watch: of a folder, the pictures that arrive from now on, without end.
 
     Raises:
         CameraError: the camera or URL cannot be opened.
         DataError: the file, folder or glob cannot be used.
     """
+    if watch:
+        return WatchedFolder(Path(spec))
     if re.fullmatch("[0-9]+", spec):
-        return open_device(int(spec))
+        return open_device(int(spec), settings)
+    if re.search(r"\s!\s", spec):
+        return open_pipeline(spec)
     url = _URL.match(spec)
+    if url and url[1].lower() in _SCHEMES:
+        return open_url(spec, settings)
+    plugin = find_plugin(spec)
+    if plugin is not None:
+        return plugin()
     if url:
-        if url[1].lower() not in _SCHEMES:
-            raise CameraError(
-                f"expected a URL of {', '.join(_SCHEMES)}, got {redact(spec)}: "
-                "give a file by its path"
-            )
-        return open_url(spec)
+        raise CameraError(
+            f"expected a URL of {', '.join(_SCHEMES)}, got {redact(spec)}: give a file by its path"
+        )
     if spec.startswith("/dev/"):
-        return open_device(spec)
+        return open_device(spec, settings)
     return _open_path(spec)
 
 

@@ -74,6 +74,9 @@ class FrameSource(ABC):
             CameraError: the source is lost.
         """
 
+    def cancel(self) -> None:  # noqa: B027  (most sources wait for moments only)
+        """Let a `read` that waits in another thread return None soon."""
+
     def close(self) -> None:  # noqa: B027  (a source without resources need not override it)
         """Release the source; it is not read again."""
 

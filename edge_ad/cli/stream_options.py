@@ -1,0 +1,164 @@
+"""The options of `edge-ad stream`, and the document that they stand for."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+from edge_ad.cli.scoring_options import device_option, threads_option, threshold_option
+from edge_ad_runtime.errors import DataError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NAMED = re.compile(r"([A-Za-z][\w-]*)=(.+)", re.DOTALL)
+_MQTT = re.compile(r"(mqtts?)://(?:([^@/]+)@)?([^:/@]+)(?::(\d+))?(?:/(.+))?")
+_PER_CAMERA = ("width", "height", "fps", "fourcc", "exposure", "watch", "every")
+_TOP = ("device", "threads", "threshold", "max_frames", "stall_timeout", "show")
+
+_OPTIONS = (
+    click.option(
+        "--camera",
+        "cameras",
+        multiple=True,
+        metavar="[NAME=]SRC",
+        help="Index, device path, video file, picture, folder, glob of pictures, URL, GStreamer "
+        "pipeline, or PLUGIN:TEXT. Repeat for more cameras.",
+    ),
+    click.option(
+        "--model",
+        "models",
+        multiple=True,
+        metavar="FILE",
+        envvar="EDGE_AD_MODEL",
+        show_envvar=True,
+        help="Once, or once for each camera. Default: the newest exported file below ./results.",
+    ),
+    device_option,
+    threads_option,
+    threshold_option,
+    click.option("--output", metavar="FOLDER", help="Keep pictures with their heat map here."),
+    click.option(
+        "--keep",
+        type=click.Choice(["good", "anomalous", "all"]),
+        help="Which pictures. Default: anomalous.",
+    ),
+    click.option("--json-file", metavar="FILE", help="Write the lines here too, rotating."),
+    click.option("--mqtt", metavar="URL", help="Publish to mqtt[s]://[USER@]HOST[:PORT][/TOPIC]."),
+    click.option("--webhook", metavar="URL", help="POST each verdict here."),
+    click.option("--serve", metavar="[HOST:]PORT", help="Show the live page here."),
+    click.option("--show", is_flag=True, default=None, help="Show windows on this screen."),
+    click.option("--alarm", metavar="M/N", help="Alarm when M of the last N frames are anomalous."),
+    click.option(
+        "--trigger",
+        type=click.Choice(["free", "stdin", "http", "mqtt"]),
+        help="What makes a verdict. Default: free, every frame.",
+    ),
+    click.option("--every", type=click.IntRange(min=1), help="Score every N-th frame only."),
+    click.option("--watch", is_flag=True, default=None, help="Folders: pictures as they arrive."),
+    click.option("--max-frames", type=click.IntRange(min=1), help="End after so many frames."),
+    click.option(
+        "--stall-timeout",
+        type=click.FloatRange(min=0),
+        help="A camera without a new frame for so many seconds is lost. Default: 5; 0: never.",
+    ),
+    click.option("--width", type=click.IntRange(min=1), help="Of USB cameras, pixels."),
+    click.option("--height", type=click.IntRange(min=1), help="Of USB cameras, pixels."),
+    click.option("--fps", type=float, help="Of USB cameras, frames a second."),
+    click.option("--fourcc", help="Of USB cameras: pixel format, such as MJPG."),
+    click.option("--exposure", type=float, help="Of USB cameras: fixed, in the driver's unit."),
+)
+
+
+def stream_options(command: F) -> F:
+    """Give a command all of these options."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def to_document(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the user wrote as the same document that a TOML file holds.
+
+    Raises:
+        DataError: an option cannot be understood.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    document = {key: given[key] for key in _TOP if key in given}
+    if document.get("device") == "auto":
+        del document["device"]
+    cameras = _cameras(given)
+    if cameras:
+        document["camera"] = cameras
+    elif given.get("models"):
+        document["model"] = given["models"][0]
+    if "output" in given:
+        document["pictures"] = {"folder": given["output"]}
+    if "keep" in given:
+        document.setdefault("pictures", {})["keep"] = given["keep"]
+    if "json_file" in given:
+        document["json"] = {"path": given["json_file"]}
+    if "webhook" in given:
+        document["webhook"] = {"url": given["webhook"]}
+    if "trigger" in given:
+        document["trigger"] = {"mode": given["trigger"]}
+    for key, parse in (("mqtt", _mqtt), ("serve", _serve), ("alarm", _alarm)):
+        if key in given:
+            document[key] = parse(given[key])
+    return document
+
+
+def merged(file: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay the command line over the file: single values win, cameras replace cameras."""
+    document = dict(file)
+    for key, value in options.items():
+        below = document.get(key)
+        if isinstance(value, dict) and isinstance(below, dict):
+            document[key] = below | value
+        else:
+            document[key] = value
+    return document
+
+
+def _cameras(given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    specs, models = given.get("cameras", ()), given.get("models", ())
+    if specs and len(models) > 1 and len(models) != len(specs):
+        raise DataError(
+            f"expected --model once or once for each of the {len(specs)} cameras, got it "
+            f"{len(models)} times"
+        )
+    found = []
+    for index, spec in enumerate(specs):
+        named = _NAMED.fullmatch(spec)
+        camera = {"source": named[2], "name": named[1]} if named else {"source": spec}
+        camera.update({key: given[key] for key in _PER_CAMERA if key in given})
+        if models:
+            camera["model"] = models[index] if len(models) > 1 else models[0]
+        found.append(camera)
+    return found
+
+
+def _mqtt(text: str) -> dict[str, Any]:
+    match = _MQTT.fullmatch(text)
+    if match is None or (match[2] is not None and ":" in match[2]):
+        raise DataError(
+            "expected --mqtt mqtt[s]://[USER@]HOST[:PORT][/TOPIC] without a password, which "
+            "belongs into the environment variable EDGE_AD_MQTT_PASSWORD"
+        )
+    scheme, user, host, port, topic = match.groups()
+    fields = {"username": user, "host": host, "port": port and int(port), "topic": topic}
+    return {"tls": scheme == "mqtts"} | {key: value for key, value in fields.items() if value}
+
+
+def _serve(text: str) -> dict[str, Any]:
+    host, _, port = text.rpartition(":")
+    if not port.isdigit():
+        raise DataError(f"expected --serve [HOST:]PORT, got {text!r}")
+    return {"port": int(port)} | ({"host": host.strip("[]")} if host else {})
+
+
+def _alarm(text: str) -> dict[str, Any]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if match is None:
+        raise DataError(f"expected --alarm M/N such as 3/5, got {text!r}")
+    return {"frames": int(match[1]), "window": int(match[2])}

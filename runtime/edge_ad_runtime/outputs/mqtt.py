@@ -1,0 +1,159 @@
+"""An MQTT broker as the receiver of verdicts, and as the giver of triggers."""
+
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from edge_ad_runtime.errors import DataError, MissingExtraError
+from edge_ad_runtime.output_config import MqttConfig
+from edge_ad_runtime.outputs.spooled import Refused
+
+_SEND_SECONDS = 10.0
+_KEEP_ALIVE = 15
+
+
+class MqttSender:
+    """Publishes below one topic: `TOPIC/CAMERA/verdict`, `TOPIC/CAMERA/event`, `TOPIC/event`.
+
+    `TOPIC/status` is `online` while the stream runs and `offline` after it ended or vanished, as a
+    retained message.
+    """
+
+    def __init__(
+        self, config: MqttConfig, subscribe: Mapping[str, Callable[[str], None]] | None = None
+    ) -> None:
+        """Start to connect, in the background and for as long as it takes.
+
+        Args:
+            config: the broker.
+            subscribe: functions that take the text of the messages of a topic.
+
+        Raises:
+            MissingExtraError: paho-mqtt is not installed.
+            DataError: a certificate cannot be read.
+        """
+        self.name = f"mqtt://{config.host}:{config.port}"
+        self._topic = config.topic.rstrip("/")
+        self._qos = config.qos
+        self._subscribe = subscribe or {}
+        self._changed = threading.Condition()
+        self._connected = False
+        self._closing = False
+        self._pending: int | None = None
+        self._confirmed: set[int] = set()
+        self._client = _client(config)
+        self._client.will_set(f"{self._topic}/status", "offline", qos=1, retain=True)
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        self._client.on_publish = self._on_publish
+        self._client.on_message = self._on_message
+        self._client.connect_async(config.host, config.port, keepalive=_KEEP_ALIVE)
+        self._client.loop_start()
+
+    def send(self, topic: str, payload: str) -> None:
+        """Publish and wait for the broker's acknowledgement.
+
+        A message that is not acknowledged in time stays with the client, which repeats it after a
+        reconnection; calling again goes on waiting for the same one.
+
+        Raises:
+            OSError: there is no connection, or no acknowledgement yet.
+        """
+        with self._changed:
+            if self._pending is None:
+                if not self._changed.wait_for(
+                    lambda: self._connected or self._closing, _SEND_SECONDS
+                ):
+                    raise OSError("no connection")
+                if self._closing:
+                    raise OSError("the stream ends")
+        if self._pending is None:
+            self._publish(topic, payload)
+        with self._changed:
+            arrived = self._changed.wait_for(
+                lambda: self._pending in self._confirmed or self._closing, _SEND_SECONDS
+            )
+            if self._pending not in self._confirmed:
+                raise OSError("the stream ends" if arrived else "the broker does not acknowledge")
+            self._confirmed.clear()
+            self._pending = None
+
+    def close(self) -> None:
+        """Sign off."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        if self._connected:
+            status = self._client.publish(f"{self._topic}/status", "offline", qos=1, retain=True)
+            with self._changed:
+                self._changed.wait_for(lambda: status.mid in self._confirmed, 1.0)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _publish(self, topic: str, payload: str) -> None:
+        full = f"{self._topic}/{_safe(topic)}"
+        try:
+            message = self._client.publish(full, payload, qos=self._qos)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        if self._qos == 0 and message.rc != 0:
+            raise OSError("no connection")  # only messages of a higher quality are kept
+        self._pending = message.mid
+
+    def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            return
+        client.publish(f"{self._topic}/status", "online", qos=1, retain=True)
+        for topic in self._subscribe:
+            client.subscribe(topic, qos=1)
+        with self._changed:
+            self._connected = True
+            self._changed.notify_all()
+
+    def _on_disconnect(self, *_: Any) -> None:
+        with self._changed:
+            self._connected = False
+
+    def _on_publish(self, client: Any, data: Any, mid: int, *_: Any) -> None:
+        with self._changed:
+            self._confirmed.add(mid)
+            self._changed.notify_all()
+
+    def _on_message(self, client: Any, data: Any, message: Any) -> None:
+        self._subscribe[message.topic](message.payload.decode(errors="replace"))
+
+
+def _client(config: MqttConfig) -> Any:
+    try:
+        from paho.mqtt.client import Client
+        from paho.mqtt.enums import CallbackAPIVersion
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "MQTT needs the package 'paho-mqtt', which is not installed: "
+            "pip install 'edge-ad[mqtt]'"
+        ) from error
+    client: Any = Client(CallbackAPIVersion.VERSION2, client_id=config.client_id)
+    client.reconnect_delay_set(min_delay=1, max_delay=30)
+    if config.username is not None:
+        client.username_pw_set(config.username, os.environ.get(config.password_env))
+    if config.tls:
+        _use_tls(client, config)
+    return client
+
+
+def _use_tls(client: Any, config: MqttConfig) -> None:
+    files = (config.ca, config.certificate, config.key)
+    try:
+        client.tls_set(*(None if path is None else str(path) for path in files))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"cannot use the certificates of MQTT ({error}): check ca, certificate and key"
+        ) from error
+
+
+def _safe(topic: str) -> str:
+    """Keep what a camera is called from changing the depth of the topic or being a wildcard."""
+    *camera, kind = topic.rsplit("/", 1)
+    return "/".join([*(re.sub(r"[+#/\s\0$]+", "_", part) for part in camera), kind])
