@@ -1,0 +1,234 @@
+"""Files, pictures and digital outputs: rotation, retention, full disks, pulses."""
+
+import errno
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_ad_runtime import (
+    CapturedFrame,
+    FakeCamera,
+    JsonLines,
+    ModelInfo,
+    OverlayFolder,
+    Result,
+    Scorer,
+    run_stream,
+)
+from edge_ad_runtime.events import Event
+from edge_ad_runtime.outputs import Output
+from edge_ad_runtime.outputs.background import Background
+from edge_ad_runtime.outputs.digital import Digital
+from edge_ad_runtime.outputs.retention import Limits, Retention
+from edge_ad_runtime.outputs.rotating import RotatingFile
+
+MakeFrames = Callable[..., list[Any]]
+
+
+def verdict(number: int = 0, *, anomalous: bool = True) -> tuple[CapturedFrame, Result]:
+    result = Result(
+        score=150.0 if anomalous else 1.0,
+        anomalous=anomalous,
+        threshold=100.0,
+        anomaly_map=np.zeros((32, 64), np.float32),
+        latency_ms=1.0,
+    )
+    frame = np.zeros((48, 96, 3), np.uint8)
+    return CapturedFrame(number=number, frame=frame, camera="left"), result
+
+
+def test_rotation_loses_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "verdicts.jsonl"
+    file = RotatingFile(path, max_bytes=1000, files=50)
+    lines = JsonLines(file)
+    for number in range(40):
+        lines.write(*verdict(number))
+    file.close()
+    files = sorted(path.parent.iterdir(), key=lambda item: item.stat().st_mtime_ns)
+    assert len(files) > 3 and all(item.stat().st_size <= 1000 for item in files)
+    found = [json.loads(line)["frame"] for item in files for line in item.read_text().splitlines()]
+    assert found == list(range(40))
+
+
+def test_rotation_keeps_so_many(tmp_path: Path) -> None:
+    file = RotatingFile(tmp_path / "a", max_bytes=10, files=2)
+    for number in range(9):
+        file.write(f"line {number}\n")
+    file.close()
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["a", "a.1", "a.2"]
+    assert (tmp_path / "a.2").read_text() == "line 6\n"
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_drops_pictures_not_verdicts(tiny_disk: Path, model: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(150, 255, (300, 300, 3), dtype=np.uint8) for _ in range(60)]
+    scorer = Scorer(model, threads=1)
+    file = RotatingFile(tiny_disk / "verdicts.jsonl", max_bytes=10**6, files=2)
+    outputs: list[Output] = [JsonLines(file), OverlayFolder(tiny_disk / "kept", scorer.info)]
+    summary = run_stream(FakeCamera(frames, live=False), scorer, outputs)
+    file.close()
+    lines = [json.loads(line) for line in (tiny_disk / "verdicts.jsonl").read_text().splitlines()]
+    assert [line["frame"] for line in lines if "frame" in line] == list(range(60))
+    assert [line["event"] for line in lines if "event" in line] == ["output failed"]
+    assert 0 < len(list((tiny_disk / "kept").iterdir())) < 60
+    assert summary.frames == 60 and summary.lost_outputs > 0
+    assert not list((tiny_disk / "kept").glob(".*"))
+
+
+def test_a_torn_line_is_taken_back(tiny_disk: Path) -> None:
+    file = RotatingFile(tiny_disk / "lines", max_bytes=10**9, files=2)
+    (tiny_disk / "fill").write_bytes(b"0" * 900_000)
+    with pytest.raises(OSError, match="No space") as caught:
+        for _ in range(9):
+            file.write("x" * 50_000 + "\n")
+    assert caught.value.errno == errno.ENOSPC
+    (tiny_disk / "fill").unlink()
+    file.write("whole\n")
+    file.close()
+    lines = (tiny_disk / "lines").read_text().splitlines()
+    assert lines[-1] == "whole" and {len(line) for line in lines[:-1]} <= {50_000}
+
+
+@pytest.mark.parametrize(
+    ("limits", "left"),
+    [
+        (Limits(count=3), [7, 8, 9]),
+        (Limits(megabytes=0.0025), [8, 9]),
+        (Limits(days=2.5 / 86_400), [7, 8, 9]),
+        (Limits(), list(range(10))),
+    ],
+)
+def test_retention(tmp_path: Path, limits: Limits, left: list[int]) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"not ours")
+    now = [0.0]
+    retention = Retention(tmp_path, limits, now=lambda: now[0])
+    for number in range(10):
+        now[0] = float(number)
+        path = tmp_path / f"{number:06d}-a.jpg"
+        path.write_bytes(b"0" * 1000)
+        retention.add(path, 1000)
+    assert sorted(item.name for item in tmp_path.iterdir()) == [
+        *(f"{number:06d}-a.jpg" for number in left),
+        "holiday.jpg",
+    ]
+
+
+def test_retention_knows_the_pictures_of_earlier_runs(tmp_path: Path, info: ModelInfo) -> None:
+    for number in range(5):
+        path = tmp_path / f"{number:06d}-old.jpg"
+        path.write_bytes(b"0")
+        os.utime(path, (number, number))
+    output = OverlayFolder(tmp_path, info, limits=Limits(count=3), by_camera=True)
+    output.write(*verdict(7))
+    names = sorted(item.relative_to(tmp_path).parts[0] for item in tmp_path.iterdir())
+    assert names == ["000003-old.jpg", "000004-old.jpg", "left"]
+
+
+@pytest.mark.parametrize(("keep", "count"), [("good", 1), ("anomalous", 2), ("all", 3)])
+def test_which_pictures_are_kept(tmp_path: Path, info: ModelInfo, keep: str, count: int) -> None:
+    output = OverlayFolder(tmp_path, info, keep=keep)
+    for number, anomalous in enumerate((True, False, True)):
+        output.write(*verdict(number, anomalous=anomalous))
+    assert len(list(tmp_path.iterdir())) == count
+
+
+class Slow:
+    """An output that waits for its release."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.taken: list[int] = []
+
+    def write(self, captured: CapturedFrame, result: Result) -> None:
+        self.release.wait(10)
+        self.taken.append(captured.number)
+
+
+def test_a_slow_output_never_holds_up_the_stream() -> None:
+    slow = Slow()
+    output = Background(slow, limit=2)
+    failures = 0
+    for number in range(10):
+        try:
+            output.write(*verdict(number))
+        except OSError:
+            failures += 1
+    slow.release.set()
+    output.close()
+    assert failures >= 7
+    assert slow.taken[-2:] == [8, 9]
+    assert len(slow.taken) + failures == 10
+
+
+def test_with_files_the_stream_waits_for_a_slow_output() -> None:
+    slow = Slow()
+    output = Background(slow, limit=2, wait=True)
+    threading.Timer(0.1, slow.release.set).start()
+    for number in range(10):
+        output.write(*verdict(number))
+    output.close()
+    assert slow.taken == list(range(10))
+
+
+class FakeLine:
+    """A line of a chip, on paper."""
+
+    def __init__(self) -> None:
+        self.levels: list[bool] = []
+        self.released = False
+
+    def set(self, active: bool) -> None:
+        self.levels.append(active)
+
+    def release(self) -> None:
+        self.released = True
+
+
+def test_a_pulse_for_each_anomalous_verdict() -> None:
+    line = FakeLine()
+    output = Digital(line, pulse_ms=30)
+    output.write(*verdict(0, anomalous=False))
+    assert line.levels == [False]
+    started = time.monotonic()
+    output.write(*verdict(1))
+    while line.levels != [False, True, False]:
+        assert time.monotonic() - started < 5
+        time.sleep(0.001)
+    assert time.monotonic() - started >= 0.03
+    output.close()
+    assert line.released and line.levels[-1] is False
+
+
+def test_a_level_while_any_alarm_is_on() -> None:
+    line = FakeLine()
+    output = Digital(line, on="alarm")
+    for kind, camera in (
+        ("alarm on", "a"),
+        ("alarm on", "b"),
+        ("alarm off", "a"),
+        ("alarm off", "b"),
+    ):
+        output.event(Event(kind=kind, message="", camera=camera))  # type: ignore[arg-type]
+    output.write(*verdict())
+    output.close()
+    assert line.levels == [False, True, True, True, False, False]

@@ -1,0 +1,235 @@
+"""MQTT against a real broker that stops and starts, a webhook that fails, the spool between."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_ad_runtime import CapturedFrame, DataError, Result
+from edge_ad_runtime.events import Event
+from edge_ad_runtime.output_config import MqttConfig, WebhookConfig
+from edge_ad_runtime.outputs.spool import Spool
+from edge_ad_runtime.outputs.spooled import Spooled
+from edge_ad_runtime.outputs.webhook import WebhookSender
+
+MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+needs_mosquitto = pytest.mark.skipif(
+    MOSQUITTO is None, reason="no mosquitto: apt-get install mosquitto"
+)
+
+
+def verdict(number: int) -> tuple[CapturedFrame, Result]:
+    frame = np.zeros((4, 4, 3), np.uint8)
+    result = Result(
+        score=1.0,
+        anomalous=False,
+        threshold=2.0,
+        anomaly_map=np.zeros((4, 4), np.float32),
+        latency_ms=1.0,
+    )
+    return CapturedFrame(number=number, frame=frame, camera="left/+"), result
+
+
+def wait(what: Callable[[], object], seconds: float = 40) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Broker:
+    """A mosquitto that keeps the subscriber's session on disk."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port = port
+        self._config = folder / "mosquitto.conf"
+        user = "user root\n" if os.geteuid() == 0 else ""
+        self._config.write_text(
+            f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\n"
+            f"persistence_location {folder}/\n{user}"
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        assert MOSQUITTO is not None
+        self._process = subprocess.Popen(
+            [MOSQUITTO, "-c", str(self._config)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait(self._listens)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    found = Broker(tmp_path, free_port())
+    found.start()
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def received(broker: Broker) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """What a subscriber with a lasting session has got."""
+    client_module = pytest.importorskip("paho.mqtt.client")
+    enums = pytest.importorskip("paho.mqtt.enums")
+    client = client_module.Client(
+        enums.CallbackAPIVersion.VERSION2, client_id="line", clean_session=False
+    )
+    messages: list[tuple[str, dict[str, Any]]] = []
+    ready = threading.Event()
+
+    def on_message(client: Any, data: Any, message: Any) -> None:
+        text = message.payload.decode()
+        messages.append((message.topic, json.loads(text) if text[0] == "{" else {"text": text}))
+
+    client.on_message = on_message
+    client.on_connect = lambda *_: client.subscribe("cell/#", qos=2)
+    client.on_subscribe = lambda *_: ready.set()
+    client.reconnect_delay_set(1, 1)
+    client.connect("127.0.0.1", broker.port)
+    client.loop_start()
+    assert ready.wait(10)
+    yield messages
+    client.disconnect()
+    client.loop_stop()
+
+
+@needs_mosquitto
+def test_every_verdict_arrives_once_though_the_broker_stops(
+    broker: Broker, received: list[tuple[str, dict[str, Any]]], tmp_path: Path
+) -> None:
+    from edge_ad_runtime.outputs.mqtt import MqttSender
+
+    config = MqttConfig(host="127.0.0.1", port=broker.port, topic="cell")
+    events: list[Event] = []
+    spool = Spool(tmp_path / "spool", limit=10_000)
+    output = Spooled(MqttSender(config), spool, events.append)
+
+    def frames() -> list[int]:
+        return [fields["frame"] for topic, fields in received if topic == "cell/left_/verdict"]
+
+    for number in range(200):
+        output.write(*verdict(number))
+        if number == 60:
+            wait(lambda: len(frames()) > 20)
+            broker.stop()
+        if number == 130:
+            broker.start()
+    wait(lambda: len(frames()) >= 200)
+    time.sleep(0.3)
+    output.close()
+    assert frames() == list(range(200))
+    assert len({fields["id"] for topic, fields in received if topic.endswith("verdict")}) == 200
+    wait(lambda: [f for topic, f in received if topic == "cell/status"][-1] == {"text": "offline"})
+    assert {"text": "online"} in [fields for topic, fields in received if topic == "cell/status"]
+
+
+@needs_mosquitto
+def test_an_outage_is_told_and_survives_a_restart(tmp_path: Path) -> None:
+    from edge_ad_runtime.outputs import mqtt
+
+    events: list[Event] = []
+    port = free_port()
+    config = MqttConfig(host="127.0.0.1", port=port, topic="cell")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mqtt, "_SEND_SECONDS", 0.2)
+        first = Spooled(mqtt.MqttSender(config), Spool(tmp_path / "s", limit=9), events.append)
+        for number in range(5):
+            first.write(*verdict(number))
+        wait(lambda: events)
+        first.close()
+    assert events[0].kind == "output failed" and "spooled" in events[0].message
+    spool = Spool(tmp_path / "s", limit=9)
+    assert len(spool) == 5
+    spool.close()
+
+
+class Hook(BaseHTTPRequestHandler):
+    """Fails as often as told, then takes."""
+
+    failures: list[int]
+    taken: list[dict[str, Any]]
+    tokens: set[str | None]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        code = type(self).failures.pop(0) if type(self).failures else 200
+        if code == 200:
+            type(self).taken.append(json.loads(body))
+            type(self).tokens.add(self.headers["Authorization"])
+        self.send_response(code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+def test_webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_AD_WEBHOOK_TOKEN", "t0ken")
+    Hook.failures, Hook.taken, Hook.tokens = [503, 503, 200, 400], [], set()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    events: list[Event] = []
+    url = f"http://127.0.0.1:{server.server_address[1]}/hook"
+    sender = WebhookSender(WebhookConfig(url=url, timeout=2))
+    output = Spooled(sender, Spool(tmp_path / "spool", limit=100), events.append)
+    try:
+        for number in range(4):
+            output.write(*verdict(number))
+        wait(lambda: len(Hook.taken) == 3)
+    finally:
+        output.close()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert [fields["frame"] for fields in Hook.taken] == [0, 2, 3]
+    assert Hook.tokens == {"Bearer t0ken"}
+    assert [event.kind for event in events] == ["output failed", "output back", "output failed"]
+    assert "refused a message for good" in events[2].message
+
+
+def test_a_full_spool_drops_its_oldest_and_says_so(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", limit=2)
+    spool.put("t", "a")
+    spool.put("t", "b")
+    with pytest.raises(OSError, match="holds 2 messages"):
+        spool.put("t", "c")
+    head = spool.head(0)
+    assert head is not None and head[2] == "b"
+    spool.remove(head[0])
+    assert len(spool) == 1
+    spool.close()
+
+
+def test_a_spool_that_is_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "spool").write_text("something else" * 1000)
+    with pytest.raises(DataError, match="cannot use the spool"):
+        Spool(tmp_path / "spool", limit=2)
