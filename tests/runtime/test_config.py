@@ -1,0 +1,221 @@
+"""The configuration: every mistake at once, options over the file, and what it makes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from edge_ad.cli import main
+from edge_ad.cli.stream_options import merged, to_document
+from edge_ad_runtime import DataError
+from edge_ad_runtime.config import parse_config, read_document
+
+WHOLE = """
+model = "a.onnx"
+device = "cpu"
+threads = 2
+threshold = 1.5
+stall_timeout = 3
+[[camera]]
+name = "left"
+source = "rtsp://host/left"
+every = 2
+[[camera]]
+name = "right"
+source = "0"
+model = "b.onnx"
+width = 1920
+height = 1080
+fourcc = "MJPG"
+exposure = 50
+[alarm]
+frames = 3
+window = 5
+min_area = 0.001
+[trigger]
+mode = "mqtt"
+[json]
+path = "verdicts.jsonl"
+[pictures]
+folder = "kept"
+max_mb = 100
+[mqtt]
+host = "broker"
+tls = true
+[webhook]
+url = "https://host/hook"
+[digital]
+line = 4
+on = "alarm"
+[serve]
+port = 9000
+"""
+
+
+def test_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "line1.toml"
+    path.write_text(WHOLE)
+    config = parse_config(read_document(path))
+    left, right = config.cameras
+    assert (left.name, left.model, left.every) == ("left", Path("a.onnx"), 2)
+    assert (right.model, right.settings.width) == (Path("b.onnx"), 1920)
+    assert config.recovery.stall_timeout == 3
+    outputs = config.outputs
+    assert outputs.mqtt is not None and outputs.mqtt.port == 8883
+    assert outputs.pictures is not None and outputs.pictures.max_mb == 100
+    assert outputs.digital is not None and outputs.serve is not None
+
+
+def test_every_mistake_at_once() -> None:
+    with pytest.raises(DataError) as caught:
+        parse_config(
+            {
+                "model": "a.onnx",
+                "devise": "cpu",
+                "threads": 0,
+                "threshold": True,
+                "camera": [{"source": "0", "every": "two"}, {"source": "0"}, {"fourcc": "MJPEG"}],
+                "alarm": {"frames": 5, "window": 3},
+                "trigger": {"mode": "http"},
+                "mqtt": {"port": 99_999},
+                "json": {},
+                "webhook": {"url": "ftp://host"},
+                "serve": 8080,
+            }
+        )
+    mistakes = str(caught.value).splitlines()
+    for start in (
+        "devise: there is no such setting, did you mean 'device'?",
+        "threads: expected a whole number from 1, got 0",
+        "threshold: expected a number, got True",
+        "camera[0].every: expected a whole number, got 'two'",
+        "camera[2].source: expected an index, path or URL",
+        "camera[2]: expected fourcc as four letters",
+        "two cameras are called '0'",
+        "alarm: expected an alarm of M out of N",
+        "mqtt.host: expected the broker's name",
+        "mqtt.port: expected a whole number from 1 to 65535",
+        "json.path: expected the path of a file",
+        "webhook.url: expected http://",
+        "expected a table as serve, got 8080",
+    ):
+        assert any(mistake.startswith(start) for mistake in mistakes), (start, mistakes)
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({}, "at least one camera"),
+        ({"camera": [{"source": "0"}]}, "camera\\[0\\].model"),
+        ({"model": "a", "camera": {"source": "0"}}, "array of tables"),
+    ],
+)
+def test_refuses(document: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        parse_config(document)
+
+
+def test_files_that_are_not_there_or_not_toml(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot read the configuration"):
+        read_document(tmp_path / "missing.toml")
+    (tmp_path / "a.toml").write_text("a = = 1")
+    with pytest.raises(DataError, match="is not TOML"):
+        read_document(tmp_path / "a.toml")
+
+
+def test_options_say_the_same_as_a_file() -> None:
+    document = to_document(
+        {
+            "cameras": ("left=rtsp://host/a?b=c", "/dev/video0"),
+            "models": ("a.onnx", "b.onnx"),
+            "device": "cpu",
+            "every": 3,
+            "alarm": "3/5",
+            "mqtt": "mqtts://me@broker:1234/hall/cell",
+            "serve": "0.0.0.0:8000",
+            "output": "kept",
+        }
+    )
+    config = parse_config(document)
+    left, device = config.cameras
+    assert (left.name, left.source, left.model) == ("left", "rtsp://host/a?b=c", Path("a.onnx"))
+    assert (device.name, device.model, device.every) == ("/dev/video0", Path("b.onnx"), 3)
+    mqtt = config.outputs.mqtt
+    assert mqtt is not None
+    assert (mqtt.host, mqtt.port, mqtt.username, mqtt.topic, mqtt.tls) == (
+        "broker",
+        1234,
+        "me",
+        "hall/cell",
+        True,
+    )
+    assert config.outputs.serve is not None and config.outputs.serve.host == "0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"alarm": "3"},
+        {"serve": "here"},
+        {"mqtt": "mqtt://me:secret@broker"},
+        {"cameras": ("0", "1", "2"), "models": ("a", "b")},
+    ],
+)
+def test_options_that_cannot_be_understood(options: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="expected") as caught:
+        to_document(options)
+    assert "secret" not in str(caught.value)
+
+
+def test_options_win_over_the_file() -> None:
+    file = {"threshold": 1.0, "serve": {"port": 1, "host": "::1"}, "camera": [{"source": "0"}]}
+    assert merged(file, {"threshold": 2.0, "serve": {"port": 2}}) == {
+        "threshold": 2.0,
+        "serve": {"port": 2, "host": "::1"},
+        "camera": [{"source": "0"}],
+    }
+
+
+def test_check(tmp_path: Path) -> None:
+    path = tmp_path / "line1.toml"
+    path.write_text(WHOLE)
+    done = CliRunner().invoke(main, ["stream", "--config", str(path), "--check"])
+    assert (done.exit_code, done.stdout) == (0, "2 cameras, no mistakes\n")
+    path.write_text(WHOLE.replace("threads = 2", "threads = -1\nthresold = 3"))
+    done = CliRunner().invoke(main, ["stream", "--config", str(path), "--check"])
+    assert done.exit_code == 1
+    assert "threads:" in done.stderr and "did you mean 'threshold'" in done.stderr
+    assert CliRunner().invoke(main, ["stream"]).exit_code == 2
+
+
+def test_two_models_two_cameras_one_config(
+    write_model: Callable[..., Path], pictures: Path, tmp_path: Path
+) -> None:
+    first, second = write_model("a.onnx"), write_model("b.onnx", divisor=2.0)
+    path = tmp_path / "line1.toml"
+    path.write_text(
+        f"""
+        [[camera]]
+        name = "left"
+        source = "{pictures}"
+        model = "{first}"
+        [[camera]]
+        name = "right"
+        source = "{pictures}"
+        model = "{second}"
+        [pictures]
+        folder = "{tmp_path}/kept"
+        [alarm]
+        """
+    )
+    done = CliRunner().invoke(main, ["stream", "--config", str(path)])
+    assert done.exit_code == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    verdicts = [line for line in lines if "event" not in line]
+    for name, scores in (("left", [0, 50, 99, 150, 200]), ("right", [0, 25, 49.5, 75, 100])):
+        assert [line["score"] for line in verdicts if line["camera"] == name] == scores
+    assert {line["event"] for line in lines if "event" in line} == {"alarm on"}
+    assert sorted(item.name for item in (tmp_path / "kept").iterdir()) == ["left", "right"]

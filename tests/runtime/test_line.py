@@ -1,0 +1,311 @@
+"""Triggers, reload, several cameras on one model, plug-ins, watched folders, systemd."""
+
+import io
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_ad_runtime import (
+    CameraError,
+    CapturedFrame,
+    DataError,
+    FakeCamera,
+    Frame,
+    FrameSource,
+    Result,
+    Scorer,
+    open_source,
+)
+from edge_ad_runtime.config import parse_config
+from edge_ad_runtime.events import Event
+from edge_ad_runtime.feed import Feed
+from edge_ad_runtime.line import Line
+from edge_ad_runtime.loop import Loop
+from edge_ad_runtime.notify import Watchdog, notify
+from edge_ad_runtime.outputs import Delivery
+from edge_ad_runtime.sources import WatchedFolder, plugins
+from edge_ad_runtime.trigger_inputs import accept, read_lines, request_by_text
+from edge_ad_runtime.triggers import Triggers
+
+WriteModel = Callable[..., Path]
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.verdicts: list[tuple[CapturedFrame, Result]] = []
+        self.events: list[Event] = []
+
+    def write(self, captured: CapturedFrame, result: Result) -> None:
+        self.verdicts.append((captured, result))
+
+    def event(self, event: Event) -> None:
+        self.events.append(event)
+
+
+def wait(what: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def live(release: threading.Event) -> Iterator[Frame]:
+    """A camera whose frames differ, until it is released."""
+    rng = np.random.default_rng(0)
+    while not release.wait(0.01):
+        yield rng.integers(0, 90, (48, 96, 3), dtype=np.uint8)
+
+
+def nothing(release: threading.Event) -> Iterator[Frame]:
+    """A camera that delivers nothing until it is released."""
+    release.wait(20)
+    yield from ()
+
+
+def start(loop: Loop, stop: threading.Event, sources: dict[str, FrameSource]) -> threading.Thread:
+    for name, source in sources.items():
+        loop.add(Feed(name, source, prepare=loop.prepare, changed=loop.changed))
+    thread = threading.Thread(target=loop.run, args=(stop,))
+    thread.start()
+    return thread
+
+
+def test_each_trigger_gets_one_verdict_or_an_explicit_failure(model: Path) -> None:
+    recorder, stop, release = Recorder(), threading.Event(), threading.Event()
+    delivery = Delivery([recorder])
+    triggers = Triggers(["left", "dead"], delivery.event, timeout=0.5)
+    loop = Loop(Scorer(model, threads=1), delivery, triggers)
+    silent = FakeCamera(nothing(release), name="dead")
+    running = start(loop, stop, {"left": FakeCamera(live(release)), "dead": silent})
+    asked = [request_by_text(triggers, f"part-{number} left") for number in range(20)]
+    asked.append(request_by_text(triggers, '{"camera": "left"}'))
+    accept(triggers, "late dead", delivery.event)
+    accept(triggers, "lost nowhere", delivery.event)
+    accept(triggers, "{not json", delivery.event)
+    wait(lambda: len(recorder.verdicts) == 21 and len(recorder.events) == 3)
+    time.sleep(0.1)
+    stop.set()
+    release.set()
+    running.join(10)
+    assert [captured.trigger for captured, _ in recorder.verdicts] == asked
+    assert {event.kind for event in recorder.events} == {"trigger failed"}
+    assert {event.details["trigger"] for event in recorder.events} == {
+        "late",
+        "lost nowhere",
+        "{not json",
+    }
+
+
+def test_a_trigger_gets_a_frame_from_behind_it(model: Path) -> None:
+    recorder, stop, release = Recorder(), threading.Event(), threading.Event()
+    delivery = Delivery([recorder])
+    triggers = Triggers(["left"], delivery.event)
+    loop = Loop(Scorer(model, threads=1), delivery, triggers)
+    source = FakeCamera(live(release))
+    running = start(loop, stop, {"left": source})
+    time.sleep(0.2)
+    assert recorder.verdicts == []
+    asked = time.time()
+    triggers.request("now")
+    wait(lambda: recorder.verdicts)
+    assert recorder.verdicts[0][0].timestamp.timestamp() >= asked
+    stop.set()
+    release.set()
+    running.join(10)
+
+
+def test_lines_of_stdin_are_triggers_and_their_end_is_the_end(
+    model: Path, frames: Callable[..., list[Any]]
+) -> None:
+    recorder = Recorder()
+    delivery = Delivery([recorder])
+    triggers = Triggers(["parts"], delivery.event)
+    loop = Loop(Scorer(model, threads=1), delivery, triggers)
+    running = start(
+        loop, threading.Event(), {"parts": FakeCamera(frames(*range(60, 90)), live=False)}
+    )
+    read_lines(triggers, io.StringIO("a\nb\n\n"), delivery.event).join()
+    running.join(10)
+    assert not running.is_alive()
+    assert [captured.trigger for captured, _ in recorder.verdicts][:2] == ["a", "b"]
+    assert [captured.number for captured, _ in recorder.verdicts] == [0, 1, 2]
+
+
+def test_two_cameras_share_a_model_and_a_dead_one_delays_nobody(model: Path) -> None:
+    recorder, stop, release = Recorder(), threading.Event(), threading.Event()
+    loop = Loop(Scorer(model, threads=1), Delivery([recorder]))
+    silent = FakeCamera(frame for frame in [] if release.wait(20))
+    sources: dict[str, FrameSource] = {
+        "a": FakeCamera(live(release)),
+        "b": FakeCamera(live(release)),
+        "dead": silent,
+    }
+    running = start(loop, stop, sources)
+    wait(lambda: len(recorder.verdicts) > 40)
+    stop.set()
+    release.set()
+    running.join(10)
+    counts = [sum(item.camera == name for item, _ in recorder.verdicts) for name in sources]
+    assert min(counts[:2]) > 10 and counts[2] == 0
+
+
+@pytest.mark.parametrize("batching", [True, False])
+def test_together_or_alone_gives_the_same(
+    model: Path, frames: Callable[..., list[Any]], batching: bool
+) -> None:
+    recorder = Recorder()
+    loop = Loop(Scorer(model, threads=1), Delivery([recorder]))
+    sources = {
+        name: FakeCamera(frames(*values), live=False)
+        for name, values in (("a", (1, 2, 3)), ("b", (101, 102, 103)))
+    }
+    for name, source in sources.items():
+        loop.add(Feed(name, source, prepare=loop.prepare, changed=loop.changed))
+    loop._batching = batching
+    loop.run(threading.Event())
+    for name, scores in (("a", [1, 2, 3]), ("b", [101, 102, 103])):
+        found = [result.score for item, result in recorder.verdicts if item.camera == name]
+        assert found == scores
+
+
+def test_reload_tries_a_model_before_it_replaces_the_old_one(
+    write_model: WriteModel, tmp_path: Path, pictures: Path
+) -> None:
+    model = write_model("model.onnx")
+    config = parse_config({"model": str(model), "camera": [{"source": str(pictures)}]})
+    line, recorder = Line(config), Recorder()
+    line.delivery.add(recorder)
+    loop = line.stations[0].loop
+    old = loop.scorer
+    frame = np.full((48, 96, 3), 80, np.uint8)
+    loop.last_frame = frame
+
+    def reload(**changes: Any) -> None:
+        document = {"model": str(model), "camera": [{"source": str(pictures)}], **changes}
+        line.reload(parse_config(document))
+
+    reload()
+    assert loop.scorer is old and recorder.events == []
+    model.write_bytes(b"broken")
+    reload()
+    assert loop.scorer is old
+    shutil.copy(write_model("nan.onnx", divisor=0.0), model)
+    loop.last_frame = np.zeros((48, 96, 3), np.uint8)  # 0 / 0 is no number
+    reload()
+    assert loop.scorer is old
+    shutil.copy(write_model("half.onnx", divisor=2.0), model)
+    reload()
+    assert loop.scorer.score(frame).score == 40
+    reload(threshold=30.0)
+    assert loop.scorer.score(frame).anomalous
+    reload()
+    assert not loop.scorer.score(frame).anomalous
+    line.set_threshold(str(pictures), 20.0)
+    assert loop.scorer.score(frame).threshold == 20
+    assert [event.kind for event in recorder.events] == [
+        "model refused",
+        "model refused",
+        "model replaced",
+    ]
+
+
+def test_a_camera_that_changes_its_size_goes_on(
+    model: Path, frames: Callable[..., list[Any]]
+) -> None:
+    recorder = Recorder()
+    sizes = [(48, 96), (240, 320), (1080, 1920), (48, 96)]
+    mixed = [frames(10 * index + 10, size=size)[0] for index, size in enumerate(sizes)]
+    loop = Loop(Scorer(model, threads=1), Delivery([recorder]))
+    loop.add(Feed("a", FakeCamera(mixed, live=False), prepare=loop.prepare, changed=loop.changed))
+    loop.run(threading.Event())
+    assert [result.score for _, result in recorder.verdicts] == [10, 20, 30, 40]
+
+
+def test_watched_folder_takes_complete_pictures_once(tmp_path: Path) -> None:
+    def write(name: str, value: int) -> None:
+        cv2.imwrite(str(tmp_path / name), np.full((40, 40, 3), value, np.uint8))
+
+    write("old.png", 1)
+    found: list[tuple[str, int]] = []
+    source = open_source(str(tmp_path), watch=True)
+    assert isinstance(source, WatchedFolder) and not source.live
+    source._every = 0.05
+
+    def read() -> None:
+        while (captured := source.read()) is not None:
+            assert captured.path is not None
+            found.append((captured.path.name, int(captured.frame.mean())))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    write("a.png", 10)
+    wait(lambda: len(found) == 1)
+    _, data = cv2.imencode(".png", np.full((300, 300, 3), 20, np.uint8))
+    with (tmp_path / "slow.png").open("wb", buffering=0) as file:
+        for start_at in range(0, data.nbytes, data.nbytes // 8 + 1):
+            file.write(data.tobytes()[start_at : start_at + data.nbytes // 8 + 1])
+            time.sleep(0.02)
+    write(".hidden.tmp.png", 30)
+    os.replace(tmp_path / ".hidden.tmp.png", tmp_path / "renamed.png")
+    wait(lambda: len(found) == 3)
+    source.cancel()
+    thread.join(5)
+    assert found[0] == ("a.png", 10)
+    assert sorted(found[1:]) == [("renamed.png", 30), ("slow.png", 20)]
+    with pytest.raises(DataError, match="cannot list the folder"):
+        open_source(str(tmp_path / "missing"), watch=True)
+
+
+def test_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("vendor", "broken", "wrong")
+    entries = [EntryPoint(name, name, plugins.GROUP) for name in names]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: entries)
+    monkeypatch.setattr(EntryPoint, "load", lambda point: load(point.name))
+    camera = open_source("vendor:serial=12")
+    assert camera.name == "serial=12"
+    for name, message in (("broken", "cannot be loaded"), ("wrong", "not a FrameSource")):
+        with pytest.raises(CameraError, match=message):
+            open_source(f"{name}:x")
+
+
+def load(name: str) -> Callable[[str], object]:
+    if name == "broken":
+        raise ImportError("no SDK")
+    return (lambda text: FakeCamera([], name=text)) if name == "vendor" else str
+
+
+def test_gstreamer_without_gstreamer() -> None:
+    if "GStreamer:                   YES" in cv2.getBuildInformation():
+        pytest.skip("this OpenCV has GStreamer")
+    with pytest.raises(CameraError, match="built without GStreamer"):
+        open_source("videotestsrc ! videoconvert ! appsink")
+
+
+def test_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not notify("READY=1")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "10000000")
+        assert notify("READY=1")
+        assert manager.recv(100) == b"READY=1"
+        now = [0.0]
+        watchdog = Watchdog(2, clock=lambda: now[0])
+        now[0] = 5.0
+        watchdog.turned(0)
+        manager.settimeout(0.05)
+        with pytest.raises(TimeoutError):
+            manager.recv(100)
+        watchdog.turned(1)
+        assert manager.recv(100) == b"WATCHDOG=1"
