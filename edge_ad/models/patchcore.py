@@ -152,8 +152,9 @@ class PatchCore(Detector):
         nearest = self.memory[squared_distances(patch, self.memory).argmin(dim=1)]  # m*
         around = squared_distances(nearest, self.memory).topk(neighbours, largest=False).indices
         to_neighbours = (patch[:, None] - self.memory[around]).square().sum(dim=2).sqrt()
-        # exp(s*) / sum exp(d) without overflow; m* is among its own neighbours.
-        share = (score - torch.logsumexp(to_neighbours, dim=1)).exp()
+        # exp(s*) / sum exp(d), where an overflow of the sum is a share of 0, as it should be. Not a
+        # log-sum-exp: not every runtime of the exported graph computes that one without overflow.
+        share = 1 / (to_neighbours - score[:, None]).exp().sum(dim=1)
         return (1 - share) * score
 
     @property
