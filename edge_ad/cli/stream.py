@@ -42,7 +42,7 @@ def stream(config: Path | None, check: bool, **options: Any) -> None:
         click.echo(f"{len(parsed.cameras)} cameras, no mistakes")
         return
     line = _prepare(parsed)
-    with _signals() as received:
+    with _signals() as received, _served(line):
         _reload_on_hangup(line, received, lambda: _parse(config, options))
         summary = line.run(received.stop)
     click.echo(str(summary), err=True)
@@ -101,6 +101,23 @@ def _prepare(config: "LineConfig") -> "Line":
             err=True,
         )
     return line
+
+
+@contextmanager
+def _served(line: "Line") -> Iterator[None]:
+    """Serve the live page meanwhile, if it is wanted."""
+    config = line.config.outputs.serve
+    if config is None:
+        yield
+        return
+    from edge_ad_runtime.page.server import PageServer
+
+    server = PageServer(line, config)
+    click.echo("live page on http://{}:{}/".format(*server.address), err=True)
+    try:
+        yield
+    finally:
+        server.close()
 
 
 class _Received:

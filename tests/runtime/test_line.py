@@ -144,7 +144,7 @@ def test_lines_of_stdin_are_triggers_and_their_end_is_the_end(
 def test_two_cameras_share_a_model_and_a_dead_one_delays_nobody(model: Path) -> None:
     recorder, stop, release = Recorder(), threading.Event(), threading.Event()
     loop = Loop(Scorer(model, threads=1), Delivery([recorder]))
-    silent = FakeCamera(frame for frame in [] if release.wait(20))
+    silent = FakeCamera(nothing(release))
     sources: dict[str, FrameSource] = {
         "a": FakeCamera(live(release)),
         "b": FakeCamera(live(release)),

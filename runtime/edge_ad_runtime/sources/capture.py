@@ -41,7 +41,8 @@ def _quiet_opencv() -> Iterator[None]:
 def _rtsp_over_tcp() -> Iterator[None]:
     """Ask FFmpeg for TCP: lost UDP packets are grey blocks, and grey blocks are false alarms.
 
-    Servers that know UDP only get it, after they have refused TCP. Options that the user has set in the environment win.
+    Servers that know UDP only get it, after they have refused TCP. Options that the user has set in
+    the environment win.
     """
     if _FFMPEG_OPTIONS in os.environ:
         yield

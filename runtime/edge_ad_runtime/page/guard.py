@@ -1,0 +1,124 @@
+"""Who may look: the Host header, the origin, and beyond this machine a token."""
+
+import hmac
+import ipaddress
+import os
+import socket
+from http.cookies import SimpleCookie
+from typing import Any
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+
+from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.output_config import ServeConfig
+
+_COOKIE = "edge_ad_token"
+_SHORTEST_TOKEN = 12
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+def token_for(config: ServeConfig) -> str | None:
+    """Return the token that callers need; None: this machine only, and no token is set.
+
+    Raises:
+        DataError: the page is to be seen from elsewhere, but there is no token.
+    """
+    token = os.environ.get(config.token_env)
+    if not token and not _is_loopback(config.host):
+        raise DataError(
+            f"the page on {config.host} could be seen by anyone: set a token in the environment "
+            f"variable {config.token_env}, or serve on 127.0.0.1"
+        )
+    if token and len(token) < _SHORTEST_TOKEN:
+        raise DataError(
+            f"expected a token of at least {_SHORTEST_TOKEN} characters in {config.token_env}, "
+            f"got {len(token)}"
+        )
+    return token or None
+
+
+class Guard:
+    """Middleware before every route."""
+
+    def __init__(self, app: Any, *, config: ServeConfig, token: str | None) -> None:
+        """Guard an ASGI application."""
+        self._app = app
+        self._token = token
+        self._names = {"localhost", config.host.lower(), socket.gethostname().lower()}
+        self._names.update(name.lower() for name in config.names)
+        self._loopback_only = _is_loopback(config.host)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Let a request through, or answer it with a refusal."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+
+        async def send_guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                extra = [(key.lower().encode(), value.encode()) for key, value in _HEADERS.items()]
+                message["headers"] = [*message["headers"], *extra]
+            await send(message)
+
+        await self._app(scope, receive, send_guarded)
+
+    def _refusal(self, scope: Any) -> Response | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        # A page of the attacker's whose name points to this device (DNS rebinding) ends here.
+        if not self._is_ours(_without_port(host)):
+            return PlainTextResponse("this device does not go by that name", 403)
+        origin = headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != host:
+            return PlainTextResponse("requests from other pages are refused", 403)
+        if self._token is None or scope["path"] == "/healthz":
+            return None
+        query = QueryParams(scope["query_string"])
+        if scope["path"] == "/" and self._is_token(query.get("token", "")):
+            answer = RedirectResponse("/", 303)
+            answer.set_cookie(_COOKIE, self._token, httponly=True, samesite="strict")
+            return answer
+        if self._is_token(_shown_token(headers)):
+            return None
+        return PlainTextResponse("a token is needed: open /?token=...", 401)
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return host.lower() in self._names
+        return address.is_loopback or not self._loopback_only
+
+    def _is_token(self, shown: str) -> bool:
+        return hmac.compare_digest(shown.encode(), (self._token or "").encode())
+
+
+def _shown_token(headers: Headers) -> str:
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return token
+    cookie = SimpleCookie(headers.get("cookie", "")).get(_COOKIE)
+    return cookie.value if cookie else ""
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0] if ":" in host else host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
