@@ -7,9 +7,11 @@ from typing import Any
 import click
 
 from edge_ad import __version__
+from edge_ad.cli.bench import bench
 from edge_ad.cli.benchmark import benchmark
 from edge_ad.cli.demo import demo
 from edge_ad.cli.export import export
+from edge_ad.cli.info import info
 from edge_ad.cli.predict import predict
 from edge_ad.cli.stream import stream
 from edge_ad.cli.train import train
@@ -45,5 +47,7 @@ main.add_command(train)
 main.add_command(export)
 main.add_command(predict)
 main.add_command(stream)
+main.add_command(bench)
+main.add_command(info)
 main.add_command(demo)
 main.add_command(benchmark)

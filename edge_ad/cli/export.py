@@ -3,12 +3,16 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edge_ad.cli.options import prepare_training, require
 from edge_ad.runs import DEFAULT_RESULTS, newest_run
 from edge_ad_runtime.errors import DataError
+
+if TYPE_CHECKING:
+    from edge_ad_export import Exported
 
 
 @click.command()
@@ -21,34 +25,80 @@ from edge_ad_runtime.errors import DataError
     show_default=True,
     help="Where to look for the newest run.",
 )
+@click.option(
+    "--target",
+    type=click.Choice(["cpu", "cuda", "tensorrt", "portable"]),
+    default="cpu",
+    show_default=True,
+    help="What it shall be fast on; portable: plain float32 for any runtime.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "fp16", "int8"]),
+    default="auto",
+    show_default=True,
+    help="auto: int8 scoring for cpu, a float16 backbone for cuda and tensorrt, else fp32.",
+)
+@click.option("--with-backbone", is_flag=True, help="Also write the bare backbone, for bench.")
+@click.option("--force", is_flag=True, help="Write the file although its proof failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the path and the figures as JSON.")
-def export(run: Path | None, output: Path | None, results: Path, as_json: bool) -> None:
+def export(
+    run: Path | None,
+    output: Path | None,
+    results: Path,
+    target: str,
+    precision: str,
+    with_backbone: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Write RUN (default: the newest) as one self-contained ONNX file, proven against PyTorch."""
     prepare_training("exporting")
     require(("onnx", "onnxscript"), extra="train", purpose="exporting")
     require(("onnxruntime",), extra="cpu", purpose="exporting")
+    from edge_ad_export import ExportOptions
     from edge_ad_export import export as export_run
 
     run = run or newest_run(results)
     if run is None:
         raise DataError(f"found no run below {results}: train one with `edge-ad train`")
-    exported = export_run(run, output)
-    if as_json:
-        figures = asdict(exported.parity)
-        click.echo(
-            json.dumps(
-                {
-                    "run": str(run),
-                    "model": str(exported.path),
-                    "size_bytes": exported.size_bytes,
-                    "parity": figures,
-                }
-            )
-        )
-        return
-    parity = exported.parity
-    click.echo(
-        f"model        {exported.path} ({exported.size_bytes / 1e6:.1f} MB)\n"
-        f"parity       {parity.n_pictures} pictures, scores within {parity.score_difference:.1e}, "
-        f"maps within {parity.map_difference:.1e} of PyTorch"
+    options = ExportOptions(
+        target=target, precision=precision, force=force, with_backbone=with_backbone
     )
+    exported = export_run(run, output, options)
+    click.echo(_json(run, exported) if as_json else _text(exported, target))
+
+
+def _json(run: Path, exported: "Exported") -> str:
+    return json.dumps(
+        {
+            "run": str(run),
+            "model": str(exported.path),
+            "size_bytes": exported.size_bytes,
+            "backbone": str(exported.backbone) if exported.backbone else None,
+            "parity": asdict(exported.parity),
+        }
+    )
+
+
+def _text(exported: "Exported", target: str) -> str:
+    parity = exported.parity
+    lines = [
+        f"model        {exported.path} ({exported.size_bytes / 1e6:.1f} MB, {target}, "
+        f"{parity.precision})",
+        f"parity       {parity.n_pictures} pictures, scores within {parity.score_difference:.1e}, "
+        f"maps within {parity.map_difference:.1e} of PyTorch",
+    ]
+    if parity.rank_correlation is not None:
+        lines.append(
+            f"             rank correlation {parity.rank_correlation:.6f}, "
+            f"{parity.verdict_flips} verdicts changed"
+        )
+    for name, pair in (("image", parity.image_auroc), ("pixel", parity.pixel_auroc)):
+        if pair:
+            lines.append(
+                f"             {name} AUROC {100 * pair[1]:.2f}, PyTorch {100 * pair[0]:.2f}"
+            )
+    if exported.backbone:
+        lines.append(f"backbone     {exported.backbone}")
+    return "\n".join(lines)

@@ -1,5 +1,6 @@
 """From a fitted detector to one ONNX file, proven equal on real pictures before it is in place."""
 
+import logging
 import os
 import platform
 import tempfile
@@ -15,13 +16,35 @@ import torch
 from edge_ad import __version__
 from edge_ad.models import load
 from edge_ad.runs import model_file
-from edge_ad_export.graph import build_graph
+from edge_ad_export.lower import backbone_graph, build_graph
 from edge_ad_export.parity import Parity, compare
+from edge_ad_export.recipe import choose_recipe
 from edge_ad_export.run import RunRecord, read_run
 from edge_ad_runtime import ModelInfo, Scorer
+from edge_ad_runtime.bench import backbone_file
 from edge_ad_runtime.errors import ExportError
+from edge_ad_runtime.files import write_whole
 
-__all__ = ["Exported", "export"]
+logger = logging.getLogger(__name__)
+
+__all__ = ["ExportOptions", "Exported", "export"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """How a run is exported.
+
+    Attributes:
+        target: one of `edge_ad_export.recipe.TARGETS`.
+        precision: one of `PRECISIONS`; `auto`: the fastest that the target offers.
+        force: write a file that failed its proof all the same.
+        with_backbone: also write the bare backbone, so that `edge-ad bench` can compare.
+    """
+
+    target: str = "cpu"
+    precision: str = "auto"
+    force: bool = False
+    with_backbone: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,37 +54,54 @@ class Exported:
     path: Path
     size_bytes: int
     parity: Parity
+    backbone: Path | None = None
 
 
-def export(run: Path, output: Path | None = None) -> Exported:
+def export(run: Path, output: Path | None = None, options: ExportOptions | None = None) -> Exported:
     """Write the model file of a run; an older one stays until the new one is proven.
 
     Args:
         run: folder written by `edge-ad train`.
         output: where to write; None: `<category>-<method>.onnx` in the run folder.
+        options: target, precision and what to do when the proof fails.
 
     Raises:
         DataError: the run, or the pictures for the proof, cannot be read.
         ExportError: the graph cannot be built or written, or scores differently from PyTorch.
     """
     output = output or model_file(run)
+    options = options or ExportOptions()
+    recipe = choose_recipe(options.target, options.precision)
     record = read_run(run)
     detector = load(run, device="cpu")
-    model = build_graph(detector)
-    info = _describe(record, detector.preprocessing.resize)
+    model = build_graph(detector, recipe)
+    info = replace(_describe(record, detector.preprocessing.resize), target=recipe.target)
+    backbone = backbone_file(output) if options.with_backbone else None
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
             temporary = Path(folder) / output.name
             _write(model, info, temporary)
-            parity = compare(detector, Scorer(temporary, device="cpu"), record.pictures)
-            parity.check()
+            scorer = Scorer(temporary, device="cpu")
+            parity = compare(detector, scorer, record.samples, recipe.precision)
+            _judge(parity, force=options.force)
             _write(model, replace(info, parity=asdict(parity)), temporary)
+            if backbone:
+                write_whole(backbone, backbone_graph(detector).SerializeToString())
             os.replace(temporary, output)
     except OSError as error:
         raise ExportError(
             f"cannot write {output} ({error.strerror}): choose another --output"
         ) from error
-    return Exported(path=output, size_bytes=output.stat().st_size, parity=parity)
+    return Exported(path=output, size_bytes=output.stat().st_size, parity=parity, backbone=backbone)
+
+
+def _judge(parity: Parity, *, force: bool) -> None:
+    try:
+        parity.check()
+    except ExportError as error:
+        if not force:
+            raise
+        logger.warning("written because of --force, although: %s", error)
 
 
 def _write(model: onnx.ModelProto, info: ModelInfo, path: Path) -> None:

@@ -1,10 +1,12 @@
-"""A fitted detector as one ONNX graph, by `torch.onnx` of its `forward`."""
+"""PyTorch modules as ONNX graphs, by `torch.onnx`; everything else is appended to such a graph."""
 
 import logging
 import warnings
+from collections.abc import Sequence
 
 import onnx
 import torch
+from torch import nn
 
 from edge_ad.models import Detector
 from edge_ad_runtime.errors import ExportError
@@ -15,27 +17,38 @@ OPSET = 18
 MAX_BYTES = 2**31 - 1
 """One protobuf cannot be larger, and a model file is one protobuf without external data."""
 
+FRAME = "frame"
 
-def build_graph(detector: Detector) -> onnx.ModelProto:
-    """Return the graph: `frame` uint8 (N, h, w, 3) BGR -> `score` (N,), `anomaly_map` (N, h, w).
+
+def module_graph(
+    module: nn.Module,
+    example: torch.Tensor,
+    *,
+    input_name: str = FRAME,
+    outputs: Sequence[str] = ("score", "anomaly_map"),
+) -> onnx.ModelProto:
+    """Return the graph of a module's `forward`.
+
+    Args:
+        module: takes one tensor and returns one tensor for each name in `outputs`.
+        example: an input; with 1 along its first axis the graph takes batches of 1 only, with
+            more it takes any.
+        input_name: of the tensor it takes.
+        outputs: names of the tensors it returns.
 
     Raises:
-        ExportError: the graph would be larger than one file can be, or is not valid.
+        ExportError: PyTorch wrote no graph, or one of another opset.
     """
-    _check_size(detector)
-    height, width = detector.preprocessing.input_size
-    # Batch 2: a 1 would be taken for a constant.
-    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
-    detector = detector.cpu().eval()
+    batch = None if len(example) == 1 else {0: torch.export.Dim("batch")}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            detector,
+            module.eval(),
             (example,),
-            input_names=["frame"],
-            output_names=["score", "anomaly_map"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=[input_name],
+            output_names=list(outputs),
+            dynamic_shapes=(batch,),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -43,11 +56,23 @@ def build_graph(detector: Detector) -> onnx.ModelProto:
     if program is None:
         raise ExportError("PyTorch's exporter returned no graph: update torch and onnxscript")
     model = program.model_proto
-    _check_graph(model)
+    opsets = {item.domain: item.version for item in model.opset_import}
+    if opsets != {"": OPSET}:
+        raise ExportError(f"expected a graph of opset {OPSET} alone, PyTorch wrote {opsets}")
     return model
 
 
-def _check_size(detector: Detector) -> None:
+def example_frames(detector: Detector, *, batch: int = 2) -> torch.Tensor:
+    """Return black frames (batch, h, w, 3); a batch of 1 would be taken for a constant."""
+    return torch.zeros(batch, *detector.preprocessing.input_size, 3, dtype=torch.uint8)
+
+
+def check_size(detector: Detector) -> None:
+    """Refuse what cannot be one file, before anything is built.
+
+    Raises:
+        ExportError: names the options that shrink it.
+    """
     size = sum(tensor.nbytes for tensor in detector.state_dict().values())
     if size > MAX_BYTES:
         raise ExportError(
@@ -56,8 +81,18 @@ def _check_size(detector: Detector) -> None:
         )
 
 
-def _check_graph(model: onnx.ModelProto) -> None:
-    opsets = {item.domain: item.version for item in model.opset_import}
-    if opsets != {"": OPSET}:
-        raise ExportError(f"expected a graph of opset {OPSET} alone, PyTorch wrote {opsets}")
+def check_graph(model: onnx.ModelProto) -> None:
+    """Refuse a graph that is not valid or would not be one file.
+
+    Raises:
+        ExportError: says which.
+    """
+    if model.ByteSize() > MAX_BYTES:
+        raise ExportError(
+            f"the graph takes {model.ByteSize() / 2**30:.1f} GiB and one ONNX file at most 2 GiB: "
+            "train with fewer --dims, a smaller --coreset, a coarser --grid-stride or a smaller "
+            "--input-size"
+        )
+    if any(tensor.external_data for tensor in model.graph.initializer):
+        raise ExportError("PyTorch wrote weights outside of the graph: update torch and onnxscript")
     onnx.checker.check_model(model, full_check=True)

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_ad.data import Sample
 from edge_ad_runtime.errors import DataError
 
-MAX_PER_LABEL = 32
+GOOD = "good"
+
+MAX_PER_LABEL = 64
 """Pictures of each kind, good and anomalous, that are compared."""
 
 
@@ -17,7 +20,7 @@ class RunRecord:
     """Figures of `metrics.json`, and pictures of the run that still lie where they did."""
 
     metrics: dict[str, Any]
-    pictures: list[Path]
+    samples: list[Sample]
 
 
 def read_run(run: Path) -> RunRecord:
@@ -38,15 +41,20 @@ def read_run(run: Path) -> RunRecord:
         ) from error
     except (ValueError, KeyError) as error:
         raise DataError(f"the files of the run {run} are damaged ({error}): train again") from error
-    good = [path for path, label in rows if label == "good" and path.is_file()]
-    anomalous = [path for path, label in rows if label != "good" and path.is_file()]
+    there = [row for row in rows if row[0].is_file()]
+    good = [Sample(path=path) for path, label in there if label == GOOD]
+    anomalous = [
+        Sample(path=path, label=label, mask_path=_mask_of(path, label))
+        for path, label in there
+        if label != GOOD
+    ]
     if not good:
         raise DataError(
             f"none of the {len(rows)} pictures that {run} was tried on is there any more "
             f"(first: {rows[0][0] if rows else 'none listed'}): "
             "bring them back, the export is proven on them"
         )
-    return RunRecord(metrics=metrics, pictures=_spread(good) + _spread(anomalous))
+    return RunRecord(metrics=metrics, samples=_spread(good) + _spread(anomalous))
 
 
 def _rows(path: Path) -> list[tuple[Path, str]]:
@@ -54,7 +62,14 @@ def _rows(path: Path) -> list[tuple[Path, str]]:
         return [(Path(row["path"]), row["label"]) for row in csv.DictReader(file)]
 
 
-def _spread(paths: list[Path]) -> list[Path]:
+def _mask_of(path: Path, label: str) -> Path | None:
+    """Find the mask of `test/DEFECT/NAME.png` where MVTec's layout has it."""
+    folder = path.parents[2] / "ground_truth" / label if len(path.parents) > 2 else path.parent
+    masks = [folder / f"{path.stem}{ending}.png" for ending in ("_mask", "")]
+    return next((mask for mask in masks if mask.is_file() and mask != path), None)
+
+
+def _spread(samples: list[Sample]) -> list[Sample]:
     """Take evenly spaced ones, so that every kind of defect is among them."""
-    step = max(len(paths) / MAX_PER_LABEL, 1.0)
-    return [paths[int(index * step)] for index in range(min(len(paths), MAX_PER_LABEL))]
+    step = max(len(samples) / MAX_PER_LABEL, 1.0)
+    return [samples[int(index * step)] for index in range(min(len(samples), MAX_PER_LABEL))]

@@ -1,0 +1,52 @@
+"""`edge-ad bench`: how fast a model file runs on this machine."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_ad.cli.options import require
+from edge_ad.cli.scoring_options import device_option, threads_option
+
+if TYPE_CHECKING:
+    from edge_ad_runtime.bench import Benchmark
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@device_option
+@threads_option
+@click.option("--frames", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def bench(model: Path, device: str, threads: int | None, frames: int, as_json: bool) -> None:
+    """Time the model file MODEL on 512 x 512 frames, one at a time and at the best batch.
+
+    With the bare backbone beside it (`edge-ad export --with-backbone`) also the ratio to that.
+    """
+    require(("cv2", "onnxruntime"), extra="cpu", purpose="timing")
+    from edge_ad_runtime.bench import benchmark
+
+    result = benchmark(model, device=device, threads=threads, frames=frames)
+    click.echo(json.dumps(asdict(result)) if as_json else _text(result))
+
+
+def _text(result: "Benchmark") -> str:
+    latency, parts = result.latency_ms, result.parts_ms
+    ratio = "unknown: export with --with-backbone"
+    if result.ratio_to_backbone is not None:
+        ratio = f"{result.ratio_to_backbone:.2f} x the {result.backbone_latency_ms:.1f} ms of it"
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    return (
+        f"device       {result.device}, {result.provider}, "
+        f"{result.threads or 'all'} threads, idle ones sleep\n"
+        f"one frame    {latency['p50']:.1f} ms (p95 {latency['p95']:.1f}, "
+        f"p99 {latency['p99']:.1f}), {result.frames_per_second:.1f} frames/s\n"
+        f"             resize {parts['resize']:.2f}, inference {parts['inference']:.2f}, "
+        f"post {parts['post']:.2f} ms\n"
+        f"best batch   {result.best_batch}, {result.best_frames_per_second:.1f} frames/s\n"
+        f"backbone     {ratio}\n"
+        f"memory       {result.memory_mb:.0f} MB\n"
+        f"versions     {versions}"
+    )

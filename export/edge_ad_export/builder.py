@@ -1,0 +1,67 @@
+"""Append hand-written ONNX nodes to a graph."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+Attribute = int | float | str | Sequence[int]
+
+FLOAT = TensorProto.FLOAT
+INT32 = TensorProto.INT32
+UINT8 = TensorProto.UINT8
+
+
+class GraphBuilder:
+    """A graph whose outputs become intermediate tensors for the nodes that are appended."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        """Take over a graph; it is changed in place."""
+        self._model = model
+        self._count = 0
+        del model.graph.output[:]
+
+    def constant(self, values: NDArray[np.generic] | Sequence[int] | int, name: str = "") -> str:
+        """Store a constant and return its name; integers become int64."""
+        name = self._name(name or "constant")
+        array = np.ascontiguousarray(values)
+        self._model.graph.initializer.append(
+            numpy_helper.from_array(array.reshape(np.shape(values)), name)
+        )
+        return name
+
+    def scalar(self, value: float) -> str:
+        """Store a float32 scalar and return its name."""
+        return self.constant(np.array(value, np.float32))
+
+    def node(self, operator: str, *inputs: str, **attributes: Attribute) -> str:
+        """Append a node with one output and return the output's name."""
+        return self.nodes(operator, inputs, 1, **attributes)[0]
+
+    def nodes(
+        self, operator: str, inputs: Sequence[str], outputs: int, **attributes: Attribute
+    ) -> list[str]:
+        """Append a node with several outputs and return their names."""
+        names = [self._name(operator.lower()) for _ in range(outputs)]
+        node = helper.make_node(operator, list(inputs), names, names[0])
+        for key, value in attributes.items():
+            node.attribute.append(helper.make_attribute(key, value))
+        self._model.graph.node.append(node)
+        return names
+
+    def finish(self, outputs: dict[str, tuple[str, Sequence[int | str]]]) -> onnx.ModelProto:
+        """Name the outputs and return the graph.
+
+        Args:
+            outputs: final name to the tensor's name and its shape; all are float32.
+        """
+        for name, (tensor, shape) in outputs.items():
+            self._model.graph.node.append(helper.make_node("Identity", [tensor], [name], name=name))
+            self._model.graph.output.append(helper.make_tensor_value_info(name, FLOAT, shape))
+        return self._model
+
+    def _name(self, hint: str) -> str:
+        self._count += 1
+        return f"head/{hint}_{self._count}"

@@ -1,0 +1,79 @@
+"""A fitted detector as the graph that a recipe asks for."""
+
+import copy
+from collections.abc import Sequence
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from edge_ad.backbones import Backbone
+from edge_ad.models import SPADE, Detector, PaDiM, PatchCore
+from edge_ad_export.graph import check_graph, check_size, example_frames, module_graph
+from edge_ad_export.heads.padim import padim_graph
+from edge_ad_export.heads.patchcore import patchcore_graph
+from edge_ad_export.heads.spade import spade_graph
+from edge_ad_export.operators import check_operators
+from edge_ad_export.recipe import Recipe
+
+
+def build_graph(detector: Detector, recipe: Recipe) -> onnx.ModelProto:
+    """Return the graph: `frame` uint8 (N, h, w, 3) BGR -> `score` (N,), `anomaly_map` (N, h, w).
+
+    Raises:
+        ExportError: the graph would be larger than one file can be, is not valid, or holds an
+            operator that the target does not have.
+    """
+    check_size(detector)
+    detector = detector.cpu().eval()
+    with torch.inference_mode():
+        model = _integer_graph(detector) if recipe.precision == "int8" else None
+    if model is None:
+        model = _plain_graph(detector, recipe)
+    check_graph(model)
+    check_operators(model, recipe.target)
+    return model
+
+
+def backbone_graph(detector: Detector) -> onnx.ModelProto:
+    """Return the bare backbone, to compare speeds: `image` (N, 3, h, w) to its feature maps."""
+    names: Sequence[str] = [layer.name for layer in detector.backbone.layers]
+    example = torch.zeros(2, 3, *detector.preprocessing.input_size)
+    return module_graph(detector.backbone, example, input_name="image", outputs=names)
+
+
+def _integer_graph(detector: Detector) -> onnx.ModelProto | None:
+    if isinstance(detector, PaDiM):
+        return padim_graph(detector)
+    if isinstance(detector, PatchCore):
+        return patchcore_graph(detector)
+    if isinstance(detector, SPADE) and detector.gallery_rule == "position":
+        return spade_graph(detector)
+    return None  # the full gallery is compared picture by picture, in float32
+
+
+def _plain_graph(detector: Detector, recipe: Recipe) -> onnx.ModelProto:
+    """Export `Detector.forward` operator by operator."""
+    module = _with_half_backbone(detector) if recipe.precision == "fp16" else detector
+    # TensorRT would build an engine for every new batch size, which takes minutes.
+    batch = 1 if recipe.target == "tensorrt" else 2
+    return module_graph(module, example_frames(detector, batch=batch))
+
+
+class _HalfBackbone(nn.Module):
+    """A backbone that computes in float16 between float32 images and float32 feature maps."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.name, self.layers, self.normalise = backbone.name, backbone.layers, backbone.normalise
+        self.half_backbone = copy.deepcopy(backbone).half()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [one.float() for one in self.half_backbone(images.half())]
+
+
+def _with_half_backbone(detector: Detector) -> Detector:
+    half = copy.copy(detector)
+    half._modules = dict(detector._modules)  # copied, or the original would get the backbone too
+    half.add_module("backbone", _HalfBackbone(detector.backbone))
+    return half

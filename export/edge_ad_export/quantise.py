@@ -1,0 +1,70 @@
+"""Eight-bit numbers that every CPU multiplies to the same integers.
+
+ONNX Runtime multiplies unsigned activations by signed weights. On x86 without VNNI (before 2019 or
+so, and every AMD before Zen 4) it does so by an instruction that adds two neighbouring products in
+16 bits and *saturates*: 255 * 127 + 255 * 127 > 32,767 gives another result than on a newer CPU,
+without a word. Weights therefore keep to 7 bits: 2 * 255 * 64 = 32,640 always fits, sums are exact
+32-bit integers everywhere, and the eighth bit was not missed (benchmarks/export.md).
+
+Activations have their zero at 128, but MatMulInteger is not told: it would leave its fast path for
+single rows. The product of the weights with 128 is a constant, and the caller subtracts it.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_ad_export.builder import FLOAT, UINT8, GraphBuilder
+
+WEIGHT_MAX = 63
+ZERO = 128
+ACTIVATION_MAX = 127
+
+Floats = NDArray[np.float32]
+
+
+def quantise_weights(
+    values: Floats, axes: tuple[int, ...]
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Round to 7 bits and a scale; values = integers * scale.
+
+    Args:
+        values: any shape.
+        axes: those that share one scale.
+
+    Returns:
+        Integers of -63 to 63, and scales with 1 along `axes`.
+    """
+    largest = np.abs(values).max(axis=axes, keepdims=True)
+    scale = np.maximum(largest, np.finfo(np.float32).tiny * WEIGHT_MAX) / np.float32(WEIGHT_MAX)
+    return np.rint(values / scale).astype(np.int8), scale.astype(np.float32)
+
+
+def quantise_frames(graph: GraphBuilder, values: str) -> tuple[str, str]:
+    """Append nodes that round centred values (N, P, d) to 8 bits, with a scale for each frame.
+
+    One scale a frame and not a batch (as DynamicQuantizeLinear has it): the score of a frame must
+    not depend on its neighbours in the batch.
+
+    Returns:
+        Names of uint8 (N, P, d), zero at 128, and of the scales (N, 1, 1).
+    """
+    axes = graph.constant([1, 2])
+    largest = graph.node("ReduceMax", graph.node("Abs", values), axes, keepdims=1)
+    scale = graph.node(
+        "Div", graph.node("Max", largest, graph.scalar(1e-20)), graph.scalar(ACTIVATION_MAX)
+    )
+    steps = graph.node("Div", values, scale)
+    # Positive numbers are cut off by the cast, so that half a step more rounds them.
+    shifted = graph.node("Add", steps, graph.scalar(ZERO + 0.5))
+    return graph.node("Cast", shifted, to=UINT8), scale
+
+
+def dot_with_zero(weights: NDArray[np.int8], axis: int) -> NDArray[np.int32]:
+    """Return what the activations' zero adds to the products: 128 * sum of weights along `axis`."""
+    sums: NDArray[np.int32] = weights.sum(axis=axis, keepdims=True, dtype=np.int32)
+    return np.int32(ZERO) * sums
+
+
+def as_float(graph: GraphBuilder, integers: str) -> str:
+    """Append a cast to float32."""
+    return graph.node("Cast", integers, to=FLOAT)
