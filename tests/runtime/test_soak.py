@@ -1,0 +1,64 @@
+"""Months in a minute: memory and file descriptors stay flat over very many frames.
+
+EDGE_AD_SOAK_FRAMES sets how many; half of them warm up, the other half must not grow.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_ad_runtime import FakeCamera, Frame, JsonLines, ModelInfo, OverlayFolder, Scorer
+from edge_ad_runtime.alarm import Alarm, AlarmRule
+from edge_ad_runtime.feed import Feed
+from edge_ad_runtime.loop import Loop
+from edge_ad_runtime.monitors import Drift, Overload
+from edge_ad_runtime.outputs import Delivery
+from edge_ad_runtime.outputs.background import Background
+from edge_ad_runtime.outputs.retention import Limits
+from edge_ad_runtime.outputs.rotating import RotatingFile
+
+FRAMES = int(os.environ.get("EDGE_AD_SOAK_FRAMES", "100000"))
+MOST_GROWTH = 2_000_000
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_memory_and_descriptors_stay_flat(model: Path, info: ModelInfo, tmp_path: Path) -> None:
+    measured: list[tuple[int, int]] = []
+
+    def frames() -> Iterator[Frame]:
+        prepared = [np.full((48, 96, 3), 40 + index, np.uint8) for index in range(8)]
+        anomalous = np.full((48, 96, 3), 200, np.uint8)
+        for number in range(FRAMES):
+            if number in (FRAMES // 2, FRAMES - 1):
+                measured.append((resident_bytes(), descriptors()))
+            yield anomalous if number % 100 == 0 else prepared[number % 8]
+
+    file = RotatingFile(tmp_path / "verdicts.jsonl", max_bytes=500_000, files=3)
+    kept = OverlayFolder(tmp_path / "kept", info, limits=Limits(count=50))
+    delivery = Delivery([JsonLines(file), Background(kept, wait=True)])
+    loop = Loop(Scorer(model, threads=1), delivery)
+    feed = Feed(
+        "left", FakeCamera(frames(), live=False), prepare=loop.prepare, changed=loop.changed
+    )
+    rule = AlarmRule(frames=2, window=5)
+    loop.add(feed, [Drift(lambda: info), Overload(lambda: feed.skipped), Alarm(rule, lambda: 50.0)])
+    loop.run(threading.Event())
+    delivery.close()
+    file.close()
+    assert loop.tally.frames == FRAMES
+    (memory_before, files_before), (memory_after, files_after) = measured
+    assert memory_after - memory_before < MOST_GROWTH
+    assert files_after <= files_before
+    assert len(list((tmp_path / "kept").iterdir())) == 50
