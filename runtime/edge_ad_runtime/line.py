@@ -3,7 +3,7 @@
 import logging
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -133,13 +133,16 @@ class Line:
                 prepare=loop.prepare,
                 changed=loop.changed,
             )
-            loop.add(feed, self._monitors(camera, loop, feed))
+            endless = source is None or source.live or camera.watch
+            loop.add(feed, self._monitors(loop, feed, endless=endless))
 
-    def _monitors(self, camera: CameraConfig, loop: Loop, feed: Feed) -> Sequence[Monitor]:
-        found: list[Monitor] = [Drift(lambda: scorer_of(loop).info), Overload(lambda: feed.skipped)]
+    def _monitors(self, loop: Loop, feed: Feed, *, endless: bool) -> Sequence[Monitor]:
+        """Return what watches the verdicts of a camera; of files only the alarm does."""
+        found: list[Monitor] = []
+        if endless:
+            found = [Drift(lambda: scorer_of(loop).info), Overload(lambda: feed.skipped)]
         if self.config.alarm is not None:
-            limit = _map_threshold(loop)
-            found.append(Alarm(self.config.alarm, limit))
+            found.append(Alarm(self.config.alarm, lambda: scorer_of(loop).info.map_threshold))
         return found
 
     def _run_loops(self, stop: threading.Event, watchdog: Watchdog) -> None:
@@ -176,10 +179,6 @@ def scorer_of(loop: Loop) -> Scorer:
     if not isinstance(loop.scorer, Scorer):
         raise TypeError("the loops of a line run model files")
     return loop.scorer
-
-
-def _map_threshold(loop: Loop) -> Callable[[], float]:
-    return lambda: scorer_of(loop).info.map_threshold
 
 
 def _open(camera: CameraConfig) -> FrameSource:

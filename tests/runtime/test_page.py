@@ -15,7 +15,15 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_ad_runtime import CameraError, DataError, FakeCamera, Frame, FrameSource
+from edge_ad_runtime import (
+    CameraError,
+    CapturedFrame,
+    DataError,
+    FakeCamera,
+    Frame,
+    FrameSource,
+    Result,
+)
 from edge_ad_runtime import line as line_module
 from edge_ad_runtime.config import parse_config
 from edge_ad_runtime.line import Line
@@ -143,6 +151,47 @@ def test_the_threshold_can_be_moved(server: PageServer, line: Line) -> None:
 
 def test_no_triggers_where_every_frame_is_scored(server: PageServer) -> None:
     assert ask(server, "/trigger", body={"id": "x"})[0] == 409
+
+
+def test_a_post_is_a_trigger(
+    model: Path, release: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        line_module, "open_source", lambda *_, **__: FakeCamera(parts(1, release), name="a")
+    )
+    document = {
+        "model": str(model),
+        "camera": [{"name": "left", "source": "a"}],
+        "trigger": {"mode": "http"},
+        "serve": {"port": 0},
+    }
+    line = Line(parse_config(document))
+    found: list[str | None] = []
+    server, stop = PageServer(line, ServeConfig(port=0)), threading.Event()
+    line.delivery.add(_Ids(found))
+    running = threading.Thread(target=line.run, args=(stop,))
+    running.start()
+    try:
+        for identity in ("one", "two"):
+            code, text, _ = ask(server, "/trigger", body={"id": identity})
+            assert (code, json.loads(text)) == (202, {"trigger": identity})
+        assert ask(server, "/trigger", body={"camera": "nowhere"})[0] == 400
+        wait(lambda: len(found) == 2)
+    finally:
+        stop.set()
+        server.close()
+        running.join(20)
+    assert found == ["one", "two"]
+
+
+class _Ids:
+    """Notes the triggers of the verdicts."""
+
+    def __init__(self, found: list[str | None]) -> None:
+        self.found = found
+
+    def write(self, captured: CapturedFrame, result: Result) -> None:
+        self.found.append(captured.trigger)
 
 
 @pytest.mark.parametrize(

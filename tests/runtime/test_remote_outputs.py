@@ -151,6 +151,24 @@ def test_every_verdict_arrives_once_though_the_broker_stops(
 
 
 @needs_mosquitto
+def test_messages_are_triggers(broker: Broker, tmp_path: Path) -> None:
+    from paho.mqtt.publish import single
+
+    from edge_ad_runtime.outputs.mqtt import MqttSender
+
+    config = MqttConfig(host="127.0.0.1", port=broker.port, topic="cell")
+    asked: list[str] = []
+    sender = MqttSender(config, {"cell/trigger": asked.append})
+    output = Spooled(sender, Spool(tmp_path / "spool", limit=10), lambda event: None)
+    wait(lambda: sender._connected)
+    time.sleep(0.2)
+    single("cell/trigger", "part-7 left", qos=1, hostname="127.0.0.1", port=broker.port)
+    wait(lambda: asked)
+    output.close()
+    assert asked == ["part-7 left"]
+
+
+@needs_mosquitto
 def test_an_outage_is_told_and_survives_a_restart(tmp_path: Path) -> None:
     from edge_ad_runtime.outputs import mqtt
 
