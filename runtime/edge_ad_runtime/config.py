@@ -126,7 +126,7 @@ def parse_config(document: Mapping[str, Any]) -> LineConfig:
         max_frames=top.whole("max_frames", None, 1),
         recovery=_recovery(top),
         alarm=_alarm(top),
-        trigger=_trigger(top, errors),
+        trigger=_trigger(top),
         outputs=read_outputs(top),
     )
     top.finish()
@@ -195,7 +195,7 @@ def _alarm(top: Table) -> AlarmRule | None:
     return rule
 
 
-def _trigger(top: Table, errors: list[str]) -> TriggerConfig:
+def _trigger(top: Table) -> TriggerConfig:
     table = top.table("trigger")
     if table is None:
         return TriggerConfig()
