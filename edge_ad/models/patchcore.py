@@ -154,8 +154,8 @@ class PatchCore(Detector):
         to_neighbours = (patch[:, None] - self.memory[around]).square().sum(dim=2).sqrt()
         # exp(s*) / sum exp(d), where an overflow of the sum is a share of 0, as it should be. Not a
         # log-sum-exp: not every runtime of the exported graph computes that one without overflow.
-        share = 1 / (to_neighbours - score[:, None]).exp().sum(dim=1)
-        return (1 - share) * score
+        inverse_share = (to_neighbours - score[:, None]).exp().sum(dim=1)
+        return score - score / inverse_share
 
     @property
     def _coreset_dtype(self) -> torch.dtype:

@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -78,7 +79,9 @@ def export(run: Path, output: Path | None = None, options: ExportOptions | None 
     info = replace(_describe(record, detector.preprocessing.resize), target=recipe.target)
     backbone = backbone_file(output) if options.with_backbone else None
     try:
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as folder:
+        _clear(output)
+        prefix = f".export-{output.stem}-"
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=output.parent) as folder:
             temporary = Path(folder) / output.name
             _write(model, info, temporary)
             scorer = Scorer(temporary, device="cpu")
@@ -93,6 +96,12 @@ def export(run: Path, output: Path | None = None, options: ExportOptions | None 
             f"cannot write {output} ({error.strerror}): choose another --output"
         ) from error
     return Exported(path=output, size_bytes=output.stat().st_size, parity=parity, backbone=backbone)
+
+
+def _clear(output: Path) -> None:
+    """Remove what an export of the same file that was killed left behind."""
+    for folder in output.parent.glob(f".export-{output.stem}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _judge(parity: Parity, *, force: bool) -> None:

@@ -170,8 +170,8 @@ class _Farthest:
         # exp(s*) / sum exp(d): an overflow of the sum is a share of 0, as it should be. Not a
         # ReduceLogSumExp: OpenVINO's overflows to a share of 0 much earlier.
         farther = graph.node("Exp", graph.node("Sub", to_them, graph.node("Unsqueeze", best, axis)))
-        share = graph.node("Reciprocal", graph.node("ReduceSum", farther, axis, keepdims=0))
-        weighted = graph.node("Mul", graph.node("Sub", graph.scalar(1), share), best)
+        inverse_share = graph.node("ReduceSum", farther, axis, keepdims=0)
+        weighted = graph.node("Sub", best, graph.node("Div", best, inverse_share))
         return graph.node("Squeeze", weighted, graph.constant([1]))
 
 
