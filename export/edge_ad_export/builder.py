@@ -57,8 +57,11 @@ class GraphBuilder:
         Args:
             outputs: final name to the tensor's name and its shape; all are float32.
         """
-        for name, (tensor, shape) in outputs.items():
-            self._model.graph.node.append(helper.make_node("Identity", [tensor], [name], name=name))
+        final = {tensor: name for name, (tensor, _) in outputs.items()}
+        for node in self._model.graph.node:
+            node.input[:] = [final.get(name, name) for name in node.input]
+            node.output[:] = [final.get(name, name) for name in node.output]
+        for name, (_, shape) in outputs.items():
             self._model.graph.output.append(helper.make_tensor_value_info(name, FLOAT, shape))
         return self._model
 
