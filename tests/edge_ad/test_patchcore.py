@@ -56,7 +56,7 @@ def category(data_root: Path) -> Category:
 
 @pytest.fixture(scope="module")
 def fitted(category: Category) -> PatchCore:
-    return PatchCore(weights="none", input_size=(64, 96)).fit(category.train)
+    return PatchCore(input_size=(64, 96)).fit(category.train)
 
 
 def test_memory_is_a_tenth_of_the_training_patches(fitted: PatchCore, category: Category) -> None:
@@ -72,7 +72,7 @@ def test_memory_is_a_tenth_of_the_training_patches(fitted: PatchCore, category: 
 def test_finds_the_planted_spots(fitted: PatchCore, category: Category) -> None:
     metrics = fitted.evaluate(category.test).metrics
     assert metrics.image_auroc == 1.0
-    assert metrics.pixel_auroc is not None and metrics.pixel_auroc > 0.9
+    assert metrics.pixel_auroc is not None and metrics.pixel_auroc > 0.99
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
