@@ -67,7 +67,7 @@ def run_benchmark(
     workers: int = 1,
     again: bool = False,
 ) -> list[CellResult]:
-    """Run all cells that have not been run with these settings, in order of completion or not.
+    """Run all cells that have not been run with these settings.
 
     The cells go through joblib: a backend that was chosen with `joblib.parallel_config` (threads,
     Dask, Ray) is used in place of local processes. A cell that fails does not stop the others.

@@ -1,6 +1,5 @@
 """`edge-ad benchmark`: every method on every class, as a table."""
 
-import json
 from pathlib import Path
 
 import click
@@ -89,9 +88,9 @@ def benchmark(
     cells = [Cell(method=method, category=name) for name in categories for method in methods]
     outcomes = run_benchmark(cells, settings, data_root, results, workers=workers, again=again)
     table, _, document = write_tables(results, outcomes, settings)
-    text = document.read_text() if as_json else f"{table.read_text()}\nwritten to {table}"
-    click.echo(json.dumps(json.loads(text)) if as_json else text)
-    failed = [f"{item.cell.category}/{item.cell.method}: {item.error}" for item in outcomes]
-    failed = [line for line, item in zip(failed, outcomes, strict=True) if item.error]
+    click.echo(document.read_text() if as_json else f"{table.read_text()}\nwritten to {table}")
+    failed = [
+        f"{item.cell.category}/{item.cell.method}: {item.error}" for item in outcomes if item.error
+    ]
     if failed:
         raise EdgeAdError(f"{len(failed)} of {len(cells)} cells failed: " + "; ".join(failed))

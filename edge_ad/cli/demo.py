@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from edge_ad.cli.options import prepare_training, require
+from edge_ad.cli.options import prepare_export, require
 from edge_ad.runs import DEFAULT_RESULTS
 
 CATEGORY = "elpv-mono"
@@ -20,9 +20,7 @@ CATEGORY = "elpv-mono"
 )
 def demo(results: Path) -> None:
     """Train PaDiM on real solar cells, export it, and stream the test cells through the file."""
-    prepare_training("the demo")
-    require(("onnx", "onnxscript"), extra="train", purpose="the demo")
-    require(("onnxruntime",), extra="cpu", purpose="the demo")
+    prepare_export("the demo")
     require(("elpv_dataset",), extra="demo", purpose="the demo")
     from edge_ad.cli.train import summary
     from edge_ad.data import load_category

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_ad.cli.options import prepare_training, require
+from edge_ad.cli.options import prepare_export
 from edge_ad.runs import DEFAULT_RESULTS, newest_run
 from edge_ad_runtime.errors import DataError
 
@@ -53,9 +53,7 @@ def export(
     as_json: bool,
 ) -> None:
     """Write RUN (default: the newest) as one self-contained ONNX file, proven against PyTorch."""
-    prepare_training("exporting")
-    require(("onnx", "onnxscript"), extra="train", purpose="exporting")
-    require(("onnxruntime",), extra="cpu", purpose="exporting")
+    prepare_export("exporting")
     from edge_ad_export import ExportOptions
     from edge_ad_export import export as export_run
 

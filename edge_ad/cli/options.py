@@ -36,6 +36,17 @@ def prepare_training(purpose: str) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def prepare_export(purpose: str) -> None:
+    """As `prepare_training`, with the exporter and the runtime that proves its files.
+
+    Raises:
+        MissingExtraError: one of the packages is not installed.
+    """
+    prepare_training(purpose)
+    require(("onnx", "onnxscript"), extra="train", purpose=purpose)
+    require(("onnxruntime",), extra="cpu", purpose=purpose)
+
+
 def require(modules: Sequence[str], extra: str, purpose: str) -> None:
     """Name a package that is not installed together with its extra, before anything is imported.
 
