@@ -21,7 +21,7 @@ from edge_ad.evaluate import Evaluation, ScoredSample, decision_rates
 from edge_ad.models import Detector
 from edge_ad.report import Report, write_report
 from edge_ad.runs import run_folder
-from edge_ad.threshold import Threshold, choose_threshold
+from edge_ad.threshold import GoodScores, Limits
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import make_writable
 from edge_ad_runtime.image import Frame
@@ -45,19 +45,6 @@ class Run:
     metrics: dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _HeldOut:
-    """Good pictures that the fit has not seen: scores, lowest and highest value of each map."""
-
-    scored: list[ScoredSample]
-    map_lows: list[float]
-    map_highs: list[float]
-
-    @property
-    def scores(self) -> list[float]:
-        return [item.score for item in self.scored]
-
-
 def train(detector: Detector, category: Category, results: Path) -> Run:
     """Fit the detector on a category and write `results/<category>/<method>/`.
 
@@ -74,12 +61,12 @@ def train(detector: Detector, category: Category, results: Path) -> Run:
     started = time.perf_counter()
     detector.fit(fit_part)
     fit_seconds = time.perf_counter() - started
-    held_out = _score_held_out(detector, held_out_part)
-    threshold = choose_threshold(held_out.scores)
+    held_out, limits = _score_held_out(detector, held_out_part)
     evaluation = detector.evaluate(category.test) if len(category.test) else None
-    metrics = _metrics(detector, evaluation, held_out, threshold) | {
+    metrics = _metrics(detector, evaluation, limits) | {
         "category": category.name,
         "n_train": len(fit_part) - len(fit_part.bad),
+        "n_held_out": len(held_out),
         "n_skipped": sum(len(part.bad) for part in (fit_part, held_out_part, category.test)),
         "content_hash": content_hash,
         "fit_seconds": round(fit_seconds, 3),
@@ -89,8 +76,8 @@ def train(detector: Detector, category: Category, results: Path) -> Run:
         detector.save(new)
         (new / "metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False))
         scored = evaluation.samples if evaluation else []
-        _write_scores(new / "scores.csv", scored, threshold.value)
-        _write_scores(new / "held_out.csv", held_out.scored, threshold.value)
+        _write_scores(new / "scores.csv", scored, limits.threshold)
+        _write_scores(new / "held_out.csv", held_out, limits.threshold)
         write_report(new / "report.html", _report(detector, metrics, scored, held_out))
         # detector.json goes last: it is what marks a complete run.
         for path in sorted(new.iterdir(), key=lambda path: path.name == "detector.json"):
@@ -111,22 +98,18 @@ def _split(good: Dataset, seed: int) -> tuple[Dataset, Dataset]:
     return good.split(HELD_OUT, seed)
 
 
-def _score_held_out(detector: Detector, held_out: Dataset) -> _HeldOut:
+def _score_held_out(detector: Detector, held_out: Dataset) -> tuple[list[ScoredSample], Limits]:
     scored: list[ScoredSample] = []
-    lows: list[float] = []
-    highs: list[float] = []
+    good = GoodScores()
     for sample, prediction in detector.predictions(held_out, "held-out good pictures"):
         scored.append(ScoredSample(sample=sample, score=prediction.score))
-        lows.append(float(prediction.anomaly_map.min()))
-        highs.append(float(prediction.anomaly_map.max()))
+        good.add(prediction.score, prediction.anomaly_map)
     if not scored:
         raise DataError("no held-out good picture could be read: there is no threshold without one")
-    return _HeldOut(scored=scored, map_lows=lows, map_highs=highs)
+    return scored, good.limits()
 
 
-def _metrics(
-    detector: Detector, evaluation: Evaluation | None, held_out: _HeldOut, threshold: Threshold
-) -> dict[str, Any]:
+def _metrics(detector: Detector, evaluation: Evaluation | None, limits: Limits) -> dict[str, Any]:
     """Return the figures of metrics.json that do not depend on the training data."""
     figures: dict[str, Any] = {
         "method": detector.method,
@@ -135,21 +118,14 @@ def _metrics(
         "input_size": list(detector.preprocessing.input_size),
         "seed": detector.seed,
         "device": str(detector.device),
-        "threshold": threshold.value,
-        "threshold_rule": threshold.rule,
-        "false_alarm_rate": threshold.false_alarm_rate,
-        "score_range": [min(held_out.scores), max(held_out.scores)],
-        "map_range": [min(held_out.map_lows), max(held_out.map_highs)],
-        # Score and map need not have one unit (SPADE), so the map has a limit of its own.
-        "map_threshold": choose_threshold(held_out.map_highs).value,
-        "n_held_out": len(held_out.scored),
+        **asdict(limits),
         "versions": {
             "edge-ad": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
     }
-    return figures | _test_metrics(evaluation, threshold.value)
+    return figures | _test_metrics(evaluation, limits.threshold)
 
 
 def _test_metrics(evaluation: Evaluation | None, threshold: float) -> dict[str, Any]:
@@ -181,7 +157,7 @@ def _report(
     detector: Detector,
     metrics: dict[str, Any],
     scored: list[ScoredSample],
-    held_out: _HeldOut,
+    held_out: list[ScoredSample],
 ) -> Report:
     def predict(frame: Frame) -> tuple[float, Any]:
         prediction = detector.predict([frame])[0]
@@ -192,7 +168,7 @@ def _report(
         method=detector.method,
         metrics=metrics,
         scored=scored,
-        held_out=held_out.scored,
+        held_out=held_out,
         predict=predict,
         preprocessing=detector.preprocessing,
     )

@@ -50,6 +50,8 @@ def test_padim_reaches_its_figures_and_keeps_them_in_the_file(
     through_the_file = roc_auc_score(labels, [item["score"] for item in results])
     assert through_the_file == pytest.approx(metrics["image_auroc"], abs=0.001)
 
+    if category != "bottle":
+        return  # once is enough
     # In float32 every picture keeps its score and its verdict; the default file rounds to 8 bits.
     plain = json.loads(run("export", "--results", tmp_path, "--target", "portable", "--json"))
     results = json.loads(

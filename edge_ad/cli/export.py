@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="auto: int8 scoring for cpu, a float16 backbone for cuda and tensorrt, else fp32.",
 )
+@click.option(
+    "--bake-resize", is_flag=True, help="Resize in the graph: it then takes frames of any size."
+)
 @click.option("--with-backbone", is_flag=True, help="Also write the bare backbone, for bench.")
 @click.option("--force", is_flag=True, help="Write the file although its proof failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the path and the figures as JSON.")
@@ -48,6 +51,7 @@ def export(
     results: Path,
     target: str,
     precision: str,
+    bake_resize: bool,
     with_backbone: bool,
     force: bool,
     as_json: bool,
@@ -61,7 +65,11 @@ def export(
     if run is None:
         raise DataError(f"found no run below {results}: train one with `edge-ad train`")
     options = ExportOptions(
-        target=target, precision=precision, force=force, with_backbone=with_backbone
+        target=target,
+        precision=precision,
+        bake_resize=bake_resize,
+        force=force,
+        with_backbone=with_backbone,
     )
     exported = export_run(run, output, options)
     click.echo(_json(run, exported) if as_json else _text(exported, target))
@@ -73,6 +81,7 @@ def _json(run: Path, exported: "Exported") -> str:
             "run": str(run),
             "model": str(exported.path),
             "size_bytes": exported.size_bytes,
+            "threshold": exported.threshold,
             "backbone": str(exported.backbone) if exported.backbone else None,
             "parity": asdict(exported.parity),
         }
@@ -81,9 +90,11 @@ def _json(run: Path, exported: "Exported") -> str:
 
 def _text(exported: "Exported", target: str) -> str:
     parity = exported.parity
+    resize = ", resizes by itself" if parity.bake_resize else ""
     lines = [
         f"model        {exported.path} ({exported.size_bytes / 1e6:.1f} MB, {target}, "
-        f"{parity.precision})",
+        f"{parity.precision}{resize})",
+        f"threshold    {exported.threshold:.4g}",
         f"parity       {parity.n_pictures} pictures, scores within {parity.score_difference:.1e}, "
         f"maps within {parity.map_difference:.1e} of PyTorch",
     ]

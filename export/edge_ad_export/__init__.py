@@ -17,14 +17,16 @@ import torch
 from edge_ad import __version__
 from edge_ad.models import load
 from edge_ad.runs import model_file
-from edge_ad_export.lower import backbone_graph, build_graph
-from edge_ad_export.parity import Parity, compare
-from edge_ad_export.recipe import choose_recipe
+from edge_ad.threshold import GoodScores
+from edge_ad_export.lower import backbone_graph, build_graph, has_integer_form
+from edge_ad_export.parity import Parity, Setting, compare
+from edge_ad_export.recipe import Recipe, choose_recipe
 from edge_ad_export.run import RunRecord, read_run
 from edge_ad_runtime import ModelInfo, Scorer
 from edge_ad_runtime.bench import backbone_file
 from edge_ad_runtime.errors import ExportError
 from edge_ad_runtime.files import write_whole
+from edge_ad_runtime.image import read_frame
 
 logger = logging.getLogger(__name__)
 
@@ -38,22 +40,33 @@ class ExportOptions:
     Attributes:
         target: one of `edge_ad_export.recipe.TARGETS`.
         precision: one of `PRECISIONS`; `auto`: the fastest that the target offers.
+        bake_resize: the graph takes frames of any size and resizes them by itself.
         force: write a file that failed its proof all the same.
         with_backbone: also write the bare backbone, so that `edge-ad bench` can compare.
     """
 
     target: str = "cpu"
     precision: str = "auto"
+    bake_resize: bool = False
     force: bool = False
     with_backbone: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A model file in place: its path, its size in bytes and the figures of the proof."""
+    """A model file in place.
+
+    Attributes:
+        path: of the file.
+        size_bytes: of the file.
+        threshold: its decision limit; of a rounded graph by its own scores.
+        parity: figures of the proof.
+        backbone: path of the bare backbone, if it was asked for.
+    """
 
     path: Path
     size_bytes: int
+    threshold: float
     parity: Parity
     backbone: Path | None = None
 
@@ -72,11 +85,13 @@ def export(run: Path, output: Path | None = None, options: ExportOptions | None 
     """
     output = output or model_file(run)
     options = options or ExportOptions()
-    recipe = choose_recipe(options.target, options.precision)
+    recipe = choose_recipe(options.target, options.precision, bake_resize=options.bake_resize)
     record = read_run(run)
     detector = load(run, device="cpu")
+    if options.precision == "auto" and recipe.precision == "int8":
+        recipe = recipe if has_integer_form(detector) else replace(recipe, precision="fp32")
     model = build_graph(detector, recipe)
-    info = replace(_describe(record, detector.preprocessing.resize), target=recipe.target)
+    info = _describe(record, detector.preprocessing.resize, recipe)
     backbone = backbone_file(output) if options.with_backbone else None
     try:
         _clear(output)
@@ -85,7 +100,9 @@ def export(run: Path, output: Path | None = None, options: ExportOptions | None 
             temporary = Path(folder) / output.name
             _write(model, info, temporary)
             scorer = Scorer(temporary, device="cpu")
-            parity = compare(detector, scorer, record.samples, recipe.precision)
+            trained, info = info.threshold, _with_own_limits(info, scorer, record, recipe)
+            setting = Setting(recipe=recipe, thresholds=(trained, info.threshold))
+            parity = compare(detector, scorer, record.samples, setting)
             _judge(parity, force=options.force)
             _write(model, replace(info, parity=asdict(parity)), temporary)
             if backbone:
@@ -95,7 +112,32 @@ def export(run: Path, output: Path | None = None, options: ExportOptions | None 
         raise ExportError(
             f"cannot write {output} ({error.strerror}): choose another --output"
         ) from error
-    return Exported(path=output, size_bytes=output.stat().st_size, parity=parity, backbone=backbone)
+    return Exported(
+        path=output,
+        size_bytes=output.stat().st_size,
+        threshold=info.threshold,
+        parity=parity,
+        backbone=backbone,
+    )
+
+
+def _with_own_limits(
+    info: ModelInfo, scorer: Scorer, record: RunRecord, recipe: Recipe
+) -> ModelInfo:
+    """Take the limits of a rounded graph from its own scores of the held-out good pictures.
+
+    Rounding moves scores by a percent or so, and a limit that stays behind moves verdicts.
+    """
+    if recipe.exact:
+        return info
+    if not record.held_out:
+        logger.warning("held-out pictures are missing: the threshold is that of PyTorch's scores")
+        return info
+    good = GoodScores()
+    for sample in record.held_out:
+        result = scorer.score(read_frame(sample.path))
+        good.add(result.score, result.anomaly_map)
+    return replace(info, **asdict(good.limits()))
 
 
 def _clear(output: Path) -> None:
@@ -118,7 +160,7 @@ def _write(model: onnx.ModelProto, info: ModelInfo, path: Path) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-def _describe(record: RunRecord, resize: int | None) -> ModelInfo:
+def _describe(record: RunRecord, resize: int | None, recipe: Recipe) -> ModelInfo:
     metrics = record.metrics
     figures = (
         "image_auroc",
@@ -137,6 +179,8 @@ def _describe(record: RunRecord, resize: int | None) -> ModelInfo:
         backbone=metrics["backbone"],
         input_size=tuple(metrics["input_size"]),
         resize=resize,
+        resize_in_graph=recipe.bake_resize,
+        target=recipe.target,
         threshold=metrics["threshold"],
         threshold_rule=metrics["threshold_rule"],
         false_alarm_rate=metrics["false_alarm_rate"],

@@ -26,6 +26,7 @@ def module_graph(
     *,
     input_name: str = FRAME,
     outputs: Sequence[str] = ("score", "anomaly_map"),
+    any_size: bool = False,
 ) -> onnx.ModelProto:
     """Return the graph of a module's `forward`.
 
@@ -35,11 +36,14 @@ def module_graph(
             more it takes any.
         input_name: of the tensor it takes.
         outputs: names of the tensors it returns.
+        any_size: the graph takes any height and width, axes 1 and 2, too.
 
     Raises:
         ExportError: PyTorch wrote no graph, or one of another opset.
     """
-    batch = None if len(example) == 1 else {0: torch.export.Dim("batch")}
+    axes = {} if len(example) == 1 else {0: torch.export.Dim("batch")}
+    if any_size:
+        axes |= {1: torch.export.Dim("height", min=2), 2: torch.export.Dim("width", min=2)}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -48,7 +52,7 @@ def module_graph(
             (example,),
             input_names=[input_name],
             output_names=list(outputs),
-            dynamic_shapes=(batch,),
+            dynamic_shapes=(axes or None,),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

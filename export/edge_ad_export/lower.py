@@ -9,27 +9,40 @@ from torch import Tensor, nn
 
 from edge_ad.backbones import Backbone
 from edge_ad.models import SPADE, Detector, PaDiM, PatchCore
+from edge_ad_export.bake import bake_resize
+from edge_ad_export.fold import fold_normalisation, transpose_bytes
 from edge_ad_export.graph import check_graph, check_size, example_frames, module_graph
 from edge_ad_export.heads.padim import padim_graph
 from edge_ad_export.heads.patchcore import patchcore_graph
 from edge_ad_export.heads.spade import spade_graph
 from edge_ad_export.operators import check_operators
+from edge_ad_export.prune import prune_channels
 from edge_ad_export.recipe import Recipe
+from edge_ad_runtime.errors import ExportError
 
 
 def build_graph(detector: Detector, recipe: Recipe) -> onnx.ModelProto:
     """Return the graph: `frame` uint8 (N, h, w, 3) BGR -> `score` (N,), `anomaly_map` (N, h, w).
 
+    With a baked resize `frame` may have any height and width, `anomaly_map` is at input size still.
+
     Raises:
-        ExportError: the graph would be larger than one file can be, is not valid, or holds an
-            operator that the target does not have.
+        ExportError: there is no such form, or the graph would be larger than one file can be, is
+            not valid, or holds an operator that the target does not have.
     """
     check_size(detector)
     detector = detector.cpu().eval()
-    with torch.inference_mode():
-        model = _integer_graph(detector) if recipe.precision == "int8" else None
-    if model is None:
+    if recipe.precision == "int8":
+        with torch.inference_mode():
+            model = _integer_graph(detector)
+    else:
         model = _plain_graph(detector, recipe)
+    fold_normalisation(model)
+    prune_channels(model)
+    if recipe.target == "cpu":
+        transpose_bytes(model)
+    if recipe.bake_resize:
+        model = bake_resize(model, detector.preprocessing)
     check_graph(model)
     check_operators(model, recipe.target)
     return model
@@ -42,14 +55,21 @@ def backbone_graph(detector: Detector) -> onnx.ModelProto:
     return module_graph(detector.backbone, example, input_name="image", outputs=names)
 
 
-def _integer_graph(detector: Detector) -> onnx.ModelProto | None:
+def has_integer_form(detector: Detector) -> bool:
+    """Whether int8 is offered; a full gallery is compared picture by picture, in float32."""
+    return not isinstance(detector, SPADE) or detector.gallery_rule == "position"
+
+
+def _integer_graph(detector: Detector) -> onnx.ModelProto:
     if isinstance(detector, PaDiM):
         return padim_graph(detector)
     if isinstance(detector, PatchCore):
         return patchcore_graph(detector)
-    if isinstance(detector, SPADE) and detector.gallery_rule == "position":
+    if isinstance(detector, SPADE) and has_integer_form(detector):
         return spade_graph(detector)
-    return None  # the full gallery is compared picture by picture, in float32
+    raise ExportError(
+        f"there is no int8 form of {detector.method} with a full gallery: use --precision fp32"
+    )
 
 
 def _plain_graph(detector: Detector, recipe: Recipe) -> onnx.ModelProto:

@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 from edge_ad.data import Sample
 from edge_ad.evaluate import Evaluator, Metrics
 from edge_ad.models import Detector
+from edge_ad_export.recipe import Recipe
 from edge_ad_runtime import Scorer
 from edge_ad_runtime.errors import ExportError
 from edge_ad_runtime.image import read_frame
@@ -32,19 +33,21 @@ class Parity:
 
     Attributes:
         precision: of the graph: fp32, fp16 or int8.
+        bake_resize: the graph resizes by itself, a little differently.
         n_pictures: number of pictures compared.
         score_difference: largest relative difference of a score.
         map_difference: largest difference of a map value, relative to that map's maximum.
         worst_picture: file name of the picture with the largest score difference.
         worst_scores: its score by PyTorch and by the model file.
         rank_correlation: Spearman's, of the scores; None for fewer than three pictures.
-        verdict_flips: pictures on the other side of the threshold.
+        verdict_flips: pictures with another verdict, each by its own threshold.
         n_anomalous: anomalous pictures among them.
         image_auroc: by PyTorch and by the model file; None without anomalous pictures.
         pixel_auroc: likewise; None without masks.
     """
 
     precision: str
+    bake_resize: bool
     n_pictures: int
     score_difference: float
     map_difference: float
@@ -62,13 +65,14 @@ class Parity:
         Raises:
             ExportError: with the figures.
         """
-        problem = self._problem_exact() if self.precision == "fp32" else self._problem_rounded()
+        exact = self.precision == "fp32" and not self.bake_resize
+        problem = self._problem_exact() if exact else self._problem_rounded()
         if problem:
             raise ExportError(
                 f"the exported graph does not score as PyTorch does: {self.worst_picture} got "
                 f"{self.worst_scores[0]:.6g} from PyTorch and {self.worst_scores[1]:.6g} from the "
                 f"graph ({problem}); nothing was replaced: --force writes it all the same"
-                + ("" if self.precision == "fp32" else ", --precision fp32 is exact")
+                + ("" if exact else ", --precision fp32 without --bake-resize is exact")
             )
 
     def _problem_exact(self) -> str | None:
@@ -100,8 +104,16 @@ class Parity:
         return ", ".join(lost) or None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is compared: how the graph was lowered, and the thresholds of PyTorch and graph."""
+
+    recipe: Recipe
+    thresholds: tuple[float, float]
+
+
 def compare(
-    detector: Detector, scorer: Scorer, samples: Sequence[Sample], precision: str
+    detector: Detector, scorer: Scorer, samples: Sequence[Sample], setting: Setting
 ) -> Parity:
     """Score the samples with both and return the differences.
 
@@ -119,13 +131,11 @@ def compare(
                 evaluator.add(sample, one.score, one.anomaly_map, detector.preprocessing)
             difference = _relative(expected.anomaly_map, got.anomaly_map)
             map_difference = max(map_difference, difference)
-    return _parity(ours, theirs, map_difference, (scorer.threshold, precision))
+    return _parity(ours, theirs, map_difference, setting)
 
 
-def _parity(
-    ours: Evaluator, theirs: Evaluator, map_difference: float, setting: tuple[float, str]
-) -> Parity:
-    threshold, precision = setting
+def _parity(ours: Evaluator, theirs: Evaluator, map_difference: float, setting: Setting) -> Parity:
+    before_limit, after_limit = setting.thresholds
     expected, got = ours.result(), theirs.result()
     before = np.array([item.score for item in expected.samples])
     after = np.array([item.score for item in got.samples])
@@ -133,14 +143,15 @@ def _parity(
     worst = int(relative.argmax())
     distinct = len(before) > 2 and np.ptp(before) > 0 and np.ptp(after) > 0
     return Parity(
-        precision=precision,
+        precision=setting.recipe.precision,
+        bake_resize=setting.recipe.bake_resize,
         n_pictures=len(before),
         score_difference=float(relative[worst]),
         map_difference=map_difference,
         worst_picture=expected.samples[worst].sample.path.name,
         worst_scores=(float(before[worst]), float(after[worst])),
         rank_correlation=float(spearmanr(before, after).statistic) if distinct else None,
-        verdict_flips=int(((before >= threshold) != (after >= threshold)).sum()),
+        verdict_flips=int(((before >= before_limit) != (after >= after_limit)).sum()),
         n_anomalous=expected.metrics.n_anomalous,
         image_auroc=_pair(expected.metrics, got.metrics, "image_auroc"),
         pixel_auroc=_pair(expected.metrics, got.metrics, "pixel_auroc"),

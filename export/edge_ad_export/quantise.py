@@ -13,7 +13,7 @@ single rows. The product of the weights with 128 is a constant, and the caller s
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad_export.builder import FLOAT, UINT8, GraphBuilder
+from edge_ad_export.builder import FLOAT, GraphBuilder
 
 WEIGHT_MAX = 63
 ZERO = 128
@@ -51,12 +51,12 @@ def quantise_frames(graph: GraphBuilder, values: str) -> tuple[str, str]:
     axes = graph.constant([1, 2])
     largest = graph.node("ReduceMax", graph.node("Abs", values), axes, keepdims=1)
     scale = graph.node(
-        "Div", graph.node("Max", largest, graph.scalar(1e-20)), graph.scalar(ACTIVATION_MAX)
+        "Mul", graph.node("Max", largest, graph.scalar(1e-20)), graph.scalar(1 / ACTIVATION_MAX)
     )
+    # Not one QuantizeLinear with a scale a frame: OpenVINO does not take it.
     steps = graph.node("Div", values, scale)
-    # Positive numbers are cut off by the cast, so that half a step more rounds them.
-    shifted = graph.node("Add", steps, graph.scalar(ZERO + 0.5))
-    return graph.node("Cast", shifted, to=UINT8), scale
+    zero = graph.constant(np.array(ZERO, np.uint8))
+    return graph.node("QuantizeLinear", steps, graph.scalar(1), zero), scale
 
 
 def dot_with_zero(weights: NDArray[np.int8], axis: int) -> NDArray[np.int32]:

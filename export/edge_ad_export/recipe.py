@@ -19,7 +19,7 @@ _OFFERED = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A target of `TARGETS` and a precision that it offers; never `auto`.
+    """A target of `TARGETS`, a precision that it offers, never `auto`, and who resizes.
 
     int8: the scoring in 8-bit integers, the backbone in float32. fp16: the backbone in float16, the
     scoring in float32, since distances in float16 are unusable.
@@ -27,10 +27,21 @@ class Recipe:
 
     target: str
     precision: str
+    bake_resize: bool = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether the graph is to give PyTorch's numbers, and not just its order."""
+        return self.precision == "fp32" and not self.bake_resize
 
 
-def choose_recipe(target: str, precision: str = "auto") -> Recipe:
+def choose_recipe(target: str, precision: str = "auto", *, bake_resize: bool = False) -> Recipe:
     """Resolve `auto` and refuse what a target cannot run.
+
+    Args:
+        target: one of `TARGETS`.
+        precision: one of `PRECISIONS`.
+        bake_resize: the graph takes frames of any size.
 
     Raises:
         ExportError: names what the target offers.
@@ -38,10 +49,15 @@ def choose_recipe(target: str, precision: str = "auto") -> Recipe:
     offered = _OFFERED.get(target)
     if offered is None:
         raise ExportError(f"expected a target of {', '.join(TARGETS)}, got {target!r}")
+    if bake_resize and target == "tensorrt":
+        raise ExportError(
+            "TensorRT builds an engine for one size of frames: "
+            "export for cuda, or without --bake-resize"
+        )
     if precision == "auto":
-        return Recipe(target, offered[0])
+        return Recipe(target, offered[0], bake_resize)
     if precision not in offered:
         raise ExportError(
             f"the target {target} has no precision {precision}: choose {' or '.join(offered)}"
         )
-    return Recipe(target, precision)
+    return Recipe(target, precision, bake_resize)

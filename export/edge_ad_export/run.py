@@ -17,10 +17,18 @@ MAX_PER_LABEL = 64
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """Figures of `metrics.json`, and pictures of the run that still lie where they did."""
+    """What a run says about itself.
+
+    Attributes:
+        metrics: figures of `metrics.json`.
+        samples: pictures of the run that still lie where they did, at most `MAX_PER_LABEL` of a
+            kind.
+        held_out: the good pictures that gave the threshold; empty where one is missing.
+    """
 
     metrics: dict[str, Any]
     samples: list[Sample]
+    held_out: list[Sample]
 
 
 def read_run(run: Path) -> RunRecord:
@@ -33,7 +41,8 @@ def read_run(run: Path) -> RunRecord:
         metrics = json.loads((run / "metrics.json").read_text())
         if not isinstance(metrics, dict) or "map_threshold" not in metrics:
             raise ValueError("metrics.json lacks the figures of a run")
-        rows = [row for name in ("scores.csv", "held_out.csv") for row in _rows(run / name)]
+        held_out = _rows(run / "held_out.csv")
+        rows = _rows(run / "scores.csv") + held_out
     except FileNotFoundError as error:
         raise DataError(
             f"expected a run written by `edge-ad train` in {run}, "
@@ -54,7 +63,12 @@ def read_run(run: Path) -> RunRecord:
             f"(first: {rows[0][0] if rows else 'none listed'}): "
             "bring them back, the export is proven on them"
         )
-    return RunRecord(metrics=metrics, samples=_spread(good) + _spread(anomalous))
+    whole = all(path.is_file() for path, _ in held_out)
+    return RunRecord(
+        metrics=metrics,
+        samples=_spread(good) + _spread(anomalous),
+        held_out=[Sample(path=path) for path, _ in held_out] if whole else [],
+    )
 
 
 def _rows(path: Path) -> list[tuple[Path, str]]:

@@ -27,10 +27,12 @@ class Preprocessing:
         input_size: (height, width) of the result in pixels.
         resize: None: the whole frame is stretched to `input_size`. Otherwise the shorter side is
             brought to this many pixels first, and `input_size` is cut from the centre.
+        in_graph: the model resizes by itself, so that frames go into it as they are.
     """
 
     input_size: tuple[int, int]
     resize: int | None = None
+    in_graph: bool = False
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be made."""
@@ -46,7 +48,9 @@ class Preprocessing:
             )
 
     def apply(self, frame: Frame) -> Frame:
-        """Return the frame as the model sees it: (h, w, 3), uint8, same channel order."""
+        """Return the frame as the model takes it: (h, w, 3), uint8, same channel order."""
+        if self.in_graph:
+            return frame
         height, width = self.input_size
         if self.resize is None:
             return _resize(frame, height, width)

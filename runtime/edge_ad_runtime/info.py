@@ -23,8 +23,9 @@ class ModelInfo:
         method: `spade`, `padim` or `patchcore`.
         category: the product that the good parts showed.
         backbone: name of the feature network.
-        input_size: (height, width) in pixels of the graph's `frame` input.
+        input_size: (height, width) in pixels of what the backbone sees, and of the anomaly map.
         resize: shorter side in pixels before a centre crop to `input_size`; None: whole frame.
+        resize_in_graph: the graph resizes by itself, its `frame` input may have any size.
         color_order: channel order of `frame`; always BGR, as OpenCV gives it.
         threshold: decision limit; `score >= threshold` is anomalous.
         threshold_rule: how the threshold was found, in words.
@@ -52,6 +53,7 @@ class ModelInfo:
     map_threshold: float
     created_at: str
     resize: int | None = None
+    resize_in_graph: bool = False
     color_order: str = "BGR"
     target: str = "portable"
     training: dict[str, Any] = field(default_factory=dict)
@@ -62,7 +64,9 @@ class ModelInfo:
     @property
     def preprocessing(self) -> Preprocessing:
         """How a frame becomes the graph's input."""
-        return Preprocessing(input_size=self.input_size, resize=self.resize)
+        return Preprocessing(
+            input_size=self.input_size, resize=self.resize, in_graph=self.resize_in_graph
+        )
 
     def to_metadata(self) -> dict[str, str]:
         """Return the key-value strings that go into the model file."""

@@ -130,7 +130,8 @@ class Scorer:
             DataError: a score is not finite.
             DeviceError: the device failed.
         """
-        step = 1 if self._one_by_one else max(1, len(prepared))
+        sizes = {frame.shape for frame in prepared}
+        step = 1 if self._one_by_one or len(sizes) > 1 else max(1, len(prepared))
         results = []
         for start in range(0, len(prepared), step):
             results += self._run(prepared[start : start + step], prepared_ms)
@@ -193,10 +194,12 @@ def _is_fixed_to_one(session: Any, info: ModelInfo) -> bool:
     inputs = {item.name: (item.type, item.shape) for item in session.get_inputs()}
     outputs = {item.name: item.type for item in session.get_outputs()}
     kind, shape = inputs.get("frame", ("nothing", [None]))
-    if len(inputs) != 1 or kind != "tensor(uint8)" or list(shape[1:]) != [*info.input_size, 3]:
+    height, width = ("H", "W") if info.resize_in_graph else info.input_size
+    sized = list(shape[3:]) == [3] and _are_sides(shape[1:3], info)
+    if len(inputs) != 1 or kind != "tensor(uint8)" or not sized:
         raise ModelFileError(
-            f"expected one input 'frame' of type uint8 and size N x {info.input_size[0]} x "
-            f"{info.input_size[1]} x 3, found {_described(inputs)}: export the run again"
+            f"expected one input 'frame' of type uint8 and size N x {height} x {width} x 3, "
+            f"found {_described(inputs)}: export the run again"
         )
     if any(outputs.get(name) != "tensor(float)" for name in _OUTPUTS):
         raise ModelFileError(
@@ -208,6 +211,13 @@ def _is_fixed_to_one(session: Any, info: ModelInfo) -> bool:
             f"expected a dynamic batch or one of 1, found {shape[0]}: export the run again"
         )
     return isinstance(shape[0], int)
+
+
+def _are_sides(sides: Sequence[object], info: ModelInfo) -> bool:
+    """Whether height and width of the input are those promised: free ones are named."""
+    if info.resize_in_graph:
+        return len(sides) == 2 and all(isinstance(side, str) for side in sides)
+    return tuple(sides) == info.input_size
 
 
 def _described(items: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The exported file against PyTorch, and what the exporter refuses."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -136,3 +137,25 @@ def test_command_line_without_a_run(tmp_path: Path) -> None:
 def test_an_output_folder_that_is_not_there(copy: Path) -> None:
     with pytest.raises(ExportError, match="cannot write"):
         export(copy, copy / "nowhere" / "x.onnx")
+
+
+def test_a_rounded_file_has_the_limits_of_its_own_scores(copy: Path) -> None:
+    exported = export(copy)
+    scorer = Scorer(exported.path, device="cpu")
+    with (copy / "held_out.csv").open() as file:
+        frames = [read_frame(Path(row["path"])) for row in csv.DictReader(file)]
+    scores = [scorer.score(frame).score for frame in frames]
+    assert scorer.threshold == exported.threshold == pytest.approx(np.percentile(scores, 99))
+    assert scorer.info.score_range == pytest.approx((min(scores), max(scores)))
+    trained = json.loads((copy / "metrics.json").read_text())["threshold"]
+    assert exported.threshold == pytest.approx(trained, rel=0.05)
+
+
+def test_without_the_held_out_pictures_the_trained_limits_stay(
+    copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = (copy / "held_out.csv").read_text()
+    (copy / "held_out.csv").write_text(rows + "/gone/1.png,good,1.0,good\n")
+    trained = json.loads((copy / "metrics.json").read_text())["threshold"]
+    assert export(copy).threshold == trained
+    assert "held-out pictures are missing" in caplog.text

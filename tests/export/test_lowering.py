@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_ad.data import Dataset
 from edge_ad.models import SPADE, Detector, PaDiM, PatchCore
 from edge_ad_export.graph import OPSET
-from edge_ad_export.lower import build_graph
+from edge_ad_export.lower import build_graph, has_integer_form
 from edge_ad_export.recipe import Recipe, choose_recipe
 from edge_ad_runtime.errors import ExportError
 from edge_ad_runtime.image import list_pictures, read_frame
@@ -130,8 +130,11 @@ def test_gpu_graphs_pass_the_operator_check_and_hold_a_half_backbone(
 
 def test_spade_compares_a_full_gallery_in_floats(data_root: Path) -> None:
     detector = SPADE(weights="none", input_size=(64, 64), gallery_rule="full", k=3)
-    model = build_graph(fitted(detector, data_root), INT8)
+    assert not has_integer_form(detector)
+    model = build_graph(fitted(detector, data_root), Recipe("cpu", "fp32"))
     assert_close(detector, model, data_root, 1e-3)
+    with pytest.raises(ExportError, match="--precision fp32"):
+        build_graph(detector, INT8)
 
 
 @pytest.mark.parametrize(

@@ -2,63 +2,74 @@
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_ad.models import PaDiM
 from edge_ad_export.builder import GraphBuilder
 from edge_ad_export.graph import example_frames, module_graph
+from edge_ad_export.heads.grid_features import GridFeatures
 from edge_ad_export.heads.smoothing import finish
 from edge_ad_export.quantise import as_float, dot_with_zero, quantise_frames, quantise_weights
 
-BLOCKS = 2
-"""Row blocks of the triangular factor: 2 leave half of the zeros out; each block is a product."""
+ALIGNMENT = 32
+"""Rows of a block of the factor come in multiples of what ONNX Runtime multiplies at a time."""
 
 
 class _Features(nn.Module):
-    """Frames (N, h, w, 3) to the features of each position (N, P, d)."""
+    """Frames (N, h, w, 3) to the features of each position (N, P, d), times their gains."""
 
-    def __init__(self, detector: PaDiM) -> None:
+    def __init__(self, detector: PaDiM, gains: Tensor) -> None:
         super().__init__()
-        self.detector = detector
+        self.backbone = detector.backbone
+        self.to_grid = GridFeatures(
+            detector,
+            detector.backbone.layers,
+            detector.patch_size,
+            channels=detector.channels,
+            gains=gains,
+        )
 
     def forward(self, frames: Tensor) -> Tensor:
-        return self.detector.embed(frames).permute(2, 0, 1)
+        maps = self.backbone(self.backbone.normalise(frames))
+        features: Tensor = self.to_grid(maps)
+        return features.flatten(1, 2)
 
 
 def padim_graph(detector: PaDiM) -> onnx.ModelProto:
     """Return the graph: |L^-1 (x - mean)| per position (eq. 2 of the paper), cov = L L^T.
 
-    x - mean comes in 8 bits with one scale a frame, L^-1 in 7 bits with one scale a row. L^-1 is
-    lower triangular, so that block i of its rows needs the first d * (i + 1) / BLOCKS columns only.
+    x - mean comes in 8 bits with one scale a frame, in units of the largest standard deviation that
+    its channel has anywhere; L^-1 in 7 bits with one scale a row. L^-1 is lower triangular: its
+    upper rows need as many columns only, so that two products leave half of the zeros out. More
+    products leave more out, and cost more than that saves.
     """
-    model = module_graph(_Features(detector), example_frames(detector), outputs=["features"])
+    factors = detector.whitening.double()
+    cholesky = torch.linalg.inv(factors)
+    means = (cholesky @ detector.mean_whitened.double()[:, :, None])[:, :, 0]
+    deviations = cholesky.square().sum(dim=2).sqrt().amax(dim=0)
+    features = _Features(detector, (1 / deviations).float())
+    model = module_graph(features, example_frames(detector), outputs=["features"])
     graph = GraphBuilder(model)
-    factors = detector.whitening.numpy()
-    means = np.linalg.solve(factors.astype(np.float64), detector.mean_whitened[:, :, None].numpy())
     centred = graph.node(
-        "Sub", "features", graph.constant(means[:, :, 0].astype(np.float32), "means")
+        "Sub", "features", graph.constant((means / deviations).float().numpy(), "means")
     )
     quantised, scale = quantise_frames(graph, centred)
     by_position = graph.node("Transpose", quantised, perm=[1, 0, 2])  # (P, N, d)
-    squares = [
-        _block(graph, by_position, factors, rows)
-        for rows in np.array_split(np.arange(detector.dims), BLOCKS)
-        if len(rows)
-    ]
-    total = squares[0]
-    for other in squares[1:]:
-        total = graph.node("Add", total, other)
-    distance = graph.node("Transpose", graph.node("Sqrt", total), perm=[1, 0])  # (N, P)
-    per_frame = graph.node("Squeeze", scale, graph.constant([2]))
-    return finish(graph, detector, graph.node("Mul", distance, per_frame), score=None)
+    scaled = (factors * deviations).float().numpy()
+    half = ALIGNMENT * round(detector.dims / 2 / ALIGNMENT)
+    total = _block(graph, by_position, scaled, slice(half, detector.dims))
+    if half:
+        total = graph.node("Add", total, _block(graph, by_position, scaled, slice(0, half)))
+    in_steps = graph.node("Transpose", graph.node("Sqrt", total), perm=[1, 0])  # (N, P)
+    distance = graph.node("Mul", in_steps, graph.node("Squeeze", scale, graph.constant([2])))
+    return finish(graph, detector, distance, score=None)
 
 
-def _block(
-    graph: GraphBuilder, features: str, factors: NDArray[np.float32], rows: NDArray[np.int_]
-) -> str:
+def _block(graph: GraphBuilder, features: str, factors: NDArray[np.float32], rows: slice) -> str:
     """Append the sum of squares of some rows of L^-1 (x - mean): (P, N)."""
-    end = int(rows[-1]) + 1
+    end = rows.stop
     if end < factors.shape[2]:
         features = graph.node(
             "Slice", features, graph.constant([0]), graph.constant([end]), graph.constant([2])

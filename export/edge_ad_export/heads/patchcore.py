@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from edge_ad.models import PatchCore
 from edge_ad.models.nearest import squared_distances
+from edge_ad.models.patchcore import PATCH_SIZE
 from edge_ad_export.builder import GraphBuilder
 from edge_ad_export.clusters import cluster
 from edge_ad_export.graph import example_frames, module_graph
+from edge_ad_export.heads.grid_features import GridFeatures
 from edge_ad_export.heads.smoothing import finish
 from edge_ad_export.quantise import WEIGHT_MAX, ZERO, as_float
 
@@ -43,13 +45,15 @@ class _Tiles(nn.Module):
         super().__init__()
         self.detector = detector
         self.tile = tile
+        self.to_grid = GridFeatures(detector, detector.backbone.layers, PATCH_SIZE)
 
     def forward(self, frames: Tensor) -> Tensor:
         height, width = self.tile
         rows, columns = self.detector.grid[0] // height, self.detector.grid[1] // width
         channels = self.detector.n_channels
-        # Channels last at once: a transpose of two axes is quick, one of six is not.
-        patches = self.detector.embed(frames).reshape(-1, rows, height, columns, width * channels)
+        backbone = self.detector.backbone
+        features: Tensor = self.to_grid(backbone(backbone.normalise(frames)))
+        patches = features.reshape(-1, rows, height, columns, width * channels)
         return patches.transpose(2, 3).reshape(-1, rows * columns, height * width, channels)
 
 

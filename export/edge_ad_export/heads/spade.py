@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from edge_ad.models import SPADE
 from edge_ad_export.builder import GraphBuilder
 from edge_ad_export.graph import example_frames, module_graph
+from edge_ad_export.heads.grid_features import GridFeatures
 from edge_ad_export.heads.smoothing import finish
 from edge_ad_export.quantise import as_float, dot_with_zero, quantise_frames, quantise_weights
 
@@ -24,10 +25,13 @@ class _Embedding(nn.Module):
 
     def __init__(self, detector: SPADE) -> None:
         super().__init__()
-        self.detector = detector
+        self.backbone = detector.backbone
+        self.projection = detector.projection
+        self.to_grid = GridFeatures(detector, detector.backbone.layers[:-1], detector.patch_size)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        return self.detector.embed(frames)
+        *maps, deepest = self.backbone(self.backbone.normalise(frames))
+        return deepest.mean(dim=(2, 3)), self.to_grid(maps).flatten(1, 2) @ self.projection
 
 
 def spade_graph(detector: SPADE) -> onnx.ModelProto:
