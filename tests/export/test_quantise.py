@@ -5,7 +5,14 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from edge_ad_export.quantise import WEIGHT_MAX, dot_with_zero, quantise_weights
+from edge_ad_export.heads.patchcore import MEMORY_MAX
+from edge_ad_export.quantise import (
+    ACTIVATION_MAX,
+    WEIGHT_MAX,
+    ZERO,
+    dot_with_zero,
+    quantise_weights,
+)
 
 
 def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -28,19 +35,24 @@ def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("rows", [1, 3, 16])
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_the_largest_products_do_not_saturate(rows: int, sign: int) -> None:
-    left = np.full((4, rows, 176), 255, np.uint8)
-    right = np.full((4, 176, 88), sign * WEIGHT_MAX, np.int8)
+@pytest.mark.parametrize(
+    ("activation", "weight"), [(ZERO + ACTIVATION_MAX, WEIGHT_MAX), (255, MEMORY_MAX)]
+)
+def test_the_largest_products_do_not_saturate(
+    rows: int, sign: int, activation: int, weight: int
+) -> None:
+    left = np.full((4, rows, 176), activation, np.uint8)
+    right = np.full((4, 176, 88), sign * weight, np.int8)
     expected = left.astype(np.int32) @ right.astype(np.int32)
     np.testing.assert_array_equal(product(left, right), expected)
 
 
-def test_weights_keep_to_seven_bits_and_come_back() -> None:
+def test_weights_come_back() -> None:
     values = np.random.default_rng(0).standard_normal((5, 12, 7)).astype(np.float32)
     values[2] = 0
     integers, scale = quantise_weights(values, (1,))
     assert scale.shape == (5, 1, 7)
     assert np.abs(integers).max() == WEIGHT_MAX
     assert (np.abs(integers * scale - values) <= scale * 0.501).all()
-    expected = 128 * integers.astype(np.int64).sum(axis=1, keepdims=True)
+    expected = ZERO * integers.astype(np.int64).sum(axis=1, keepdims=True)
     np.testing.assert_array_equal(dot_with_zero(integers, 1), expected)

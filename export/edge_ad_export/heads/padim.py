@@ -40,8 +40,8 @@ class _Features(nn.Module):
 def padim_graph(detector: PaDiM) -> onnx.ModelProto:
     """Return the graph: |L^-1 (x - mean)| per position (eq. 2 of the paper), cov = L L^T.
 
-    x - mean comes in 8 bits with one scale a frame, in units of the largest standard deviation that
-    its channel has anywhere; L^-1 in 7 bits with one scale a row. L^-1 is lower triangular: its
+    x - mean comes in 7 bits with one scale a frame, in units of the largest standard deviation that
+    its channel has anywhere; L^-1 in 8 bits with one scale a row. L^-1 is lower triangular: its
     upper rows need as many columns only, so that two products leave half of the zeros out. More
     products leave more out, and cost more than that saves.
     """

@@ -7,6 +7,8 @@ are then compared with the whole memory in float32: the score is the largest of 
 and that of all patches, unless a patch that looked nearer than all of these is farther.
 """
 
+import math
+
 import numpy as np
 import onnx
 import torch
@@ -21,7 +23,7 @@ from edge_ad_export.clusters import cluster
 from edge_ad_export.graph import example_frames, module_graph
 from edge_ad_export.heads.grid_features import GridFeatures
 from edge_ad_export.heads.smoothing import finish
-from edge_ad_export.quantise import WEIGHT_MAX, ZERO, as_float
+from edge_ad_export.quantise import as_float
 
 TILE = 4
 """Wished-for side of a tile, in patches."""
@@ -29,11 +31,15 @@ TILE = 4
 VISITED = 0.05
 """Share of the clusters that a tile visits: 96 % of the patches find their nearest row there."""
 
-MIN_VISITED = 13
-"""Clusters that are always visited: a small memory is searched whole, or nearly."""
+MIN_ROWS = 1024
+"""Rows that a tile visits at least: a small memory is searched whole, or nearly."""
 
 EXACT = 16
 """Patches of a frame that are compared with the whole memory in float32."""
+
+MEMORY_MAX = 63
+ZERO = 128
+"""Memory and patches share a step; 2 * 255 * 63 fits into 16 bits (`edge_ad_export.quantise`)."""
 
 ROWS_AT_ONCE = 1024
 
@@ -63,7 +69,7 @@ def patchcore_graph(detector: PatchCore) -> onnx.ModelProto:
     model = module_graph(_Tiles(detector, tile), example_frames(detector), outputs=["patches"])
     graph = GraphBuilder(model)
     blocks = cluster(detector.memory)
-    visited = _visited_clusters(graph, detector.memory[blocks].mean(dim=1).numpy())
+    visited = _visited_clusters(graph, detector.memory[blocks].mean(dim=1).numpy(), blocks.shape[1])
     distance = _searched(graph, detector.memory, blocks, visited)
     flat = graph.node("Reshape", distance, graph.constant([0, -1]))  # (N, P) in order of tiles
     farthest = _Farthest(graph, detector, flat)
@@ -81,10 +87,11 @@ def tile_size(grid: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def _visited_clusters(graph: GraphBuilder, centres: NDArray[np.float32]) -> str:
+def _visited_clusters(graph: GraphBuilder, centres: NDArray[np.float32], rows: int) -> str:
     """Append the choice of clusters: int64 (N, tiles, visited).
 
-    A patch's own nearest cluster has a slack of 0; a tile takes those of the smallest slack.
+    `rows` is the size of a cluster. A patch's own nearest cluster has a slack of 0; a tile takes
+    those of the smallest slack.
     """
     products = graph.node("MatMul", "patches", graph.constant(-2 * centres.T, "centres"))
     norms = graph.constant(np.square(centres).sum(axis=1), "centre_norms")
@@ -93,7 +100,8 @@ def _visited_clusters(graph: GraphBuilder, centres: NDArray[np.float32]) -> str:
     slack = graph.node(
         "ReduceMin", graph.node("Sub", squared, nearest), graph.constant([2]), keepdims=0
     )
-    visited = min(len(centres), max(MIN_VISITED, round(VISITED * len(centres))))
+    wanted = max(math.ceil(MIN_ROWS / rows), round(VISITED * len(centres)))
+    visited = min(len(centres), wanted)
     return graph.nodes("TopK", (slack, graph.constant([visited])), 2, axis=2, largest=0)[1]
 
 
@@ -103,13 +111,16 @@ def _searched(graph: GraphBuilder, memory: Tensor, blocks: Tensor, visited: str)
     Patches and memory are rounded to one step, so that in units of it |x - m|^2 / 2 =
     |x|^2 / 2 - (x.m - |m|^2 / 2), all in integers. The 8 bits of a patch reach twice as far as the
     7 bits of the memory; a patch that is farther still is cut off, far from every row.
+
+    Rounding adds |m - rounded m|^2 to a squared distance on average, and as much of x. Both are
+    taken off again: small distances would grow by a tenth, and large ones hardly.
     """
     middle = memory.mean(dim=0)
-    step = max(float((memory - middle).abs().max()), 1e-20) / WEIGHT_MAX
-    rows = torch.round((memory - middle) / step).to(torch.int32)[blocks].numpy()  # (K, rows, C)
-    half_norms = np.square(rows).sum(axis=2, keepdims=True) // 2 + ZERO * rows.sum(
-        axis=2, keepdims=True
-    )
+    step = max(float((memory - middle).abs().max()), 1e-20) / MEMORY_MAX
+    exact = ((memory - middle) / step)[blocks].numpy()  # (K, rows, C)
+    rows = np.rint(exact)
+    squares = (np.square(rows) - np.square(exact - rows)).sum(axis=2, keepdims=True)
+    half_norms = np.rint(squares / 2) + ZERO * rows.sum(axis=2, keepdims=True)
     centred = graph.node("Sub", "patches", graph.constant(middle.numpy(), "memory_mean"))
     zero = graph.constant(np.array(ZERO, np.uint8))
     quantised = graph.node("QuantizeLinear", centred, graph.scalar(step), zero)
@@ -124,8 +135,11 @@ def _searched(graph: GraphBuilder, memory: Tensor, blocks: Tensor, visited: str)
     nearest = graph.node("ReduceMax", likeness, graph.constant([2, 4]), keepdims=0)
     kept = graph.node("DequantizeLinear", quantised, graph.scalar(step), zero)
     norms = graph.node("ReduceSumSquare", kept, graph.constant([3]), keepdims=0)
+    lost = graph.node("Sub", centred, kept)
+    lost_norms = graph.node("ReduceSumSquare", lost, graph.constant([3]), keepdims=0)
     gain = graph.node("Mul", as_float(graph, nearest), graph.scalar(2 * step * step))
-    return graph.node("Sqrt", graph.node("Relu", graph.node("Sub", norms, gain)))
+    squared = graph.node("Sub", graph.node("Sub", norms, gain), lost_norms)
+    return graph.node("Sqrt", graph.node("Relu", squared))
 
 
 class _Farthest:
