@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad_runtime.info import Limits
+
 PERCENTILE = 99.0
 
 
@@ -37,28 +39,6 @@ def choose_threshold(good_scores: Sequence[float]) -> Threshold:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What good parts look like to a detector, as in `metrics.json` and in the model file.
-
-    Attributes:
-        threshold: decision limit in the unit of the score.
-        threshold_rule: how it was found, in words.
-        false_alarm_rate: share of good parts expected at or above it, 0..1.
-        score_range: (lowest, highest) score.
-        map_range: (lowest, highest) value of a map.
-        map_threshold: map value from which a pixel is drawn as defective. Score and map need not
-            have one unit (SPADE), so the map has a limit of its own.
-    """
-
-    threshold: float
-    threshold_rule: str
-    false_alarm_rate: float
-    score_range: tuple[float, float]
-    map_range: tuple[float, float]
-    map_threshold: float
-
-
 class GoodScores:
     """Scores and maps of good pictures that the fit has not seen."""
 
@@ -67,10 +47,6 @@ class GoodScores:
         self._scores: list[float] = []
         self._lows: list[float] = []
         self._highs: list[float] = []
-
-    def __len__(self) -> int:
-        """How many pictures."""
-        return len(self._scores)
 
     def add(self, score: float, anomaly_map: NDArray[np.float32]) -> None:
         """Take a picture's score and its map (h, w)."""

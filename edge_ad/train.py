@@ -21,10 +21,11 @@ from edge_ad.evaluate import Evaluation, ScoredSample, decision_rates
 from edge_ad.models import Detector
 from edge_ad.report import Report, write_report
 from edge_ad.runs import run_folder
-from edge_ad.threshold import GoodScores, Limits
+from edge_ad.threshold import GoodScores
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import make_writable
 from edge_ad_runtime.image import Frame
+from edge_ad_runtime.info import Limits
 
 logger = logging.getLogger(__name__)
 

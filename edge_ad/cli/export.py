@@ -72,7 +72,7 @@ def export(
         with_backbone=with_backbone,
     )
     exported = export_run(run, output, options)
-    click.echo(_json(run, exported) if as_json else _text(exported, target))
+    click.echo(_json(run, exported) if as_json else _text(exported))
 
 
 def _json(run: Path, exported: "Exported") -> str:
@@ -81,20 +81,20 @@ def _json(run: Path, exported: "Exported") -> str:
             "run": str(run),
             "model": str(exported.path),
             "size_bytes": exported.size_bytes,
-            "threshold": exported.threshold,
+            "threshold": exported.info.threshold,
             "backbone": str(exported.backbone) if exported.backbone else None,
             "parity": asdict(exported.parity),
         }
     )
 
 
-def _text(exported: "Exported", target: str) -> str:
-    parity = exported.parity
-    resize = ", resizes by itself" if parity.bake_resize else ""
+def _text(exported: "Exported") -> str:
+    info, parity = exported.info, exported.parity
+    resize = ", resizes by itself" if info.resize_in_graph else ""
     lines = [
-        f"model        {exported.path} ({exported.size_bytes / 1e6:.1f} MB, {target}, "
+        f"model        {exported.path} ({exported.size_bytes / 1e6:.1f} MB, {info.target}, "
         f"{parity.precision}{resize})",
-        f"threshold    {exported.threshold:.4g}",
+        f"threshold    {info.threshold:.4g}",
         f"parity       {parity.n_pictures} pictures, scores within {parity.score_difference:.1e}, "
         f"maps within {parity.map_difference:.1e} of PyTorch",
     ]

@@ -59,14 +59,14 @@ class Exported:
     Attributes:
         path: of the file.
         size_bytes: of the file.
-        threshold: its decision limit; of a rounded graph by its own scores.
+        info: what it says about itself; the limits of a rounded graph are by its own scores.
         parity: figures of the proof.
         backbone: path of the bare backbone, if it was asked for.
     """
 
     path: Path
     size_bytes: int
-    threshold: float
+    info: ModelInfo
     parity: Parity
     backbone: Path | None = None
 
@@ -88,8 +88,8 @@ def export(run: Path, output: Path | None = None, options: ExportOptions | None 
     recipe = choose_recipe(options.target, options.precision, bake_resize=options.bake_resize)
     record = read_run(run)
     detector = load(run, device="cpu")
-    if options.precision == "auto" and recipe.precision == "int8":
-        recipe = recipe if has_integer_form(detector) else replace(recipe, precision="fp32")
+    if (options.precision, recipe.precision) == ("auto", "int8") and not has_integer_form(detector):
+        recipe = replace(recipe, precision="fp32")
     model = build_graph(detector, recipe)
     info = _describe(record, detector.preprocessing.resize, recipe)
     backbone = backbone_file(output) if options.with_backbone else None
@@ -101,9 +101,9 @@ def export(run: Path, output: Path | None = None, options: ExportOptions | None 
             _write(model, info, temporary)
             scorer = Scorer(temporary, device="cpu")
             trained, info = info.threshold, _with_own_limits(info, scorer, record, recipe)
-            setting = Setting(recipe=recipe, thresholds=(trained, info.threshold))
+            setting = Setting(precision=recipe.precision, thresholds=(trained, info.threshold))
             parity = compare(detector, scorer, record.samples, setting)
-            _judge(parity, force=options.force)
+            _judge(parity, exact=recipe.exact, force=options.force)
             _write(model, replace(info, parity=asdict(parity)), temporary)
             if backbone:
                 write_whole(backbone, backbone_graph(detector).SerializeToString())
@@ -115,7 +115,7 @@ def export(run: Path, output: Path | None = None, options: ExportOptions | None 
     return Exported(
         path=output,
         size_bytes=output.stat().st_size,
-        threshold=info.threshold,
+        info=info,
         parity=parity,
         backbone=backbone,
     )
@@ -146,9 +146,9 @@ def _clear(output: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _judge(parity: Parity, *, force: bool) -> None:
+def _judge(parity: Parity, *, exact: bool, force: bool) -> None:
     try:
-        parity.check()
+        parity.check(exact=exact)
     except ExportError as error:
         if not force:
             raise

@@ -11,6 +11,7 @@ import torch
 from onnx import compose
 from torch import Tensor, nn
 
+from edge_ad_export.builder import rename
 from edge_ad_export.graph import FRAME, module_graph
 from edge_ad_runtime.image import Preprocessing
 
@@ -76,7 +77,5 @@ def _renamed(model: onnx.ModelProto) -> onnx.ModelProto:
     promised = {item.name: item.name.split("/")[-1] for item in (*graph.input, *graph.output)}
     for item in (*graph.input, *graph.output):
         item.name = promised[item.name]
-    for node in graph.node:
-        node.input[:] = [promised.get(name, name) for name in node.input]
-        node.output[:] = [promised.get(name, name) for name in node.output]
+    rename(graph, promised)
     return model

@@ -1,6 +1,6 @@
 """Append hand-written ONNX nodes to a graph."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -12,6 +12,13 @@ Attribute = int | float | str | Sequence[int]
 FLOAT = TensorProto.FLOAT
 INT32 = TensorProto.INT32
 UINT8 = TensorProto.UINT8
+
+
+def rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Give tensors other names, wherever a node reads or writes them."""
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
 
 
 class GraphBuilder:
@@ -57,10 +64,7 @@ class GraphBuilder:
         Args:
             outputs: final name to the tensor's name and its shape; all are float32.
         """
-        final = {tensor: name for name, (tensor, _) in outputs.items()}
-        for node in self._model.graph.node:
-            node.input[:] = [final.get(name, name) for name in node.input]
-            node.output[:] = [final.get(name, name) for name in node.output]
+        rename(self._model.graph, {tensor: name for name, (tensor, _) in outputs.items()})
         for name, (_, shape) in outputs.items():
             self._model.graph.output.append(helper.make_tensor_value_info(name, FLOAT, shape))
         return self._model

@@ -4,12 +4,15 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from edge_ad_export.graph import FRAME
+
 
 def fold_normalisation(model: onnx.ModelProto) -> None:
     """Move channel order and standard deviation into the first convolution's weights, exactly.
 
     The mean stays a subtraction of its own: the zeros that the convolution pads with mean the mean.
-    A graph whose normalised image goes anywhere else is left as it is.
+    A graph whose normalised image goes anywhere else is left as it is. What became of no use is for
+    `drop_unused`.
     """
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -33,7 +36,6 @@ def fold_normalisation(model: onnx.ModelProto) -> None:
         convolution.input[0] = subtraction.output[0]
         graph.node.remove(gather)
         graph.node.remove(division)
-    drop_unused(model)
 
 
 def transpose_bytes(model: onnx.ModelProto) -> None:
@@ -42,13 +44,13 @@ def transpose_bytes(model: onnx.ModelProto) -> None:
     For CPUs, where that moves a quarter of the memory; TensorRT wants the cast first.
     """
     nodes = model.graph.node
-    for cast in [node for node in nodes if node.op_type == "Cast" and node.input[0] == "frame"]:
+    for cast in [node for node in nodes if node.op_type == "Cast" and node.input[0] == FRAME]:
         chain = _chain(model, cast, ("Transpose",))
         if chain is None:
             continue
         (transpose,) = chain
         bytes_first = f"{transpose.output[0]}_bytes"
-        transpose.input[0], cast.output[0] = "frame", transpose.output[0]
+        transpose.input[0], cast.output[0] = FRAME, transpose.output[0]
         transpose.output[0] = cast.input[0] = bytes_first
         nodes.remove(cast)
         nodes.insert(list(nodes).index(transpose) + 1, cast)

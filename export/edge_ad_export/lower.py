@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edge_ad.backbones import Backbone
 from edge_ad.models import SPADE, Detector, PaDiM, PatchCore
 from edge_ad_export.bake import bake_resize
-from edge_ad_export.fold import fold_normalisation, transpose_bytes
+from edge_ad_export.fold import drop_unused, fold_normalisation, transpose_bytes
 from edge_ad_export.graph import check_graph, check_size, example_frames, module_graph
 from edge_ad_export.heads.padim import padim_graph
 from edge_ad_export.heads.patchcore import patchcore_graph
@@ -39,6 +39,7 @@ def build_graph(detector: Detector, recipe: Recipe) -> onnx.ModelProto:
         model = _plain_graph(detector, recipe)
     fold_normalisation(model)
     prune_channels(model)
+    drop_unused(model)
     if recipe.target == "cpu":
         transpose_bytes(model)
     if recipe.bake_resize:

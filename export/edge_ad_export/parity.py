@@ -10,7 +10,6 @@ from scipy.stats import spearmanr
 from edge_ad.data import Sample
 from edge_ad.evaluate import Evaluator, Metrics
 from edge_ad.models import Detector
-from edge_ad_export.recipe import Recipe
 from edge_ad_runtime import Scorer
 from edge_ad_runtime.errors import ExportError
 from edge_ad_runtime.image import read_frame
@@ -33,7 +32,6 @@ class Parity:
 
     Attributes:
         precision: of the graph: fp32, fp16 or int8.
-        bake_resize: the graph resizes by itself, a little differently.
         n_pictures: number of pictures compared.
         score_difference: largest relative difference of a score.
         map_difference: largest difference of a map value, relative to that map's maximum.
@@ -47,7 +45,6 @@ class Parity:
     """
 
     precision: str
-    bake_resize: bool
     n_pictures: int
     score_difference: float
     map_difference: float
@@ -59,13 +56,15 @@ class Parity:
     image_auroc: tuple[float, float] | None
     pixel_auroc: tuple[float, float] | None
 
-    def check(self) -> None:
+    def check(self, *, exact: bool) -> None:
         """Refuse a file that is too far away.
+
+        Args:
+            exact: the graph is to give PyTorch's numbers, and not just its order.
 
         Raises:
             ExportError: with the figures.
         """
-        exact = self.precision == "fp32" and not self.bake_resize
         problem = self._problem_exact() if exact else self._problem_rounded()
         if problem:
             raise ExportError(
@@ -106,9 +105,9 @@ class Parity:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What is compared: how the graph was lowered, and the thresholds of PyTorch and graph."""
+    """What is compared: the graph's precision, and the thresholds of PyTorch and of the graph."""
 
-    recipe: Recipe
+    precision: str
     thresholds: tuple[float, float]
 
 
@@ -143,8 +142,7 @@ def _parity(ours: Evaluator, theirs: Evaluator, map_difference: float, setting: 
     worst = int(relative.argmax())
     distinct = len(before) > 2 and np.ptp(before) > 0 and np.ptp(after) > 0
     return Parity(
-        precision=setting.recipe.precision,
-        bake_resize=setting.recipe.bake_resize,
+        precision=setting.precision,
         n_pictures=len(before),
         score_difference=float(relative[worst]),
         map_difference=map_difference,

@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from edge_ad_export.fold import drop_unused
+from edge_ad_export.builder import rename
 
 _ELEMENTWISE = ("Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Add", "Mul", "Sub")
 """Operators that do with each channel what they do with it alone."""
@@ -25,7 +25,6 @@ def prune_channels(model: onnx.ModelProto) -> None:
         channels = _channels(gather, constants)
         if channels is not None:
             _Choice(model.graph, constants, channels).remove(gather)
-    drop_unused(model)
     del model.graph.value_info[:]  # the shapes have changed; the checker infers them anew
 
 
@@ -58,11 +57,8 @@ class _Choice:
         if any(output.name == gather.output[0] for output in self._graph.output):
             return  # the name belongs to the outside
         if self._moves_above(gather.input[0]):
-            for node in self._graph.node:
-                node.input[:] = [
-                    gather.input[0] if name == gather.output[0] else name for name in node.input
-                ]
             self._graph.node.remove(gather)
+            rename(self._graph, {gather.output[0]: gather.input[0]})
 
     def _moves_above(self, tensor: str) -> bool:
         """Let a tensor hold the chosen channels only; return whether that was possible."""

@@ -16,7 +16,29 @@ MODEL_KEY = "edge_ad.model"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelInfo:
+class Limits:
+    """What good parts look like to a detector, as in `metrics.json` and in the model file.
+
+    Attributes:
+        threshold: decision limit; `score >= threshold` is anomalous.
+        threshold_rule: how the threshold was found, in words.
+        false_alarm_rate: share of good parts expected at or above the threshold, 0..1.
+        score_range: (lowest, highest) score of the held-out good pictures.
+        map_range: (lowest, highest) anomaly-map value of the held-out good pictures.
+        map_threshold: map value from which a pixel is drawn as defective. Score and map need not
+            have one unit (SPADE), so the map has a limit of its own.
+    """
+
+    threshold: float
+    threshold_rule: str
+    false_alarm_rate: float
+    score_range: tuple[float, float]
+    map_range: tuple[float, float]
+    map_threshold: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo(Limits):
     """Everything that the runtime and its user need to know about a model file.
 
     Attributes:
@@ -27,12 +49,6 @@ class ModelInfo:
         resize: shorter side in pixels before a centre crop to `input_size`; None: whole frame.
         resize_in_graph: the graph resizes by itself, its `frame` input may have any size.
         color_order: channel order of `frame`; always BGR, as OpenCV gives it.
-        threshold: decision limit; `score >= threshold` is anomalous.
-        threshold_rule: how the threshold was found, in words.
-        false_alarm_rate: share of good parts expected at or above the threshold, 0..1.
-        score_range: (lowest, highest) score of the held-out good pictures.
-        map_range: (lowest, highest) anomaly-map value of the held-out good pictures.
-        map_threshold: map value from which a pixel is drawn as defective, in the map's own unit.
         training: facts on the fit: `n_train`, `content_hash`, `seed`, `n_skipped`.
         metrics: figures on the test split, as in `metrics.json`.
         versions: package versions at export time.
@@ -45,12 +61,6 @@ class ModelInfo:
     category: str
     backbone: str
     input_size: tuple[int, int]
-    threshold: float
-    threshold_rule: str
-    false_alarm_rate: float
-    score_range: tuple[float, float]
-    map_range: tuple[float, float]
-    map_threshold: float
     created_at: str
     resize: int | None = None
     resize_in_graph: bool = False

@@ -145,10 +145,10 @@ def test_a_rounded_file_has_the_limits_of_its_own_scores(copy: Path) -> None:
     with (copy / "held_out.csv").open() as file:
         frames = [read_frame(Path(row["path"])) for row in csv.DictReader(file)]
     scores = [scorer.score(frame).score for frame in frames]
-    assert scorer.threshold == exported.threshold == pytest.approx(np.percentile(scores, 99))
+    assert scorer.threshold == exported.info.threshold == pytest.approx(np.percentile(scores, 99))
     assert scorer.info.score_range == pytest.approx((min(scores), max(scores)))
     trained = json.loads((copy / "metrics.json").read_text())["threshold"]
-    assert exported.threshold == pytest.approx(trained, rel=0.05)
+    assert exported.info.threshold == pytest.approx(trained, rel=0.05)
 
 
 def test_without_the_held_out_pictures_the_trained_limits_stay(
@@ -157,5 +157,5 @@ def test_without_the_held_out_pictures_the_trained_limits_stay(
     rows = (copy / "held_out.csv").read_text()
     (copy / "held_out.csv").write_text(rows + "/gone/1.png,good,1.0,good\n")
     trained = json.loads((copy / "metrics.json").read_text())["threshold"]
-    assert export(copy).threshold == trained
+    assert export(copy).info.threshold == trained
     assert "held-out pictures are missing" in caplog.text
