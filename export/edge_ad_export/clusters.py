@@ -3,17 +3,18 @@
 import torch
 from torch import Tensor
 
-ROWS = 76
+ROWS = 64
 """Rows of a cluster: few enough to choose well, enough for one efficient product."""
 
-ITERATIONS = 8
+ITERATIONS = 12
 
 
 def cluster(memory: Tensor, rows: int = ROWS) -> Tensor:
     """Group a memory (m, d) into clusters that are one regular tensor.
 
-    Lloyd's k-means (1982) first; then every row goes to the nearest centre that still has room,
-    those first whose second choice would cost most.
+    Lloyd's k-means (1982), where a centre takes `rows` rows at most: each row goes to the nearest
+    centre that still has room, those first whose second choice would cost most. Balanced at the
+    end only, the rows that found no room would lie far from their centre, where nobody looks.
 
     Returns:
         Indices into the memory, int64 (clusters, rows); where the memory ends, rows stand twice.
@@ -21,16 +22,14 @@ def cluster(memory: Tensor, rows: int = ROWS) -> Tensor:
     count = -(-len(memory) // rows)
     centres = memory[torch.linspace(0, len(memory) - 1, count).long()]
     for _ in range(ITERATIONS):
-        nearest = torch.cdist(memory, centres).argmin(dim=1)
-        size = torch.bincount(nearest, minlength=count)
-        total = torch.zeros_like(centres).index_add_(0, nearest, memory)
-        centres = torch.where(size[:, None] > 0, total / size[:, None].clamp(min=1), centres)
-    groups = _fill(torch.cdist(memory, centres).square(), rows)
-    return torch.stack([torch.tensor(group)[torch.arange(rows) % len(group)] for group in groups])
+        groups = [torch.tensor(group) for group in _fill(torch.cdist(memory, centres), rows)]
+        centres = torch.stack([memory[group].mean(dim=0) for group in groups])
+    return torch.stack([group[torch.arange(rows) % len(group)] for group in groups])
 
 
-def _fill(squared: Tensor, rows: int) -> list[list[int]]:
+def _fill(distance: Tensor, rows: int) -> list[list[int]]:
     """Give every row (m, clusters) a place in one of the clusters of `rows` places."""
+    squared = distance.square()
     by_distance = squared.argsort(dim=1)
     best = squared.gather(1, by_distance[:, :2])
     regret = best[:, -1] - best[:, 0]

@@ -29,7 +29,7 @@ TILE = 4
 """Wished-for side of a tile, in patches."""
 
 VISITED = 0.05
-"""Share of the clusters that a tile visits: 96 % of the patches find their nearest row there."""
+"""Share of the clusters that a tile visits: 98 % of the patches find their nearest row there."""
 
 MIN_ROWS = 1024
 """Rows that a tile visits at least: a small memory is searched whole, or nearly."""
