@@ -1,13 +1,15 @@
 """PatchCore in 8-bit integers, searching a part of the memory; the score is exact all the same.
 
 Neighbouring patches look alike, so each tile of the grid shares a search: the memory lies in
-clusters of equal size, and a tile visits those that are nearest to one of its patches. What is
-missed makes a distance larger, never smaller (rounding aside). So the patches that look farthest
-are then compared with the whole memory in float32: the score is the largest of their true distances
-and that of all patches, unless a patch that looked nearer than all of these is farther.
+clusters of equal size, and a tile visits those that are nearest to one of its patches. The integers
+only say which rows are nearest: the distance to them is computed in float32. So what is missed
+makes a distance larger, never smaller. The patches that look farthest are then compared with the
+whole memory in float32: the score is the largest of all true distances, unless a patch that looked
+nearer than all of these is farther.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -23,7 +25,6 @@ from edge_ad_export.clusters import cluster
 from edge_ad_export.graph import example_frames, module_graph
 from edge_ad_export.heads.grid_features import GridFeatures
 from edge_ad_export.heads.smoothing import finish
-from edge_ad_export.quantise import as_float
 
 TILE = 4
 """Wished-for side of a tile, in patches."""
@@ -33,6 +34,9 @@ VISITED = 0.05
 
 MIN_ROWS = 1024
 """Rows that a tile visits at least: a small memory is searched whole, or nearly."""
+
+CANDIDATES = 2
+"""Rows that look nearest to a patch, whose distance is then computed in float32."""
 
 EXACT = 16
 """Patches of a frame that are compared with the whole memory in float32."""
@@ -63,16 +67,24 @@ class _Tiles(nn.Module):
         return patches.transpose(2, 3).reshape(-1, rows * columns, height * width, channels)
 
 
+class _Memory(NamedTuple):
+    """The memory's rows (m, C), their tensor in the graph, and its clusters (K, rows) of them."""
+
+    rows: Tensor
+    tensor: str
+    blocks: Tensor
+
+
 def patchcore_graph(detector: PatchCore) -> onnx.ModelProto:
     """Return the graph of eq. 6 and 7 of the paper over a searched memory."""
     tile = tile_size(detector.grid)
     model = module_graph(_Tiles(detector, tile), example_frames(detector), outputs=["patches"])
     graph = GraphBuilder(model)
-    blocks = cluster(detector.memory)
-    visited = _visited_clusters(graph, detector.memory[blocks].mean(dim=1).numpy(), blocks.shape[1])
-    distance = _searched(graph, detector.memory, blocks, visited)
+    rows = detector.memory
+    memory = _Memory(rows, graph.constant(rows.numpy(), "memory"), cluster(rows))
+    distance = _searched(graph, memory, _visited_clusters(graph, memory), math.prod(tile))
     flat = graph.node("Reshape", distance, graph.constant([0, -1]))  # (N, P) in order of tiles
-    farthest = _Farthest(graph, detector, flat)
+    farthest = _Farthest(graph, detector, memory.tensor, flat)
     score = farthest.score()
     by_tile = graph.node("ScatterElements", flat, farthest.index, farthest.distance, axis=1)
     return finish(graph, detector, _untiled(graph, detector, tile, by_tile), score=score)
@@ -87,12 +99,12 @@ def tile_size(grid: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def _visited_clusters(graph: GraphBuilder, centres: NDArray[np.float32], rows: int) -> str:
+def _visited_clusters(graph: GraphBuilder, memory: _Memory) -> str:
     """Append the choice of clusters: int64 (N, tiles, visited).
 
-    `rows` is the size of a cluster. A patch's own nearest cluster has a slack of 0; a tile takes
-    those of the smallest slack.
+    A patch's own nearest cluster has a slack of 0; a tile takes those of the smallest slack.
     """
+    centres = memory.rows[memory.blocks].mean(dim=1).numpy()
     products = graph.node("MatMul", "patches", graph.constant(-2 * centres.T, "centres"))
     norms = graph.constant(np.square(centres).sum(axis=1), "centre_norms")
     squared = graph.node("Add", products, norms)  # (N, tiles, patches, clusters), up to |x|^2
@@ -100,27 +112,51 @@ def _visited_clusters(graph: GraphBuilder, centres: NDArray[np.float32], rows: i
     slack = graph.node(
         "ReduceMin", graph.node("Sub", squared, nearest), graph.constant([2]), keepdims=0
     )
-    wanted = max(math.ceil(MIN_ROWS / rows), round(VISITED * len(centres)))
+    wanted = max(math.ceil(MIN_ROWS / memory.blocks.shape[1]), round(VISITED * len(centres)))
     visited = min(len(centres), wanted)
     return graph.nodes("TopK", (slack, graph.constant([visited])), 2, axis=2, largest=0)[1]
 
 
-def _searched(graph: GraphBuilder, memory: Tensor, blocks: Tensor, visited: str) -> str:
+def _searched(graph: GraphBuilder, memory: _Memory, visited: str, patches: int) -> str:
     """Append the distances to the nearest row of the visited clusters: (N, tiles, patches).
 
-    Patches and memory are rounded to one step, so that in units of it |x - m|^2 / 2 =
-    |x|^2 / 2 - (x.m - |m|^2 / 2), all in integers. The 8 bits of a patch reach twice as far as the
-    7 bits of the memory; a patch that is farther still is cut off, far from every row.
-
-    Rounding adds |m - rounded m|^2 to a squared distance on average, and as much of x. Both are
-    taken off again: small distances would grow by a tenth, and large ones hardly.
+    For each patch the cluster of the likest row, the `CANDIDATES` likest rows there, and the
+    smaller of the true distances to them.
     """
-    middle = memory.mean(dim=0)
-    step = max(float((memory - middle).abs().max()), 1e-20) / MEMORY_MAX
-    exact = ((memory - middle) / step)[blocks].numpy()  # (K, rows, C)
-    rows = np.rint(exact)
-    squares = (np.square(rows) - np.square(exact - rows)).sum(axis=2, keepdims=True)
-    half_norms = np.rint(squares / 2) + ZERO * rows.sum(axis=2, keepdims=True)
+    rows = memory.blocks.shape[1]
+    likeness = _likeness(graph, memory, visited)  # (N, tiles, visited, patches, rows)
+    by_cluster = graph.node("ReduceMax", likeness, graph.constant([4]), keepdims=0)
+    best = graph.node("ArgMax", by_cluster, axis=2, keepdims=0)  # (N, tiles, patches)
+    flat = graph.node("Reshape", likeness, graph.constant([0, 0, -1, rows]))
+    start = graph.node("Mul", best, graph.constant(patches))
+    own = graph.node("Add", start, graph.constant(np.arange(patches)))
+    places = graph.node("Unsqueeze", own, graph.constant([3]))
+    in_best = graph.node("GatherND", flat, places, batch_dims=2)  # (N, tiles, patches, rows)
+    count = graph.constant([min(CANDIDATES, rows)])
+    likest = graph.nodes("TopK", (in_best, count), 2, axis=3)[1]
+    chosen = graph.node("GatherElements", visited, best, axis=2)
+    first = graph.node("Mul", chosen, graph.constant(rows))
+    place = graph.node("Add", graph.node("Unsqueeze", first, graph.constant([3])), likest)
+    order = graph.constant(memory.blocks.flatten().numpy(), "memory_order")
+    found = graph.node("Gather", memory.tensor, graph.node("Gather", order, place))
+    difference = graph.node("Sub", graph.node("Unsqueeze", "patches", graph.constant([3])), found)
+    distance = graph.node("ReduceL2", difference, graph.constant([4]), keepdims=0)
+    return graph.node("ReduceMin", distance, graph.constant([3]), keepdims=0)
+
+
+def _likeness(graph: GraphBuilder, memory: _Memory, visited: str) -> str:
+    """Append how near each patch is to each visited row: (N, tiles, visited, patches, rows).
+
+    Patches and memory are rounded to one step, so that in units of it |x - m|^2 / 2 =
+    |x|^2 / 2 - (x.m - |m|^2 / 2), whose last part is an integer: the likeness. The 8 bits of a
+    patch reach twice as far as the 7 bits of the memory; a patch that is farther still is cut off,
+    far from every row.
+    """
+    middle = memory.rows.mean(dim=0)
+    centred_rows = memory.rows - middle
+    step = max(float(centred_rows.abs().max()), 1e-20) / MEMORY_MAX
+    rows = (centred_rows / step)[memory.blocks].round().numpy()  # (K, rows, C)
+    half_norms = np.rint(np.square(rows).sum(axis=2) / 2) + ZERO * rows.sum(axis=2)
     centred = graph.node("Sub", "patches", graph.constant(middle.numpy(), "memory_mean"))
     zero = graph.constant(np.array(ZERO, np.uint8))
     quantised = graph.node("QuantizeLinear", centred, graph.scalar(step), zero)
@@ -129,17 +165,9 @@ def _searched(graph: GraphBuilder, memory: Tensor, blocks: Tensor, visited: str)
         "MatMulInteger",
         graph.node("Unsqueeze", quantised, graph.constant([2])),
         graph.node("Gather", columns, visited),
-    )  # (N, tiles, visited, patches, rows)
-    offsets = graph.constant(half_norms.astype(np.int32).transpose(0, 2, 1), "memory_norms")
-    likeness = graph.node("Sub", products, graph.node("Gather", offsets, visited))
-    nearest = graph.node("ReduceMax", likeness, graph.constant([2, 4]), keepdims=0)
-    kept = graph.node("DequantizeLinear", quantised, graph.scalar(step), zero)
-    norms = graph.node("ReduceSumSquare", kept, graph.constant([3]), keepdims=0)
-    lost = graph.node("Sub", centred, kept)
-    lost_norms = graph.node("ReduceSumSquare", lost, graph.constant([3]), keepdims=0)
-    gain = graph.node("Mul", as_float(graph, nearest), graph.scalar(2 * step * step))
-    squared = graph.node("Sub", graph.node("Sub", norms, gain), lost_norms)
-    return graph.node("Sqrt", graph.node("Relu", squared))
+    )
+    offsets = graph.constant(half_norms.astype(np.int32)[:, None], "memory_norms")  # (K, 1, rows)
+    return graph.node("Sub", products, graph.node("Gather", offsets, visited))
 
 
 class _Farthest:
@@ -150,8 +178,10 @@ class _Farthest:
         distance: their true distances (N, EXACT).
     """
 
-    def __init__(self, graph: GraphBuilder, detector: PatchCore, distance: str) -> None:
-        """Append the comparison; `distance` (N, P) decides which they are."""
+    def __init__(
+        self, graph: GraphBuilder, detector: PatchCore, memory: str, distance: str
+    ) -> None:
+        """Append the comparison with `memory` (m, C); `distance` (N, P) decides which they are."""
         self._graph = graph
         self._detector = detector
         channels = detector.n_channels
@@ -160,7 +190,7 @@ class _Farthest:
         patches = graph.node("Reshape", "patches", graph.constant([0, -1, channels]))
         places = graph.node("Unsqueeze", self.index, graph.constant([2]))
         self._patches = graph.node("GatherND", patches, places, batch_dims=1)  # (N, EXACT, C)
-        self._memory = graph.constant(detector.memory.numpy(), "memory")
+        self._memory = memory
         flat = graph.node("Reshape", self._patches, graph.constant([-1, channels]))
         norms = graph.constant(detector.memory.square().sum(dim=1).numpy(), "memory_squares")
         squared = graph.node("Gemm", flat, self._memory, norms, alpha=-2.0, transB=1)
