@@ -16,10 +16,15 @@ def squared_distances(points: Tensor, memory: Tensor) -> Tensor:
 
 
 def nearest_distance(points: Tensor, memory: Tensor) -> Tensor:
-    """Return the distance of points (..., d) to their nearest row of the memory (m, d): (...)."""
+    """Return the distance of points (..., d) to their nearest row of the memory (m, d): (...).
+
+    The products only choose the row. A distance from them would be the small difference of large
+    squares: where norms are near 500 and distances near 6, it is wrong by 0.1 % in float32, and
+    the score of eq. 7 of PatchCore by 3 %.
+    """
     flat = points.flatten(0, -2)
-    nearest = torch.stack(
-        [squared_distances(flat, block).amin(dim=1) for block in torch.split(memory, BLOCK_ROWS)]
-    ).amin(dim=0)
-    squared = nearest + flat.square().sum(dim=1)
-    return squared.clamp(min=0).sqrt().reshape(points.shape[:-1])
+    squared = []
+    for block in torch.split(memory, BLOCK_ROWS):
+        nearest = block[squared_distances(flat, block).argmin(dim=1)]
+        squared.append((flat - nearest).square().sum(dim=1))
+    return torch.stack(squared).amin(dim=0).sqrt().reshape(points.shape[:-1])

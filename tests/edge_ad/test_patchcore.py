@@ -49,6 +49,14 @@ def test_nearest_distance_equals_brute_force_over_several_blocks() -> None:
     np.testing.assert_allclose(nearest_distance(points, memory), expected, rtol=1e-4)
 
 
+def test_nearest_distance_survives_norms_far_above_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = 100 + torch.randn(30, 8, generator=generator)
+    memory = 100 + torch.randn(200, 8, generator=generator)
+    expected = torch.cdist(points.double(), memory.double()).amin(dim=1)
+    np.testing.assert_allclose(nearest_distance(points, memory), expected, rtol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def category(data_root: Path) -> Category:
     return load_category("plate", data_root)
