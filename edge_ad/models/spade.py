@@ -147,12 +147,12 @@ class SPADE(Detector):
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Score frames; see `Detector.forward`."""
         pooled, patches = self.embed(frames)
-        squared = squared_distances(pooled, self.pooled)
         k = min(self.k, self.pooled.shape[0])
-        nearest = squared.topk(k, dim=1, largest=False)
-        squared_to_k = nearest.values + pooled.square().sum(dim=1, keepdim=True)
-        score = squared_to_k.clamp(min=0).sqrt().mean(dim=1)
-        distance = self._patch_distance(patches, nearest.indices)
+        nearest = squared_distances(pooled, self.pooled).topk(k, dim=1, largest=False).indices
+        # Not from the products: they are accurate to a fraction of the norms, not of the distance.
+        to_k = (pooled[:, None] - self.pooled[nearest]).square().sum(dim=2).sqrt()  # (N, k)
+        score = to_k.mean(dim=1)
+        distance = self._patch_distance(patches, nearest)
         return score, self.smoothing(distance.reshape(-1, *self.grid))
 
     def _patch_distance(self, patches: Tensor, pictures: Tensor) -> Tensor:

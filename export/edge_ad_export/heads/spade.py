@@ -39,22 +39,27 @@ def spade_graph(detector: SPADE) -> onnx.ModelProto:
     outputs = ["pooled", "patches"]
     model = module_graph(_Embedding(detector), example_frames(detector), outputs=outputs)
     graph = GraphBuilder(model)
-    squared, nearest = _retrieve(graph, detector)
-    norm = graph.node("ReduceSumSquare", "pooled", graph.constant([1]), keepdims=1)
-    to_k = graph.node("Sqrt", graph.node("Relu", graph.node("Add", nearest, norm)))
-    score = graph.node("ReduceMean", to_k, graph.constant([1]), keepdims=0)
+    gallery = graph.constant(detector.pooled.numpy(), "pooled_gallery")
+    squared = _to_pictures(graph, detector, gallery)
+    k = graph.constant([min(detector.k, len(detector.pooled))])
+    nearest, pictures = graph.nodes("TopK", (squared, k), 2, axis=1, largest=0)
+    score = _mean_distance(graph, graph.node("Gather", gallery, pictures))
     distance = _at_position(graph, detector, _others(graph, detector, squared, nearest))
     return finish(graph, detector, distance, score=score)
 
 
-def _retrieve(graph: GraphBuilder, detector: SPADE) -> tuple[str, str]:
-    """Append the search for pictures: to all (N, n), to the k nearest (N, k), up to |x|^2."""
-    pooled = detector.pooled.numpy()
-    norms = graph.constant(np.square(pooled).sum(axis=1), "pooled_norms")
-    gallery = graph.constant(pooled, "pooled_gallery")
-    squared = graph.node("Gemm", "pooled", gallery, norms, alpha=-2.0, transB=1)
-    k = graph.constant([min(detector.k, len(pooled))])
-    return squared, graph.nodes("TopK", (squared, k), 2, axis=1, largest=0)[0]
+def _to_pictures(graph: GraphBuilder, detector: SPADE, gallery: str) -> str:
+    """Append squared distances of the pooled features to all pictures: (N, n), up to |x|^2."""
+    norms = graph.constant(detector.pooled.square().sum(dim=1).numpy(), "pooled_norms")
+    return graph.node("Gemm", "pooled", gallery, norms, alpha=-2.0, transB=1)
+
+
+def _mean_distance(graph: GraphBuilder, retrieved: str) -> str:
+    """Append the mean distance to the retrieved pictures (N, k, C): (N,)."""
+    query = graph.node("Unsqueeze", "pooled", graph.constant([1]))
+    difference = graph.node("Sub", query, retrieved)
+    to_k = graph.node("ReduceL2", difference, graph.constant([2]), keepdims=0)
+    return graph.node("ReduceMean", to_k, graph.constant([1]), keepdims=0)
 
 
 def _others(graph: GraphBuilder, detector: SPADE, squared: str, nearest: str) -> str | None:
