@@ -46,7 +46,8 @@ def padim_graph(detector: PaDiM) -> onnx.ModelProto:
     products leave more out, and cost more than that saves.
     """
     factors = detector.whitening.double()
-    cholesky = torch.linalg.inv(factors)
+    identity = torch.eye(detector.dims, dtype=factors.dtype)
+    cholesky = torch.linalg.solve_triangular(factors, identity.expand_as(factors), upper=False)
     means = (cholesky @ detector.mean_whitened.double()[:, :, None])[:, :, 0]
     deviations = cholesky.square().sum(dim=2).sqrt().amax(dim=0)
     features = _Features(detector, (1 / deviations).float())
