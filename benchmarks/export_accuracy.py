@@ -41,8 +41,9 @@ def main(
 ) -> None:
     """Print a Markdown table."""
     logging.disable(logging.WARNING)
-    click.echo("| backbone | input | detector | category | image | pixel | scores | batches | MB |")
-    click.echo("|---|---|---|---|---|---|---|---|---|")
+    columns = "backbone input detector category image pixel scores batches precision MB".split()
+    click.echo(f"| {' | '.join(columns)} |")
+    click.echo("|" + "---|" * len(columns))
     for backbone in backbones:
         for size in CASES[backbone]:
             for method in METHODS:
@@ -68,10 +69,10 @@ def row(run: Path, data_root: Path, category: str) -> str:
     """Export a run and return the last cells of its row.
 
     `before -> after` of both AUROCs in points, the largest relative difference of a score to
-    PyTorch's, and of one in a batch of 3 or 8 to the same alone; megabytes.
+    PyTorch's, and of one in a batch of 3 or 8 to the same alone; precision and megabytes.
     """
     metrics = json.loads((run / "metrics.json").read_text())
-    exported = edge_ad_json("export", str(run), "--force")
+    exported = edge_ad_json("export", str(run))
     verdicts = edge_ad_json("predict", exported["model"], str(data_root / category / "test"))
     anomalous = [Path(verdict["path"]).parent.name != "good" for verdict in verdicts]
     image = roc_auc_score(anomalous, [verdict["score"] for verdict in verdicts])
@@ -80,6 +81,7 @@ def row(run: Path, data_root: Path, category: str) -> str:
     cells = [f"{100 * before:.2f} -> {100 * after:.2f}" for before, after in pairs]
     cells.append(f"{exported['parity']['score_difference']:.1e}")
     cells.append(f"{batch_difference(Path(exported['model']), data_root / category):.1e}")
+    cells.append(exported["parity"]["precision"])
     return " | ".join([*cells, f"{exported['size_bytes'] / 1e6:.0f}"])
 
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "fp32", "fp16", "int8"]),
     default="auto",
     show_default=True,
-    help="auto: int8 scoring for cpu, a float16 backbone for cuda and tensorrt, else fp32.",
+    help="auto: int8 scoring for cpu, a float16 backbone for cuda and tensorrt; "
+    "fp32 where the proof finds that too coarse.",
 )
 @click.option(
     "--bake-resize", is_flag=True, help="Resize in the graph: it then takes frames of any size."

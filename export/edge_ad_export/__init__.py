@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,12 @@ import onnxruntime
 import torch
 
 from edge_ad import __version__
-from edge_ad.models import load
+from edge_ad.models import Detector, load
 from edge_ad.runs import model_file
 from edge_ad.threshold import GoodScores
 from edge_ad_export.lower import backbone_graph, build_graph, has_integer_form
-from edge_ad_export.parity import Parity, Setting, compare
-from edge_ad_export.recipe import Recipe, choose_recipe
+from edge_ad_export.parity import Parity, ProofError, Setting, compare
+from edge_ad_export.recipe import Recipe, choose_recipes
 from edge_ad_export.run import RunRecord, read_run
 from edge_ad_runtime import ModelInfo, Scorer
 from edge_ad_runtime.bench import backbone_file
@@ -39,9 +40,9 @@ class ExportOptions:
 
     Attributes:
         target: one of `edge_ad_export.recipe.TARGETS`.
-        precision: one of `PRECISIONS`; `auto`: the fastest that the target offers.
+        precision: one of `PRECISIONS`; `auto`: the fastest of the target that passes its proof.
         bake_resize: the graph takes frames of any size and resizes them by itself.
-        force: write a file that failed its proof all the same.
+        force: write a file that failed its proof all the same; `auto` is then the fastest.
         with_backbone: also write the bare backbone, so that `edge-ad bench` can compare.
     """
 
@@ -85,11 +86,36 @@ def export(run: Path, output: Path | None = None, options: ExportOptions | None 
     """
     output = output or model_file(run)
     options = options or ExportOptions()
-    recipe = choose_recipe(options.target, options.precision, bake_resize=options.bake_resize)
-    record = read_run(run)
-    detector = load(run, device="cpu")
-    if (options.precision, recipe.precision) == ("auto", "int8") and not has_integer_form(detector):
-        recipe = replace(recipe, precision="fp32")
+    recipes = choose_recipes(options.target, options.precision, bake_resize=options.bake_resize)
+    job = _Job(read_run(run), load(run, device="cpu"), output, options)
+    if len(recipes) > 1 and not has_integer_form(job.detector):
+        recipes = tuple(recipe for recipe in recipes if recipe.precision != "int8")
+    for recipe, next_ in pairwise(recipes):
+        try:
+            return _export_as(recipe, job)
+        except ProofError as error:
+            logger.warning(
+                "%s is too coarse for this run (%s): exporting in %s",
+                recipe.precision,
+                error.problem,
+                next_.precision,
+            )
+    return _export_as(recipes[-1], job)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is exported, and where to."""
+
+    record: RunRecord
+    detector: Detector
+    output: Path
+    options: ExportOptions
+
+
+def _export_as(recipe: Recipe, job: _Job) -> Exported:
+    """Build, prove and place one file."""
+    record, detector, output, options = job.record, job.detector, job.output, job.options
     model = build_graph(detector, recipe)
     info = _describe(record, detector.preprocessing.resize, recipe)
     backbone = backbone_file(output) if options.with_backbone else None
@@ -149,7 +175,7 @@ def _clear(output: Path) -> None:
 def _judge(parity: Parity, *, exact: bool, force: bool) -> None:
     try:
         parity.check(exact=exact)
-    except ExportError as error:
+    except ProofError as error:
         if not force:
             raise
         logger.warning("written because of --force, although: %s", error)

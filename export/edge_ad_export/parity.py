@@ -26,6 +26,19 @@ MAX_ROUNDED_DIFFERENCE = 0.05
 BATCH_SIZE = 8
 
 
+class ProofError(ExportError):
+    """A graph is too far from PyTorch.
+
+    Attributes:
+        problem: what is too far, with the figures.
+    """
+
+    def __init__(self, message: str, problem: str) -> None:
+        """Take the whole message, and the part of it that says what is too far."""
+        super().__init__(message)
+        self.problem = problem
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parity:
     """How far the model file is from PyTorch in float32, over `n_pictures`.
@@ -63,15 +76,16 @@ class Parity:
             exact: the graph is to give PyTorch's numbers, and not just its order.
 
         Raises:
-            ExportError: with the figures.
+            ProofError: with the figures.
         """
         problem = self._problem_exact() if exact else self._problem_rounded()
         if problem:
-            raise ExportError(
+            raise ProofError(
                 f"the exported graph does not score as PyTorch does: {self.worst_picture} got "
                 f"{self.worst_scores[0]:.6g} from PyTorch and {self.worst_scores[1]:.6g} from the "
                 f"graph ({problem}); nothing was replaced: --force writes it all the same"
-                + ("" if exact else ", --precision fp32 without --bake-resize is exact")
+                + ("" if exact else ", --precision fp32 without --bake-resize is exact"),
+                problem,
             )
 
     def _problem_exact(self) -> str | None:

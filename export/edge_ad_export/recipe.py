@@ -14,7 +14,7 @@ _OFFERED = {
     "tensorrt": ("fp16", "fp32"),
     "portable": ("fp32",),
 }
-"""Target -> precisions; the first is what `auto` means."""
+"""Target -> precisions, fastest first: the order in which `auto` tries them."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,10 @@ class Recipe:
         return self.precision == "fp32" and not self.bake_resize
 
 
-def choose_recipe(target: str, precision: str = "auto", *, bake_resize: bool = False) -> Recipe:
-    """Resolve `auto` and refuse what a target cannot run.
+def choose_recipes(
+    target: str, precision: str = "auto", *, bake_resize: bool = False
+) -> tuple[Recipe, ...]:
+    """Return the recipes to try in turn: one, or for `auto` all that the target offers.
 
     Args:
         target: one of `TARGETS`.
@@ -55,9 +57,9 @@ def choose_recipe(target: str, precision: str = "auto", *, bake_resize: bool = F
             "export for cuda, or without --bake-resize"
         )
     if precision == "auto":
-        return Recipe(target, offered[0], bake_resize)
+        return tuple(Recipe(target, each, bake_resize) for each in offered)
     if precision not in offered:
         raise ExportError(
             f"the target {target} has no precision {precision}: choose {' or '.join(offered)}"
         )
-    return Recipe(target, precision, bake_resize)
+    return (Recipe(target, precision, bake_resize),)

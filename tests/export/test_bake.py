@@ -15,7 +15,7 @@ from edge_ad.data import load_category
 from edge_ad.models import PaDiM
 from edge_ad.train import train
 from edge_ad_export.bake import bake_resize
-from edge_ad_export.recipe import choose_recipe
+from edge_ad_export.recipe import choose_recipes
 from edge_ad_runtime import Scorer
 from edge_ad_runtime.errors import ExportError
 from edge_ad_runtime.image import Preprocessing, list_pictures, read_frame
@@ -90,4 +90,4 @@ def test_the_file_takes_frames_of_any_size_and_of_several(data_root: Path, tmp_p
 
 def test_tensorrt_cannot_have_it() -> None:
     with pytest.raises(ExportError, match="without --bake-resize"):
-        choose_recipe("tensorrt", bake_resize=True)
+        choose_recipes("tensorrt", bake_resize=True)

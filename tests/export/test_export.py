@@ -17,6 +17,7 @@ from edge_ad.models import PaDiM, load
 from edge_ad.train import train
 from edge_ad_export import ExportOptions, export
 from edge_ad_export.graph import OPSET
+from edge_ad_export.parity import Parity
 from edge_ad_runtime import Scorer
 from edge_ad_runtime.errors import DataError, ExportError
 from edge_ad_runtime.image import list_pictures, read_frame
@@ -90,6 +91,17 @@ def test_a_mismatch_keeps_the_old_file_and_names_both_figures(
         export(copy, options=exact)
     assert (copy / "plate-padim.onnx").read_bytes() == before
     assert not [path for path in copy.iterdir() if path.name.startswith(".")]
+
+
+def test_what_integers_score_too_coarsely_is_exported_in_floats(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Parity, "_problem_rounded", lambda _: "image AUROC falls")
+    assert export(copy).parity.precision == "fp32"
+    assert "int8 is too coarse for this run (image AUROC falls): exporting in fp32" in caplog.text
+    with pytest.raises(ExportError, match="--precision fp32"):
+        export(copy, options=ExportOptions(precision="int8"))
+    assert export(copy, options=ExportOptions(force=True)).parity.precision == "int8"
 
 
 def torch_is_exporting() -> bool:

@@ -13,7 +13,7 @@ from edge_ad.data import Dataset
 from edge_ad.models import SPADE, Detector, PaDiM, PatchCore
 from edge_ad_export.graph import OPSET
 from edge_ad_export.lower import build_graph, has_integer_form
-from edge_ad_export.recipe import Recipe, choose_recipe
+from edge_ad_export.recipe import Recipe, choose_recipes
 from edge_ad_runtime.errors import ExportError
 from edge_ad_runtime.image import list_pictures, read_frame
 
@@ -119,7 +119,7 @@ def test_gpu_graphs_pass_the_operator_check_and_hold_a_half_backbone(
     method: type[Detector], target: str, data_root: Path
 ) -> None:
     detector = fitted(create(method, (64, 64)), data_root)
-    model = build_graph(detector, choose_recipe(target))
+    model = build_graph(detector, choose_recipes(target)[0])
     assert [(item.domain, item.version) for item in model.opset_import] == [("", OPSET)]
     kinds = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
     assert onnx.TensorProto.FLOAT16 in kinds
@@ -142,4 +142,4 @@ def test_spade_compares_a_full_gallery_in_floats(data_root: Path) -> None:
 )
 def test_a_precision_that_a_target_lacks_is_refused(target: str, precision: str) -> None:
     with pytest.raises(ExportError, match="choose"):
-        choose_recipe(target, precision)
+        choose_recipes(target, precision)
