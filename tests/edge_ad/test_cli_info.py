@@ -1,6 +1,8 @@
 """`edge-ad info` on an exported file."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from edge_ad.cli import main
 from edge_ad.data import load_category
 from edge_ad.models import PaDiM
 from edge_ad.train import train
-from edge_ad_export import export
+from edge_ad_export.export import export
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,17 @@ def test_text_names_the_threshold(model: Path) -> None:
     result = CliRunner().invoke(main, ["info", str(model)])
     assert result.exit_code == 0
     assert "threshold" in result.stdout
+
+
+def test_a_device_with_onnx_and_without_torch_reads_it_too(model: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv[0] = 'edge-ad'; "
+        "from edge_ad.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "info", str(model)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "MatMulInteger" in result.stdout
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

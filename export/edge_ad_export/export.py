@@ -1,0 +1,231 @@
+"""From a fitted detector to one ONNX file, proven equal on real pictures before it is in place."""
+
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+
+from edge_ad import __version__
+from edge_ad.models import Detector, load
+from edge_ad.runs import model_file
+from edge_ad.threshold import GoodScores
+from edge_ad_export.lower import backbone_graph, build_graph, has_integer_form
+from edge_ad_export.parity import Parity, ProofError, Setting, compare
+from edge_ad_export.recipe import Recipe, choose_recipes
+from edge_ad_export.run import RunRecord, read_run
+from edge_ad_runtime import ModelInfo, Scorer
+from edge_ad_runtime.bench import backbone_file
+from edge_ad_runtime.errors import ExportError
+from edge_ad_runtime.files import write_whole
+from edge_ad_runtime.image import read_frame
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["ExportOptions", "Exported", "export"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """How a run is exported.
+
+    Attributes:
+        target: one of `edge_ad_export.recipe.TARGETS`.
+        precision: one of `PRECISIONS`; `auto`: the fastest of the target that passes its proof.
+        bake_resize: the graph takes frames of any size and resizes them by itself.
+        force: write a file that failed its proof all the same; `auto` is then the fastest.
+        with_backbone: also write the bare backbone, so that `edge-ad bench` can compare.
+    """
+
+    target: str = "cpu"
+    precision: str = "auto"
+    bake_resize: bool = False
+    force: bool = False
+    with_backbone: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A model file in place.
+
+    Attributes:
+        path: of the file.
+        size_bytes: of the file.
+        info: what it says about itself; the limits of a rounded graph are by its own scores.
+        parity: figures of the proof.
+        backbone: path of the bare backbone, if it was asked for.
+    """
+
+    path: Path
+    size_bytes: int
+    info: ModelInfo
+    parity: Parity
+    backbone: Path | None = None
+
+
+def export(run: Path, output: Path | None = None, options: ExportOptions | None = None) -> Exported:
+    """Write the model file of a run; an older one stays until the new one is proven.
+
+    Args:
+        run: folder written by `edge-ad train`.
+        output: where to write; None: `<category>-<method>.onnx` in the run folder.
+        options: target, precision and what to do when the proof fails.
+
+    Raises:
+        DataError: the run, or the pictures for the proof, cannot be read.
+        ExportError: the graph cannot be built or written, or scores differently from PyTorch.
+    """
+    output = output or model_file(run)
+    options = options or ExportOptions()
+    recipes = choose_recipes(options.target, options.precision, bake_resize=options.bake_resize)
+    job = _Job(read_run(run), load(run, device="cpu"), output, options)
+    if len(recipes) > 1 and not has_integer_form(job.detector):
+        recipes = tuple(recipe for recipe in recipes if recipe.precision != "int8")
+    for recipe, next_ in pairwise(recipes):
+        try:
+            return _export_as(recipe, job)
+        except ProofError as error:
+            logger.warning(
+                "%s is too coarse for this run (%s): exporting in %s",
+                recipe.precision,
+                error.problem,
+                next_.precision,
+            )
+    return _export_as(recipes[-1], job)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is exported, and where to."""
+
+    record: RunRecord
+    detector: Detector
+    output: Path
+    options: ExportOptions
+
+
+def _export_as(recipe: Recipe, job: _Job) -> Exported:
+    """Build, prove and place one file."""
+    record, detector, output, options = job.record, job.detector, job.output, job.options
+    model = build_graph(detector, recipe)
+    info = _describe(record, detector.preprocessing.resize, recipe)
+    backbone = backbone_file(output) if options.with_backbone else None
+    try:
+        _clear(output)
+        prefix = f".export-{output.stem}-"
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=output.parent) as folder:
+            temporary = Path(folder) / output.name
+            _write(model, info, temporary)
+            scorer = Scorer(temporary, device="cpu")
+            trained, info = info.threshold, _with_own_limits(info, scorer, record, recipe)
+            setting = Setting(precision=recipe.precision, thresholds=(trained, info.threshold))
+            parity = compare(detector, scorer, record.samples, setting)
+            _judge(parity, exact=recipe.exact, force=options.force)
+            _write(model, replace(info, parity=asdict(parity)), temporary)
+            if backbone:
+                write_whole(backbone, backbone_graph(detector).SerializeToString())
+            os.replace(temporary, output)
+    except OSError as error:
+        raise ExportError(
+            f"cannot write {output} ({error.strerror}): choose another --output"
+        ) from error
+    return Exported(
+        path=output,
+        size_bytes=output.stat().st_size,
+        info=info,
+        parity=parity,
+        backbone=backbone,
+    )
+
+
+def _with_own_limits(
+    info: ModelInfo, scorer: Scorer, record: RunRecord, recipe: Recipe
+) -> ModelInfo:
+    """Take the limits of a rounded graph from its own scores of the held-out good pictures.
+
+    Rounding moves scores by a percent or so, and a limit that stays behind moves verdicts.
+    """
+    if recipe.exact:
+        return info
+    if not record.held_out:
+        logger.warning("held-out pictures are missing: the threshold is that of PyTorch's scores")
+        return info
+    good = GoodScores()
+    for sample in record.held_out:
+        result = scorer.score(read_frame(sample.path))
+        good.add(result.score, result.anomaly_map)
+    return replace(info, **asdict(good.limits()))
+
+
+def _clear(output: Path) -> None:
+    """Remove what an export of the same file that was killed left behind."""
+    for folder in output.parent.glob(f".export-{output.stem}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _judge(parity: Parity, *, exact: bool, force: bool) -> None:
+    try:
+        parity.check(exact=exact)
+    except ProofError as error:
+        if not force:
+            raise
+        logger.warning("written because of --force, although: %s", error)
+
+
+def _write(model: onnx.ModelProto, info: ModelInfo, path: Path) -> None:
+    onnx.helper.set_model_props(model, info.to_metadata())
+    path.write_bytes(model.SerializeToString())
+
+
+def _describe(record: RunRecord, resize: int | None, recipe: Recipe) -> ModelInfo:
+    metrics = record.metrics
+    figures = (
+        "image_auroc",
+        "image_ap",
+        "image_f1",
+        "pixel_auroc",
+        "pixel_pro",
+        "test_false_alarm_rate",
+        "test_miss_rate",
+        "n_test_good",
+        "n_test_anomalous",
+    )
+    return ModelInfo(
+        method=metrics["method"],
+        category=metrics["category"],
+        backbone=metrics["backbone"],
+        input_size=tuple(metrics["input_size"]),
+        resize=resize,
+        resize_in_graph=recipe.bake_resize,
+        target=recipe.target,
+        threshold=metrics["threshold"],
+        threshold_rule=metrics["threshold_rule"],
+        false_alarm_rate=metrics["false_alarm_rate"],
+        score_range=tuple(metrics["score_range"]),
+        map_range=tuple(metrics["map_range"]),
+        map_threshold=metrics["map_threshold"],
+        training={name: metrics[name] for name in ("n_train", "n_skipped", "content_hash", "seed")},
+        metrics={name: metrics[name] for name in figures},
+        versions=_versions(),
+        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "edge-ad": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "numpy": np.__version__,
+    }
