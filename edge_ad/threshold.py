@@ -29,13 +29,17 @@ class Threshold:
 def choose_threshold(good_scores: Sequence[float]) -> Threshold:
     """Return the 99th percentile of the scores of good pictures that the fit has not seen.
 
-    With fewer than 100 scores the percentile lies between the two highest ones, so the promise
-    is only as good as the number of pictures: the rule names it.
+    Numpy's percentile of n scores is the order statistic 1 + 0.99 (n - 1), and a share of
+    1 - k / (n + 1) of all good parts is expected above the k-th lowest of n (David and Nagaraja,
+    Order Statistics, 2003, ch. 2). That comes near 1 % only from hundreds of pictures: 10 of them
+    promise 10 %, 20 of them 6 %.
     """
+    count = len(good_scores)
+    position = 1 + PERCENTILE / 100 * (count - 1)
     return Threshold(
         value=float(np.percentile(good_scores, PERCENTILE)),
-        false_alarm_rate=1 - PERCENTILE / 100,
-        rule=f"{PERCENTILE:g}th percentile of {len(good_scores)} held-out good pictures",
+        false_alarm_rate=1 - position / (count + 1),
+        rule=f"{PERCENTILE:g}th percentile of {count} held-out good pictures",
     )
 
 

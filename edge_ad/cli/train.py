@@ -154,6 +154,7 @@ def summary(run: "Run") -> str:
         lines.append("no anomalous test pictures: no AUROC, only the threshold")
     lines += [
         f"threshold    {metrics['threshold']:.4f} ({metrics['threshold_rule']})",
+        f"false alarms {100 * metrics['false_alarm_rate']:.1f} % of good parts are to be expected",
         f"run          {run.folder}",
         f"report       {run.folder / 'report.html'}",
     ]

@@ -29,6 +29,7 @@ _FACTS = (
     ("Unreadable pictures left out", "n_skipped"),
     ("Training time", "fit_seconds"),
     ("Decision limit", "threshold_rule"),
+    ("False alarms to expect above it", "false_alarm_rate"),
     ("Average precision, image", "image_ap"),
     ("Best F1, image", "image_f1"),
     ("Seed", "seed"),
@@ -217,6 +218,8 @@ def _fact(key: str, value: Any) -> str:
         return f"{value[0]} x {value[1]} pixels"
     if key == "fit_seconds":
         return f"{value:.1f} s"
+    if key == "false_alarm_rate":
+        return f"{_percent(value, 1)} of good parts"
     if key in ("image_ap", "image_f1"):
         return _percent(value)
     if isinstance(value, Mapping):

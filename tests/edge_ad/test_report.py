@@ -116,13 +116,23 @@ def test_the_page_stands_alone_and_says_the_verdict(tmp_path: Path) -> None:
         fit_seconds=1.234,
         versions={"torch": "2.9"},
         threshold_rule="99th percentile",
+        false_alarm_rate=0.0545,
     )
     page = page_of(report, tmp_path)
     text = text_of(page)
     assert "2 of 4 good test parts would be stopped" in text
     assert "1 of 3 defective test parts would pass" in text
     assert "2 unreadable pictures were left out" in text
-    for figure in ("50.0 %", "33.3 %", "98.77 %", "90.00 %", "80.00 %", "64 x 64 pixels", "1.2 s"):
+    for figure in (
+        "50.0 %",
+        "33.3 %",
+        "98.77 %",
+        "90.00 %",
+        "80.00 %",
+        "64 x 64 pixels",
+        "1.2 s",
+        "5.5 % of",
+    ):
         assert figure in text
     assert "washer &lt;M4&gt;" in page and "<M4>" not in page
     assert "test/cut/00.png" in text and str(tmp_path) not in page
