@@ -1,5 +1,6 @@
 """Make the outputs that a configuration asks for."""
 
+import io
 import sys
 from functools import partial
 
@@ -8,6 +9,7 @@ from edge_ad_runtime.output_config import JsonConfig, MqttConfig, PicturesConfig
 from edge_ad_runtime.outputs import JsonLines, Output, OverlayFolder
 from edge_ad_runtime.outputs.background import Background
 from edge_ad_runtime.outputs.digital import Digital, open_line
+from edge_ad_runtime.outputs.live_lines import LiveLines
 from edge_ad_runtime.outputs.mqtt import MqttSender
 from edge_ad_runtime.outputs.retention import Limits
 from edge_ad_runtime.outputs.rotating import RotatingFile
@@ -30,7 +32,7 @@ def add_outputs(line: Line) -> None:
         digital = config.digital
         add(Digital(open_line(digital), on=digital.on, pulse_ms=digital.pulse_ms))
     if config.stdout:
-        add(JsonLines(sys.stdout))
+        add(_standard_output(line))
     if config.json is not None:
         add(_lines(config.json))
     if config.mqtt is not None:
@@ -41,6 +43,15 @@ def add_outputs(line: Line) -> None:
         add(Background(_pictures(line, config.pictures), wait=line.files_only))
     if config.show:
         add(Background(Window(line.info_of), wait=line.files_only))
+
+
+def _standard_output(line: Line) -> Output:
+    """Files wait for a slow reader, cameras do not."""
+    try:
+        return JsonLines(sys.stdout) if line.files_only else LiveLines(sys.stdout.fileno())
+    except io.UnsupportedOperation:
+        # A notebook's, for example: it is in memory, where nobody waits.
+        return JsonLines(sys.stdout)
 
 
 def _lines(config: JsonConfig) -> Output:
