@@ -116,13 +116,14 @@ class _Job:
 def _export_as(recipe: Recipe, job: _Job) -> Exported:
     """Build, prove and place one file."""
     record, detector, output, options = job.record, job.detector, job.output, job.options
-    model = build_graph(detector, recipe)
     info = _describe(record, detector.preprocessing.resize, recipe)
     backbone = backbone_file(output) if options.with_backbone else None
     try:
         _clear(output)
         prefix = f".export-{output.stem}-"
         with tempfile.TemporaryDirectory(prefix=prefix, dir=output.parent) as folder:
+            # Only now, so that a folder that cannot be written to is found before the work.
+            model = build_graph(detector, recipe)
             temporary = Path(folder) / output.name
             _write(model, info, temporary)
             scorer = Scorer(temporary, device="cpu")
