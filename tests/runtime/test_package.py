@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from importlib.metadata import requires
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -41,3 +43,12 @@ def test_import_is_light(statement: str) -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_jetson_image_installs_every_dependency() -> None:
+    """It installs the wheel without its dependencies, whose list stands there a second time."""
+    image = (Path(__file__).parents[2] / "Dockerfile.jetson").read_text()
+    for requirement in requires("edge-ad") or []:
+        name, _, marker = requirement.partition(";")
+        if "extra" not in marker:
+            assert f'"{name.strip()}' in image, requirement
