@@ -22,6 +22,7 @@ from edge_ad_runtime import (
     FakeCamera,
     Frame,
     FrameSource,
+    ModelInfo,
     Result,
 )
 from edge_ad_runtime import line as line_module
@@ -33,6 +34,7 @@ pytest.importorskip("starlette", reason="no starlette: pip install 'edge-ad[serv
 pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'")
 
 from edge_ad_runtime.page.guard import token_for
+from edge_ad_runtime.page.pictures import Gallery
 from edge_ad_runtime.page.server import PageServer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -115,6 +117,22 @@ def wait(what: Callable[[], object], seconds: float = 20) -> None:
 def status(server: PageServer) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(ask(server, "/status")[1])
     return found
+
+
+def test_a_picture_outlives_its_place_in_the_gallery(info: ModelInfo) -> None:
+    gallery = Gallery(lambda camera: info)
+    result = Result(
+        score=150.0,
+        anomalous=True,
+        threshold=100.0,
+        anomaly_map=np.zeros((32, 64), np.float32),
+        latency_ms=1.0,
+    )
+    frame = np.zeros((48, 96, 3), np.uint8)
+    for number in range(60):
+        gallery.write(CapturedFrame(number=number, frame=frame, camera="left"), result)
+    assert [entry["frame"] for entry in gallery.entries()] == list(range(59, 35, -1))
+    assert gallery.picture(1) is not None
 
 
 def test_status_health_and_metrics(server: PageServer) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -15,7 +16,9 @@ from edge_ad_runtime.sources import CapturedFrame
 
 _LIVE_WIDTH, _SMALL_WIDTH = 960, 320
 _QUALITY = 80
-_KEPT = 24
+_LISTED = 24
+_KEPT = 5 * _LISTED
+"""More than are listed: a page asks for a picture a moment after it was listed."""
 
 
 def live_picture(
@@ -53,9 +56,10 @@ class Gallery:
                 self._kept.popitem(last=False)
 
     def entries(self) -> list[dict[str, object]]:
-        """Return what is kept, newest first."""
+        """Return the newest ones, newest first."""
         with self._lock:
-            return [{"id": number, **self._kept[number][0]} for number in reversed(self._kept)]
+            newest = list(islice(reversed(self._kept), _LISTED))
+            return [{"id": number, **self._kept[number][0]} for number in newest]
 
     def picture(self, number: int) -> bytes | None:
         """Return one JPEG, if it is still kept."""
