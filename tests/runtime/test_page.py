@@ -320,6 +320,10 @@ def test_in_a_browser(server: PageServer, line: Line, release: threading.Event) 
             "node => { node.value = 0.5; node.dispatchEvent(new Event('change')); }"
         )
         assert "contrast=3.16" in page.locator(".live").first.get_attribute("src")
+        page.locator("#gallery button").first.hover()
+        held = page.locator("#gallery img").first.get_attribute("src")
+        page.wait_for_timeout(1200)
+        assert page.locator("#gallery img").first.get_attribute("src") == held
         page.locator("#gallery button").first.click()
         assert "score" in page.locator("dialog p").inner_text()
         page.get_by_role("button", name="Close").click()

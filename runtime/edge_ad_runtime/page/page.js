@@ -3,6 +3,7 @@
 const cards = new Map();
 let contrast = 1;
 let galleryKey = "";
+let galleryTouchedAt = -Infinity;
 
 const short = (value) => (value === null ? "-" : Number(value).toPrecision(4));
 
@@ -80,26 +81,31 @@ function show(camera) {
 
 function showGallery(entries) {
   const key = entries.map((entry) => entry.id).join();
-  if (key === galleryKey) return;
+  // Under a pointer it holds still: nobody hits a picture that moves.
+  if (key === galleryKey || performance.now() - galleryTouchedAt < 2000) return;
   galleryKey = key;
-  const buttons = entries.map((entry) => {
-    const button = document.createElement("button");
-    const image = document.createElement("img");
-    const text = document.createElement("span");
-    image.src = `gallery/${entry.id}`;
-    image.alt = `anomaly at ${entry.camera}`;
-    text.textContent = `${entry.camera}  ${short(entry.score)}`;
-    button.append(image, text);
-    button.addEventListener("click", () => {
-      const dialog = document.getElementById("large");
-      dialog.querySelector("img").src = image.src;
-      dialog.querySelector("p").textContent =
-        `${entry.camera}, frame ${entry.frame}, score ${short(entry.score)}, ${entry.timestamp}`;
-      dialog.showModal();
-    });
-    return button;
+  const gallery = document.getElementById("gallery");
+  const shown = new Map([...gallery.children].map((button) => [button.dataset.id, button]));
+  gallery.replaceChildren(...entries.map((entry) => shown.get(`${entry.id}`) ?? framed(entry)));
+}
+
+function framed(entry) {
+  const button = document.createElement("button");
+  const image = document.createElement("img");
+  const text = document.createElement("span");
+  button.dataset.id = entry.id;
+  image.src = `gallery/${entry.id}`;
+  image.alt = `anomaly at ${entry.camera}`;
+  text.textContent = `${entry.camera}  ${short(entry.score)}`;
+  button.append(image, text);
+  button.addEventListener("click", () => {
+    const dialog = document.getElementById("large");
+    dialog.querySelector("img").src = image.src;
+    dialog.querySelector("p").textContent =
+      `${entry.camera}, frame ${entry.frame}, score ${short(entry.score)}, ${entry.timestamp}`;
+    dialog.showModal();
   });
-  document.getElementById("gallery").replaceChildren(...buttons);
+  return button;
 }
 
 function setHealth(text, kind) {
@@ -130,6 +136,12 @@ function showEvent(message) {
   const list = document.getElementById("events");
   list.prepend(item);
   while (list.children.length > 100) list.lastChild.remove();
+}
+
+for (const kind of ["pointermove", "pointerdown"]) {
+  document.getElementById("gallery").addEventListener(kind, () => {
+    galleryTouchedAt = performance.now();
+  });
 }
 
 document.getElementById("contrast").addEventListener("change", (event) => {
