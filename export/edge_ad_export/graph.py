@@ -43,7 +43,9 @@ def module_graph(
     """
     axes = {} if len(example) == 1 else {0: torch.export.Dim("batch")}
     if any_size:
-        axes |= {1: torch.export.Dim("height", min=2), 2: torch.export.Dim("width", min=2)}
+        # Up to PyTorch 2.9 its products decide that a size is not 1; the graph holds for 1 as well.
+        names = ("batch", "height", "width")
+        axes = {axis: torch.export.Dim(name, min=2) for axis, name in enumerate(names)}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -68,6 +68,8 @@ def test_it_gives_the_pixels_that_the_device_resizes_to(preprocessing: Preproces
         # One grey level: OpenCV interpolates in fixed point.
         assert np.abs(got - expected).max() <= 1, size
         assert np.abs(got - expected).mean() < 0.15, size
+        alone = session.run(None, {"frame": frames[:1]})[0]
+        np.testing.assert_array_equal(alone, got[:1])
 
 
 def test_the_file_takes_frames_of_any_size_and_of_several(data_root: Path, tmp_path: Path) -> None:
