@@ -31,8 +31,6 @@ from edge_ad_runtime.image import read_frame
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["ExportOptions", "Exported", "export"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:

@@ -36,7 +36,7 @@ def module_graph(
             more it takes any.
         input_name: of the tensor it takes.
         outputs: names of the tensors it returns.
-        any_size: the graph takes any height and width, axes 1 and 2, too.
+        any_size: the graph takes any batch, height and width, axes 0, 1 and 2.
 
     Raises:
         ExportError: PyTorch wrote no graph, or one of another opset.

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from edge_ad_runtime import ModelInfo
+from edge_ad_runtime import CapturedFrame, ModelInfo, Result
 
 HEIGHT, WIDTH = 32, 64
 Metadata = dict[str, str]
@@ -35,6 +35,26 @@ def make_info(threshold: float = 100.0) -> ModelInfo:
 @pytest.fixture(scope="session")
 def info() -> ModelInfo:
     return make_info()
+
+
+@pytest.fixture
+def verdict() -> Callable[..., tuple[CapturedFrame, Result]]:
+    """Make a black frame and its result."""
+
+    def make(
+        number: int = 0, *, anomalous: bool = True, camera: str = "left"
+    ) -> tuple[CapturedFrame, Result]:
+        result = Result(
+            score=150.0 if anomalous else 1.0,
+            anomalous=anomalous,
+            threshold=100.0,
+            anomaly_map=np.zeros((HEIGHT, WIDTH), np.float32),
+            latency_ms=1.0,
+        )
+        frame = np.zeros((48, 96, 3), np.uint8)
+        return CapturedFrame(number=number, frame=frame, camera=camera), result
+
+    return make
 
 
 @pytest.fixture

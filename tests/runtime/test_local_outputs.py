@@ -31,21 +31,10 @@ from edge_ad_runtime.outputs.retention import Limits, Retention
 from edge_ad_runtime.outputs.rotating import RotatingFile
 
 MakeFrames = Callable[..., list[Any]]
+MakeVerdict = Callable[..., tuple[CapturedFrame, Result]]
 
 
-def verdict(number: int = 0, *, anomalous: bool = True) -> tuple[CapturedFrame, Result]:
-    result = Result(
-        score=150.0 if anomalous else 1.0,
-        anomalous=anomalous,
-        threshold=100.0,
-        anomaly_map=np.zeros((32, 64), np.float32),
-        latency_ms=1.0,
-    )
-    frame = np.zeros((48, 96, 3), np.uint8)
-    return CapturedFrame(number=number, frame=frame, camera="left"), result
-
-
-def test_rotation_loses_no_line(tmp_path: Path) -> None:
+def test_rotation_loses_no_line(tmp_path: Path, verdict: MakeVerdict) -> None:
     path = tmp_path / "logs" / "verdicts.jsonl"
     file = RotatingFile(path, max_bytes=1000, files=50)
     lines = JsonLines(file)
@@ -133,7 +122,9 @@ def test_retention(tmp_path: Path, limits: Limits, left: list[int]) -> None:
     ]
 
 
-def test_retention_knows_the_pictures_of_earlier_runs(tmp_path: Path, info: ModelInfo) -> None:
+def test_retention_knows_the_pictures_of_earlier_runs(
+    tmp_path: Path, info: ModelInfo, verdict: MakeVerdict
+) -> None:
     for number in range(5):
         path = tmp_path / f"{number:06d}-old.jpg"
         path.write_bytes(b"0")
@@ -145,7 +136,9 @@ def test_retention_knows_the_pictures_of_earlier_runs(tmp_path: Path, info: Mode
 
 
 @pytest.mark.parametrize(("keep", "count"), [("good", 1), ("anomalous", 2), ("all", 3)])
-def test_which_pictures_are_kept(tmp_path: Path, info: ModelInfo, keep: str, count: int) -> None:
+def test_which_pictures_are_kept(
+    tmp_path: Path, info: ModelInfo, keep: str, count: int, verdict: MakeVerdict
+) -> None:
     output = OverlayFolder(tmp_path, info, keep=keep)
     for number, anomalous in enumerate((True, False, True)):
         output.write(*verdict(number, anomalous=anomalous))
@@ -164,7 +157,7 @@ class Slow:
         self.taken.append(captured.number)
 
 
-def test_a_slow_output_never_holds_up_the_stream() -> None:
+def test_a_slow_output_never_holds_up_the_stream(verdict: MakeVerdict) -> None:
     slow = Slow()
     output = Background(slow, limit=2)
     failures = 0
@@ -180,7 +173,7 @@ def test_a_slow_output_never_holds_up_the_stream() -> None:
     assert len(slow.taken) + failures == 10
 
 
-def test_with_files_the_stream_waits_for_a_slow_output() -> None:
+def test_with_files_the_stream_waits_for_a_slow_output(verdict: MakeVerdict) -> None:
     slow = Slow()
     output = Background(slow, limit=2, wait=True)
     threading.Timer(0.1, slow.release.set).start()
@@ -204,7 +197,7 @@ class FakeLine:
         self.released = True
 
 
-def test_a_pulse_for_each_anomalous_verdict() -> None:
+def test_a_pulse_for_each_anomalous_verdict(verdict: MakeVerdict) -> None:
     line = FakeLine()
     output = Digital(line, pulse_ms=30)
     output.write(*verdict(0, anomalous=False))
@@ -219,7 +212,7 @@ def test_a_pulse_for_each_anomalous_verdict() -> None:
     assert line.released and line.levels[-1] is False
 
 
-def test_a_level_while_any_alarm_is_on() -> None:
+def test_a_level_while_any_alarm_is_on(verdict: MakeVerdict) -> None:
     line = FakeLine()
     output = Digital(line, on="alarm")
     for kind, camera in (

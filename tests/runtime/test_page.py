@@ -119,18 +119,12 @@ def status(server: PageServer) -> dict[str, Any]:
     return found
 
 
-def test_a_picture_outlives_its_place_in_the_gallery(info: ModelInfo) -> None:
+def test_a_picture_outlives_its_place_in_the_gallery(
+    info: ModelInfo, verdict: Callable[..., tuple[CapturedFrame, Result]]
+) -> None:
     gallery = Gallery(lambda camera: info)
-    result = Result(
-        score=150.0,
-        anomalous=True,
-        threshold=100.0,
-        anomaly_map=np.zeros((32, 64), np.float32),
-        latency_ms=1.0,
-    )
-    frame = np.zeros((48, 96, 3), np.uint8)
     for number in range(60):
-        gallery.write(CapturedFrame(number=number, frame=frame, camera="left"), result)
+        gallery.write(*verdict(number))
     assert [entry["frame"] for entry in gallery.entries()] == list(range(59, 35, -1))
     assert gallery.picture(1) is not None
 

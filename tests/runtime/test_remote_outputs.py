@@ -12,7 +12,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from edge_ad_runtime import CapturedFrame, DataError, Result
@@ -22,22 +21,12 @@ from edge_ad_runtime.outputs.spool import Spool
 from edge_ad_runtime.outputs.spooled import Spooled
 from edge_ad_runtime.outputs.webhook import WebhookSender
 
+MakeVerdict = Callable[..., tuple[CapturedFrame, Result]]
+
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 needs_mosquitto = pytest.mark.skipif(
     MOSQUITTO is None, reason="no mosquitto: apt-get install mosquitto"
 )
-
-
-def verdict(number: int) -> tuple[CapturedFrame, Result]:
-    frame = np.zeros((4, 4, 3), np.uint8)
-    result = Result(
-        score=1.0,
-        anomalous=False,
-        threshold=2.0,
-        anomaly_map=np.zeros((4, 4), np.float32),
-        latency_ms=1.0,
-    )
-    return CapturedFrame(number=number, frame=frame, camera="left/+"), result
 
 
 def wait(what: Callable[[], object], seconds: float = 40) -> None:
@@ -122,7 +111,7 @@ def received(broker: Broker) -> Iterator[list[tuple[str, dict[str, Any]]]]:
 
 @needs_mosquitto
 def test_every_verdict_arrives_once_though_the_broker_stops(
-    broker: Broker, received: list[tuple[str, dict[str, Any]]], tmp_path: Path
+    broker: Broker, received: list[tuple[str, dict[str, Any]]], tmp_path: Path, verdict: MakeVerdict
 ) -> None:
     from edge_ad_runtime.outputs.mqtt import MqttSender
 
@@ -135,7 +124,7 @@ def test_every_verdict_arrives_once_though_the_broker_stops(
         return [fields["frame"] for topic, fields in received if topic == "cell/left_/verdict"]
 
     for number in range(200):
-        output.write(*verdict(number))
+        output.write(*verdict(number, anomalous=False, camera="left/+"))
         if number == 60:
             wait(lambda: len(frames()) > 20)
             broker.stop()
@@ -169,7 +158,7 @@ def test_messages_are_triggers(broker: Broker, tmp_path: Path) -> None:
 
 
 @needs_mosquitto
-def test_an_outage_is_told_and_survives_a_restart(tmp_path: Path) -> None:
+def test_an_outage_is_told_and_survives_a_restart(tmp_path: Path, verdict: MakeVerdict) -> None:
     from edge_ad_runtime.outputs import mqtt
 
     events: list[Event] = []
@@ -179,7 +168,7 @@ def test_an_outage_is_told_and_survives_a_restart(tmp_path: Path) -> None:
         patch.setattr(mqtt, "_SEND_SECONDS", 0.2)
         first = Spooled(mqtt.MqttSender(config), Spool(tmp_path / "s", limit=9), events.append)
         for number in range(5):
-            first.write(*verdict(number))
+            first.write(*verdict(number, anomalous=False, camera="left/+"))
         wait(lambda: events)
         first.close()
     assert events[0].kind == "output failed" and "spooled" in events[0].message
@@ -209,7 +198,7 @@ class Hook(BaseHTTPRequestHandler):
         pass
 
 
-def test_webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: MakeVerdict) -> None:
     monkeypatch.setenv("EDGE_AD_WEBHOOK_TOKEN", "t0ken")
     Hook.failures, Hook.taken, Hook.tokens = [503, 503, 200, 400], [], set()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
@@ -221,7 +210,7 @@ def test_webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = Spooled(sender, Spool(tmp_path / "spool", limit=100), events.append)
     try:
         for number in range(4):
-            output.write(*verdict(number))
+            output.write(*verdict(number, anomalous=False, camera="left/+"))
         wait(lambda: len(Hook.taken) == 3)
     finally:
         output.close()

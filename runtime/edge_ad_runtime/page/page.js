@@ -2,7 +2,6 @@
 
 const cards = new Map();
 let contrast = 1;
-let galleryKey = "";
 let galleryTouchedAt = -Infinity;
 
 const short = (value) => (value === null ? "-" : Number(value).toPrecision(4));
@@ -80,12 +79,11 @@ function show(camera) {
 }
 
 function showGallery(entries) {
-  const key = entries.map((entry) => entry.id).join();
   // Under a pointer it holds still: nobody hits a picture that moves.
-  if (key === galleryKey || performance.now() - galleryTouchedAt < 2000) return;
-  galleryKey = key;
+  if (performance.now() - galleryTouchedAt < 2000) return;
   const gallery = document.getElementById("gallery");
   const shown = new Map([...gallery.children].map((button) => [button.dataset.id, button]));
+  if (entries.map((entry) => entry.id).join() === [...shown.keys()].join()) return;
   gallery.replaceChildren(...entries.map((entry) => shown.get(`${entry.id}`) ?? framed(entry)));
 }
 
