@@ -13,7 +13,7 @@ import onnxruntime
 import torch
 
 from edge_ad.models import SPADE, Detector, PaDiM, PatchCore
-from edge_ad_export.lower import backbone_graph, build_graph
+from edge_ad_export.build import backbone_graph, build_graph
 from edge_ad_export.recipe import Recipe
 
 SIZE = (256, 256)

@@ -12,7 +12,7 @@ from skimage import data
 
 from edge_ad import Dataset, PatchCore
 from edge_ad_runtime import Frame
-from edge_ad_runtime.overlay import color_range, heat_map, lay_heat
+from edge_ad_runtime.model.overlay import color_range, heat_map, lay_heat
 
 SIZE = 256
 

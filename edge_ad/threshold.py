@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad_runtime.info import Limits
+from edge_ad_runtime.model.info import Limits
 
 PERCENTILE = 99.0
 

@@ -24,8 +24,8 @@ from edge_ad.runs import run_folder
 from edge_ad.threshold import GoodScores
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import make_writable
-from edge_ad_runtime.image import Frame
-from edge_ad_runtime.info import Limits
+from edge_ad_runtime.model.image import Frame
+from edge_ad_runtime.model.info import Limits
 
 logger = logging.getLogger(__name__)
 

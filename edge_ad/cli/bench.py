@@ -11,7 +11,7 @@ from edge_ad.cli.options import require
 from edge_ad.cli.scoring_options import device_option, threads_option
 
 if TYPE_CHECKING:
-    from edge_ad_runtime.bench import Benchmark
+    from edge_ad_runtime.model.bench import Benchmark
 
 
 @click.command()
@@ -26,7 +26,7 @@ def bench(model: Path, device: str, threads: int | None, frames: int, as_json: b
     With the bare backbone beside it (`edge-ad export --with-backbone`) also the ratio to that.
     """
     require(("cv2", "onnxruntime"), extra="cpu", purpose="timing")
-    from edge_ad_runtime.bench import benchmark
+    from edge_ad_runtime.model.bench import benchmark
 
     result = benchmark(model, device=device, threads=threads, frames=frames)
     click.echo(json.dumps(asdict(result)) if as_json else _text(result))

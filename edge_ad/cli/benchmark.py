@@ -77,9 +77,9 @@ def benchmark(
             param_hint="--methods",
         )
     prepare_training("the benchmark")
-    from edge_ad.benchmark import Cell, Settings, run_benchmark
-    from edge_ad.benchmark_table import write_tables
     from edge_ad.data import list_categories
+    from edge_ad.sweep.benchmark import Cell, Settings, run_benchmark
+    from edge_ad.sweep.table import write_tables
 
     categories = list_categories(data_root) if classes == ("all",) else classes
     if not categories:

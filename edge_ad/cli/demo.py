@@ -28,7 +28,7 @@ def demo(results: Path) -> None:
     from edge_ad.train import train
     from edge_ad_export.export import export
     from edge_ad_runtime import JsonLines, Scorer, run_stream
-    from edge_ad_runtime.sources import Pictures
+    from edge_ad_runtime.cameras import Pictures
 
     category = load_category(CATEGORY, data_root=Path())
     click.echo("1/3 train: PaDiM on pictures of good solar cells", err=True)

@@ -81,7 +81,7 @@ class _Pictures:
     def batches(self) -> Iterator[list["CapturedFrame"]]:
         """Read ahead and deliver a few frames at a time."""
         from edge_ad_runtime import Reader
-        from edge_ad_runtime.sources import Pictures
+        from edge_ad_runtime.cameras import Pictures
 
         if not self._paths:
             return

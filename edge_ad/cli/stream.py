@@ -17,9 +17,9 @@ from edge_ad.runs import DEFAULT_RESULTS, newest_model
 from edge_ad_runtime.errors import DataError, EdgeAdError
 
 if TYPE_CHECKING:
-    from edge_ad_runtime.config import LineConfig
-    from edge_ad_runtime.line import Line
-    from edge_ad_runtime.summary import StreamSummary
+    from edge_ad_runtime.stream.config import LineConfig
+    from edge_ad_runtime.stream.stream import Line
+    from edge_ad_runtime.stream.summary import StreamSummary
 
 
 @click.command()
@@ -55,7 +55,7 @@ def _parse(config: Path | None, options: Mapping[str, Any]) -> "LineConfig":
     Raises:
         DataError: with every mistake.
     """
-    from edge_ad_runtime.config import parse_config, read_document
+    from edge_ad_runtime.stream.config import parse_config, read_document
 
     document = read_document(config) if config is not None else {}
     document = merged(document, to_document(options))
@@ -87,8 +87,8 @@ def _prepare(config: "LineConfig") -> "Line":
     Raises:
         EdgeAdError: a part of it cannot be used.
     """
-    from edge_ad_runtime.line import Line, scorer_of
-    from edge_ad_runtime.line_outputs import add_outputs
+    from edge_ad_runtime.stream.build import add_outputs
+    from edge_ad_runtime.stream.stream import Line, scorer_of
 
     line = Line(config)
     add_outputs(line)

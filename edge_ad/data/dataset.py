@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.image import Frame, Preprocessing, list_pictures, read_frame
+from edge_ad_runtime.model.image import Frame, Preprocessing, list_pictures, read_frame
 
 logger = logging.getLogger(__name__)
 

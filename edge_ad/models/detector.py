@@ -21,7 +21,7 @@ from edge_ad.evaluate import Evaluation, Evaluator
 from edge_ad.models.smoothing import Smoothing
 from edge_ad_runtime.errors import DataError, DeviceError, EdgeAdError, NotFittedError
 from edge_ad_runtime.files import write_whole
-from edge_ad_runtime.image import Frame, Preprocessing
+from edge_ad_runtime.model.image import Frame, Preprocessing
 
 TENSOR_FILE = "detector.safetensors"
 JSON_FILE = "detector.json"

@@ -15,8 +15,8 @@ from edge_ad.models.coreset import (
 )
 from edge_ad.models.detector import Detector
 from edge_ad.models.features import embed_on_grid, local_average
+from edge_ad.models.memory import check_memory
 from edge_ad.models.nearest import nearest_distance, squared_distances
-from edge_ad.models.resources import check_memory
 from edge_ad_runtime.errors import EdgeAdError
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from edge_ad.models.detector import Detector
 from edge_ad.models.features import check_patch_size, embed_on_grid, local_average
+from edge_ad.models.memory import check_memory
 from edge_ad.models.nearest import squared_distances
-from edge_ad.models.resources import check_memory
 from edge_ad_runtime.errors import EdgeAdError
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ import numpy as np
 
 from edge_ad.evaluate import ScoredSample
 from edge_ad.report.report import Report
-from edge_ad_runtime.image import Frame, read_frame, read_mask
-from edge_ad_runtime.overlay import color_range, heat_map, lay_heat
+from edge_ad_runtime.model.image import Frame, read_frame, read_mask
+from edge_ad_runtime.model.overlay import color_range, heat_map, lay_heat
 
 _LONGER_SIDE = 360
 """Pixels; twice what the page shows on a plain screen, so that it stays sharp on a fine one."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.evaluate import ScoredSample
-from edge_ad_runtime.image import Frame, Preprocessing
+from edge_ad_runtime.model.image import Frame, Preprocessing
 
 _N_WORST, _N_HITS, _N_GOOD = 5, 6, 3
 

@@ -19,15 +19,15 @@ from edge_ad import __version__
 from edge_ad.models import Detector, load
 from edge_ad.runs import model_file
 from edge_ad.threshold import GoodScores
-from edge_ad_export.lower import backbone_graph, build_graph, has_integer_form
+from edge_ad_export.build import backbone_graph, build_graph, has_integer_form
 from edge_ad_export.parity import Parity, ProofError, Setting, compare
 from edge_ad_export.recipe import Recipe, choose_recipes
 from edge_ad_export.run import RunRecord, read_run
 from edge_ad_runtime import ModelInfo, Scorer
-from edge_ad_runtime.bench import backbone_file
 from edge_ad_runtime.errors import ExportError
 from edge_ad_runtime.files import write_whole
-from edge_ad_runtime.image import read_frame
+from edge_ad_runtime.model.bench import backbone_file
+from edge_ad_runtime.model.image import read_frame
 
 logger = logging.getLogger(__name__)
 

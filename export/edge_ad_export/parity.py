@@ -12,7 +12,7 @@ from edge_ad.evaluate import Evaluator, Metrics
 from edge_ad.models import Detector
 from edge_ad_runtime import Scorer
 from edge_ad_runtime.errors import ExportError
-from edge_ad_runtime.image import read_frame
+from edge_ad_runtime.model.image import read_frame
 
 MAX_DIFFERENCE = 1e-3
 """fp32: limit for scores and, relative to the map's highest value, for anomaly maps."""

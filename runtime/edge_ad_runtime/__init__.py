@@ -15,36 +15,40 @@ from typing import TYPE_CHECKING
 
 from edge_ad_runtime.errors import (
     CameraError,
+    ConfigError,
     DataError,
     DeviceError,
     EdgeAdError,
     ExportError,
+    FrameError,
     MissingExtraError,
     ModelFileError,
     NotFittedError,
 )
 
 if TYPE_CHECKING:
-    from edge_ad_runtime.image import Frame, Preprocessing, list_pictures, read_frame
-    from edge_ad_runtime.info import ModelInfo
+    from edge_ad_runtime.cameras import CapturedFrame, FakeCamera, FrameSource, open_source
+    from edge_ad_runtime.cameras.reader import Reader
+    from edge_ad_runtime.model.image import Frame, Preprocessing, list_pictures, read_frame
+    from edge_ad_runtime.model.info import ModelInfo
+    from edge_ad_runtime.model.overlay import draw_overlay, heat_map
+    from edge_ad_runtime.model.result import Result
+    from edge_ad_runtime.model.scorer import Scorer
     from edge_ad_runtime.outputs import JsonLines, OverlayFolder
-    from edge_ad_runtime.overlay import draw_overlay, heat_map
-    from edge_ad_runtime.reader import Reader
-    from edge_ad_runtime.result import Result
-    from edge_ad_runtime.scorer import Scorer
-    from edge_ad_runtime.sources import CapturedFrame, FakeCamera, FrameSource, open_source
-    from edge_ad_runtime.stream import run_stream
-    from edge_ad_runtime.summary import StreamSummary
+    from edge_ad_runtime.stream.run import run_stream
+    from edge_ad_runtime.stream.summary import StreamSummary
 
 __all__ = [
     "CameraError",
     "CapturedFrame",
+    "ConfigError",
     "DataError",
     "DeviceError",
     "EdgeAdError",
     "ExportError",
     "FakeCamera",
     "Frame",
+    "FrameError",
     "FrameSource",
     "JsonLines",
     "MissingExtraError",
@@ -66,16 +70,16 @@ __all__ = [
 ]
 
 _MODULES = {
-    "image": ("Frame", "Preprocessing", "list_pictures", "read_frame"),
-    "info": ("ModelInfo",),
+    "model.image": ("Frame", "Preprocessing", "list_pictures", "read_frame"),
+    "model.info": ("ModelInfo",),
     "outputs": ("JsonLines", "OverlayFolder"),
-    "overlay": ("draw_overlay", "heat_map"),
-    "reader": ("Reader",),
-    "result": ("Result",),
-    "scorer": ("Scorer",),
-    "sources": ("CapturedFrame", "FakeCamera", "FrameSource", "open_source"),
-    "stream": ("run_stream",),
-    "summary": ("StreamSummary",),
+    "model.overlay": ("draw_overlay", "heat_map"),
+    "cameras.reader": ("Reader",),
+    "model.result": ("Result",),
+    "model.scorer": ("Scorer",),
+    "cameras": ("CapturedFrame", "FakeCamera", "FrameSource", "open_source"),
+    "stream.run": ("run_stream",),
+    "stream.summary": ("StreamSummary",),
 }
 
 

@@ -2,6 +2,8 @@
 
 EdgeAdError
 ├── DataError         pictures, folders and masks that cannot be used
+│   ├── ConfigError   a setting, option, request or trigger that cannot be used
+│   └── FrameError    one frame that is lost; the next one may be fine
 ├── ModelFileError    not a model file of ours, damaged, or of a newer format
 ├── DeviceError       the asked-for device cannot run the model here
 ├── CameraError       a frame source that cannot be opened or that stopped
@@ -20,6 +22,14 @@ class EdgeAdError(Exception):
 
 class DataError(EdgeAdError):
     """Pictures, folders or masks cannot be used."""
+
+
+class ConfigError(DataError):
+    """A setting, an option, a request or a trigger cannot be used."""
+
+
+class FrameError(DataError):
+    """One frame is lost; the source goes on with the next one."""
 
 
 class ModelFileError(EdgeAdError):

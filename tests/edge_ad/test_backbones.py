@@ -28,7 +28,7 @@ from edge_ad.backbones.efficientnet_lite import (
 )
 from edge_ad.backbones.weights import load_strictly, packaged_state_dict
 from edge_ad_runtime.errors import EdgeAdError, MissingExtraError
-from edge_ad_runtime.image import Preprocessing
+from edge_ad_runtime.model.image import Preprocessing
 
 LITE0 = "efficientnet_lite0"
 

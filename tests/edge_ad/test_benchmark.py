@@ -8,13 +8,13 @@ import joblib
 import pytest
 from click.testing import CliRunner
 
-from edge_ad.benchmark import Cell, CellResult, Settings, create_detector, run_benchmark
-from edge_ad.benchmark_table import COLUMNS, markdown, write_tables
 from edge_ad.cli import main
 from edge_ad.data import MVTEC_CLASSES
 from edge_ad.models import DETECTORS
-from edge_ad.published import IMAGE_AUROC_MEAN, PIXEL_AUROC, PIXEL_AUROC_MEAN
 from edge_ad.runs import METHODS
+from edge_ad.sweep.benchmark import Cell, CellResult, Settings, create_detector, run_benchmark
+from edge_ad.sweep.published import IMAGE_AUROC_MEAN, PIXEL_AUROC, PIXEL_AUROC_MEAN
+from edge_ad.sweep.table import COLUMNS, markdown, write_tables
 
 UNTRAINED = Settings(weights="none")
 

@@ -10,7 +10,7 @@ import pytest
 
 from edge_ad.data import Dataset, Sample, choose_input_size, load_category
 from edge_ad_runtime.errors import DataError, MissingExtraError
-from edge_ad_runtime.image import Preprocessing
+from edge_ad_runtime.model.image import Preprocessing
 
 SMALL = Preprocessing(input_size=(32, 64))
 

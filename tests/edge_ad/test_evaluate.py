@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from edge_ad.data import Sample
 from edge_ad.evaluate import Evaluator, ScoredSample, decision_rates
 from edge_ad_runtime.errors import DataError, EdgeAdError
-from edge_ad_runtime.image import Preprocessing
+from edge_ad_runtime.model.image import Preprocessing
 
 SIZE = (64, 96)
 GEOMETRY = Preprocessing(input_size=SIZE)

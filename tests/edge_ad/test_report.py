@@ -16,7 +16,7 @@ from edge_ad.evaluate import ScoredSample
 from edge_ad.report import Report, write_report
 from edge_ad.report.report import choose_sections
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.image import Frame, Preprocessing
+from edge_ad_runtime.model.image import Frame, Preprocessing
 
 VOID = {"meta", "img"}
 

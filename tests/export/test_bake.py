@@ -14,11 +14,11 @@ from edge_ad.cli import main
 from edge_ad.data import load_category
 from edge_ad.models import PaDiM
 from edge_ad.train import train
-from edge_ad_export.bake import bake_resize
+from edge_ad_export.passes.resize import bake_resize
 from edge_ad_export.recipe import choose_recipes
 from edge_ad_runtime import Scorer
 from edge_ad_runtime.errors import ExportError
-from edge_ad_runtime.image import Preprocessing, list_pictures, read_frame
+from edge_ad_runtime.model.image import Preprocessing, list_pictures, read_frame
 
 INPUT_SIZE = (64, 96)
 

@@ -16,11 +16,11 @@ from edge_ad.data import load_category
 from edge_ad.models import PaDiM, load
 from edge_ad.train import train
 from edge_ad_export.export import ExportOptions, export
-from edge_ad_export.graph import OPSET
 from edge_ad_export.parity import Parity
+from edge_ad_export.torch_export import OPSET
 from edge_ad_runtime import Scorer
 from edge_ad_runtime.errors import DataError, ExportError
-from edge_ad_runtime.image import list_pictures, read_frame
+from edge_ad_runtime.model.image import list_pictures, read_frame
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from edge_ad.data import Dataset
 from edge_ad.models import SPADE, Detector, PaDiM, PatchCore
-from edge_ad_export.graph import OPSET
-from edge_ad_export.lower import build_graph, has_integer_form
+from edge_ad_export.build import build_graph, has_integer_form
 from edge_ad_export.recipe import Recipe, choose_recipes
+from edge_ad_export.torch_export import OPSET
 from edge_ad_runtime.errors import ExportError
-from edge_ad_runtime.image import list_pictures, read_frame
+from edge_ad_runtime.model.image import list_pictures, read_frame
 
 INT8 = Recipe("cpu", "int8")
 PORTABLE = Recipe("portable", "fp32")

@@ -8,9 +8,9 @@ import pytest
 
 from edge_ad.data import Dataset
 from edge_ad.models import SPADE, Detector, PaDiM, PatchCore
-from edge_ad_export.lower import build_graph
+from edge_ad_export.build import build_graph
 from edge_ad_export.recipe import Recipe
-from edge_ad_runtime.image import list_pictures, read_frame
+from edge_ad_runtime.model.image import list_pictures, read_frame
 
 openvino = pytest.importorskip("openvino", reason="needs the package openvino")
 

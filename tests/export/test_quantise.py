@@ -5,8 +5,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from edge_ad_export.heads.patchcore import MEMORY_MAX
-from edge_ad_export.quantise import (
+from edge_ad_export.int8.patchcore import MEMORY_MAX
+from edge_ad_export.int8.quantise import (
     ACTIVATION_MAX,
     WEIGHT_MAX,
     ZERO,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edge_ad_runtime import CapturedFrame, DataError, ModelInfo, Result
-from edge_ad_runtime.alarm import Alarm, AlarmRule, largest_region
-from edge_ad_runtime.monitors import Drift, Overload
+from edge_ad_runtime.stream.alarm import Alarm, AlarmRule, largest_region
+from edge_ad_runtime.stream.watchers import Drift, Overload
 
 
 def captured(number: int = 0) -> CapturedFrame:

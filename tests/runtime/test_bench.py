@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_ad_runtime import ModelInfo
-from edge_ad_runtime.bench import backbone_file, benchmark
 from edge_ad_runtime.errors import DataError, ModelFileError
+from edge_ad_runtime.model.bench import backbone_file, benchmark
 
 SIZE = (32, 64)
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from edge_ad.cli import main
 from edge_ad.cli.stream_options import merged, to_document
 from edge_ad_runtime import DataError
-from edge_ad_runtime.config import parse_config, read_document
+from edge_ad_runtime.stream.config import parse_config, read_document
 
 WHOLE = """
 model = "a.onnx"

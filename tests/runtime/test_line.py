@@ -26,16 +26,16 @@ from edge_ad_runtime import (
     Scorer,
     open_source,
 )
-from edge_ad_runtime.config import parse_config
+from edge_ad_runtime.cameras import WatchedFolder, plugins
+from edge_ad_runtime.cameras.feed import Feed
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.feed import Feed
-from edge_ad_runtime.line import Line
-from edge_ad_runtime.loop import Loop
-from edge_ad_runtime.notify import Watchdog, notify
 from edge_ad_runtime.outputs import Delivery
-from edge_ad_runtime.sources import WatchedFolder, plugins
-from edge_ad_runtime.trigger_inputs import accept, read_lines, request_by_text
-from edge_ad_runtime.triggers import Triggers
+from edge_ad_runtime.stream.config import parse_config
+from edge_ad_runtime.stream.loop import Loop
+from edge_ad_runtime.stream.stream import Line
+from edge_ad_runtime.stream.systemd import Watchdog, notify
+from edge_ad_runtime.stream.trigger_inputs import accept, read_lines, request_by_text
+from edge_ad_runtime.stream.triggers import Triggers
 
 WriteModel = Callable[..., Path]
 

@@ -26,7 +26,7 @@ from edge_ad_runtime import (
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.outputs import Output
 from edge_ad_runtime.outputs.background import Background
-from edge_ad_runtime.outputs.digital import Digital
+from edge_ad_runtime.outputs.gpio import Digital
 from edge_ad_runtime.outputs.retention import Limits, Retention
 from edge_ad_runtime.outputs.rotating import RotatingFile
 

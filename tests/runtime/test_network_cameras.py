@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from edge_ad_runtime import CapturedFrame, Result
-from edge_ad_runtime.config import parse_config
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.line import Line
+from edge_ad_runtime.stream.config import parse_config
+from edge_ad_runtime.stream.stream import Line
 
 WriteVideo = Callable[[str, Sequence[int]], Path]
 

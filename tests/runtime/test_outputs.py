@@ -19,7 +19,7 @@ from edge_ad_runtime import (
     read_frame,
 )
 from edge_ad_runtime.files import write_whole
-from edge_ad_runtime.overlay import color_range
+from edge_ad_runtime.model.overlay import color_range
 
 MakeFrames = Callable[..., list[Any]]
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=timezone.utc)

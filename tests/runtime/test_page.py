@@ -25,10 +25,10 @@ from edge_ad_runtime import (
     ModelInfo,
     Result,
 )
-from edge_ad_runtime import line as line_module
-from edge_ad_runtime.config import parse_config
-from edge_ad_runtime.line import Line
-from edge_ad_runtime.output_config import ServeConfig
+from edge_ad_runtime.outputs.output_config import ServeConfig
+from edge_ad_runtime.stream import stream as line_module
+from edge_ad_runtime.stream.config import parse_config
+from edge_ad_runtime.stream.stream import Line
 
 pytest.importorskip("starlette", reason="no starlette: pip install 'edge-ad[serve]'")
 pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'")

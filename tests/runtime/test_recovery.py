@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from edge_ad_runtime import CameraError, DataError, FakeCamera, Frame, FrameSource
+from edge_ad_runtime.cameras import CapturedFrame
+from edge_ad_runtime.cameras.feed import Feed
+from edge_ad_runtime.cameras.freshness import Freshness
+from edge_ad_runtime.cameras.recovery import Recovery
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.feed import Feed
-from edge_ad_runtime.freshness import Freshness
-from edge_ad_runtime.recovery import Recovery
-from edge_ad_runtime.sources import CapturedFrame
 
 MakeFrames = Callable[..., list[Any]]
 

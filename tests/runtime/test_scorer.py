@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto
 
 from edge_ad_runtime import DataError, DeviceError, MissingExtraError, ModelFileError, Scorer
-from edge_ad_runtime.info import MODEL_KEY, VERSION_KEY
+from edge_ad_runtime.model.info import MODEL_KEY, VERSION_KEY
 
 MakeFrames = Callable[..., list[Any]]
 

@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 
 from edge_ad_runtime import FakeCamera, Frame, JsonLines, OverlayFolder, Scorer
-from edge_ad_runtime.alarm import Alarm, AlarmRule
-from edge_ad_runtime.feed import Feed
-from edge_ad_runtime.loop import Loop
-from edge_ad_runtime.monitors import Drift, Monitor, Overload
+from edge_ad_runtime.cameras.feed import Feed
 from edge_ad_runtime.outputs import Delivery
 from edge_ad_runtime.outputs.background import Background
 from edge_ad_runtime.outputs.retention import Limits
 from edge_ad_runtime.outputs.rotating import RotatingFile
+from edge_ad_runtime.stream.alarm import Alarm, AlarmRule
+from edge_ad_runtime.stream.loop import Loop
+from edge_ad_runtime.stream.watchers import Drift, Monitor, Overload
 
 FRAMES = int(os.environ.get("EDGE_AD_SOAK_FRAMES", "100000"))
 MOST_GROWTH = 2_000_000

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edge_ad_runtime import CameraError, DataError, FakeCamera, FrameSource, open_source
-from edge_ad_runtime.sources import redact
+from edge_ad_runtime.cameras import redact
 
 WriteVideo = Callable[[str, Sequence[int]], Path]
 

@@ -1,9 +1,9 @@
 """Let a slow output work in a thread of its own."""
 
+from edge_ad_runtime.cameras import CapturedFrame
+from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.outputs.base import Output
-from edge_ad_runtime.outputs.worker import Worker
-from edge_ad_runtime.result import Result
-from edge_ad_runtime.sources import CapturedFrame
+from edge_ad_runtime.outputs.queued import Worker
 
 
 class Background:

@@ -2,9 +2,9 @@
 
 from typing import Protocol, runtime_checkable
 
+from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.result import Result
-from edge_ad_runtime.sources import CapturedFrame
+from edge_ad_runtime.model.result import Result
 
 
 class Output(Protocol):

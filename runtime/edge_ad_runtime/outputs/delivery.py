@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
+from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.events import Event
+from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.outputs.base import ClosableOutput, EventOutput, Output
-from edge_ad_runtime.result import Result
-from edge_ad_runtime.sources import CapturedFrame
 
 logger = logging.getLogger(__name__)
 

@@ -3,10 +3,10 @@
 import json
 from typing import Protocol
 
+from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.events import Event
+from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.outputs.base import verdict_fields
-from edge_ad_runtime.result import Result
-from edge_ad_runtime.sources import CapturedFrame
 
 
 class TextFile(Protocol):

@@ -3,7 +3,7 @@
 import os
 
 from edge_ad_runtime.outputs.json_lines import JsonLines
-from edge_ad_runtime.outputs.worker import Worker
+from edge_ad_runtime.outputs.queued import Worker
 
 
 class LiveLines(JsonLines):

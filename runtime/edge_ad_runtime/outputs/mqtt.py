@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edge_ad_runtime.errors import DataError, MissingExtraError
-from edge_ad_runtime.output_config import MqttConfig
-from edge_ad_runtime.outputs.spooled import Refused
+from edge_ad_runtime.outputs.output_config import MqttConfig
+from edge_ad_runtime.outputs.remote import Refused
 
 _SEND_SECONDS = 10.0
 _KEEP_ALIVE = 15

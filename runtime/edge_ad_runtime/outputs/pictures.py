@@ -8,12 +8,12 @@ from pathlib import Path
 
 import cv2
 
+from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.files import make_writable, write_whole
-from edge_ad_runtime.info import ModelInfo
+from edge_ad_runtime.model.info import ModelInfo
+from edge_ad_runtime.model.overlay import draw_overlay
+from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.outputs.retention import Limits, Retention
-from edge_ad_runtime.overlay import draw_overlay
-from edge_ad_runtime.result import Result
-from edge_ad_runtime.sources import CapturedFrame
 
 InfoOf = Callable[[str], ModelInfo]
 """Gives the model in use at a camera."""

@@ -4,9 +4,9 @@ import os
 import urllib.error
 import urllib.request
 
-from edge_ad_runtime.output_config import WebhookConfig
-from edge_ad_runtime.outputs.spooled import Refused
-from edge_ad_runtime.sources import redact
+from edge_ad_runtime.cameras import redact
+from edge_ad_runtime.outputs.output_config import WebhookConfig
+from edge_ad_runtime.outputs.remote import Refused
 
 _WORTH_TRYING_AGAIN = (408, 425, 429)
 

@@ -2,10 +2,10 @@
 
 import cv2
 
+from edge_ad_runtime.cameras import CapturedFrame
+from edge_ad_runtime.model.overlay import draw_overlay
+from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.outputs.pictures import InfoOf
-from edge_ad_runtime.overlay import draw_overlay
-from edge_ad_runtime.result import Result
-from edge_ad_runtime.sources import CapturedFrame
 
 
 class Window:

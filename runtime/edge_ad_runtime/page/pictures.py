@@ -7,12 +7,12 @@ from itertools import islice
 import cv2
 import numpy as np
 
-from edge_ad_runtime.image import Frame
-from edge_ad_runtime.info import ModelInfo
+from edge_ad_runtime.cameras import CapturedFrame
+from edge_ad_runtime.model.image import Frame
+from edge_ad_runtime.model.info import ModelInfo
+from edge_ad_runtime.model.overlay import lay_heat
+from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.outputs.pictures import InfoOf
-from edge_ad_runtime.overlay import lay_heat
-from edge_ad_runtime.result import Result
-from edge_ad_runtime.sources import CapturedFrame
 
 _LIVE_WIDTH, _SMALL_WIDTH = 960, 320
 _QUALITY = 80

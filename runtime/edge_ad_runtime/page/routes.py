@@ -15,11 +15,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.line import Line
 from edge_ad_runtime.page.metrics import exposition
 from edge_ad_runtime.page.pictures import Gallery, live_picture
 from edge_ad_runtime.page.state import PageState
-from edge_ad_runtime.trigger_inputs import request_by_text
+from edge_ad_runtime.stream.stream import Line
+from edge_ad_runtime.stream.trigger_inputs import request_by_text
 
 _FILES = {"": "page.html", "page.css": "page.css", "page.js": "page.js"}
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}

@@ -4,9 +4,9 @@ import socket
 import threading
 
 from edge_ad_runtime.errors import DataError, MissingExtraError
-from edge_ad_runtime.line import Line
-from edge_ad_runtime.output_config import ServeConfig
 from edge_ad_runtime.outputs.background import Background
+from edge_ad_runtime.outputs.output_config import ServeConfig
+from edge_ad_runtime.stream.stream import Line
 
 try:
     import uvicorn

@@ -5,9 +5,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from time import monotonic
 
+from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.result import Result
-from edge_ad_runtime.sources import CapturedFrame
+from edge_ad_runtime.model.result import Result
 
 _HISTORY = 300
 _EVENTS = 200

@@ -1,0 +1,1 @@
+"""Every method on every category: the runs, their table and the published figures."""

@@ -1,0 +1,114 @@
+"""The tables of a benchmark: Markdown for people, CSV and JSON for programs."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean
+
+from edge_ad.data import MVTEC_CLASSES
+from edge_ad.sweep.benchmark import CellResult, Settings
+from edge_ad.sweep.published import IMAGE_AUROC, IMAGE_AUROC_MEAN, PIXEL_AUROC, PIXEL_AUROC_MEAN
+from edge_ad_runtime.files import write_whole
+
+TITLES = {"spade": "SPADE", "padim": "PaDiM", "patchcore": "PatchCore"}
+COLUMNS = (
+    "category",
+    "method",
+    "image_auroc",
+    "pixel_auroc",
+    "pixel_pro",
+    "image_ap",
+    "image_f1",
+    "test_false_alarm_rate",
+    "test_miss_rate",
+    "fit_seconds",
+    "n_train",
+    "n_test_good",
+    "n_test_anomalous",
+    "error",
+)
+
+
+def write_tables(results: Path, outcomes: Sequence[CellResult], settings: Settings) -> list[Path]:
+    """Write `benchmark.md`, `.csv` and `.json` into the results folder; return their paths."""
+    texts = {
+        "benchmark.md": markdown(outcomes),
+        "benchmark.csv": _csv(outcomes),
+        "benchmark.json": json.dumps(
+            {"settings": asdict(settings), "cells": [_row(item) for item in outcomes]}, indent=2
+        ),
+    }
+    results.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_whole(results / name, text.encode())
+    return [results / name for name in texts]
+
+
+def markdown(outcomes: Sequence[CellResult]) -> str:
+    """Return the image-level and the pixel-level table: rows are classes, the last one the mean."""
+    image = _table(outcomes, "image_auroc", IMAGE_AUROC, IMAGE_AUROC_MEAN)
+    pixel = _table(outcomes, "pixel_auroc", PIXEL_AUROC, PIXEL_AUROC_MEAN)
+    titles = "Image level, ROC-AUC in percent", "Pixel level, ROC-AUC in percent"
+    return f"{titles[0]}\n\n{image}\n\n{titles[1]}\n\n{pixel}\n"
+
+
+def _table(
+    outcomes: Sequence[CellResult],
+    figure: str,
+    published: Mapping[str, Mapping[str, float]],
+    published_mean: Mapping[str, float],
+) -> str:
+    methods = list(dict.fromkeys(item.cell.method for item in outcomes))
+    categories = list(dict.fromkeys(item.cell.category for item in outcomes))
+    with_paper = bool(set(categories) & set(MVTEC_CLASSES))
+    ours = {(item.cell.category, item.cell.method): _percent(item, figure) for item in outcomes}
+    # A mean over other rows than its neighbour's misleads: only rows that all methods have count.
+    complete = [name for name in categories if all(ours.get((name, one)) for one in methods)]
+    header, rows = ["class"], [[name] for name in (*categories, f"mean of {len(complete)}")]
+    for method in methods:
+        mine = {name: ours.get((name, method)) for name in categories}
+        header.append(f"{TITLES[method]} (edge-ad)" if with_paper else TITLES[method])
+        _append(rows, [*mine.values(), _mean(mine, complete)])
+        if with_paper:
+            header.append(f"{TITLES[method]} (paper)")
+            paper = {name: published[method].get(name) for name in categories}
+            all_classes = set(complete) == set(MVTEC_CLASSES)
+            average = published_mean[method] if all_classes else _mean(paper, complete)
+            _append(rows, [*paper.values(), average])
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _append(rows: list[list[str]], column: Sequence[float | None]) -> None:
+    for row, value in zip(rows, column, strict=True):
+        row.append("-" if value is None else f"{value:.1f}")
+
+
+def _percent(item: CellResult, figure: str) -> float | None:
+    if item.metrics is None or item.metrics[figure] is None:
+        return None
+    return 100 * float(item.metrics[figure])
+
+
+def _mean(column: Mapping[str, float | None], names: Sequence[str]) -> float | None:
+    """Average the rows of these names; None where one of them is missing."""
+    values = [value for name in names if (value := column[name]) is not None]
+    return mean(values) if values and len(values) == len(names) else None
+
+
+def _row(item: CellResult) -> dict[str, object]:
+    figures: dict[str, object] = dict.fromkeys(COLUMNS)
+    if item.metrics is not None:
+        figures |= {name: item.metrics[name] for name in COLUMNS if name in item.metrics}
+    return figures | asdict(item.cell) | {"error": item.error}
+
+
+def _csv(outcomes: Sequence[CellResult]) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_row(item) for item in outcomes)
+    return buffer.getvalue()

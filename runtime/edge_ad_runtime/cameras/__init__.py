@@ -1,0 +1,89 @@
+"""Where frames come from: pictures, video files, cameras, network streams."""
+
+import glob
+import re
+from pathlib import Path
+
+from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource
+from edge_ad_runtime.cameras.fake import FakeCamera
+from edge_ad_runtime.cameras.folder import Pictures
+from edge_ad_runtime.cameras.opencv import open_device, open_pipeline, open_url
+from edge_ad_runtime.cameras.plugins import find_plugin
+from edge_ad_runtime.cameras.redact import redact
+from edge_ad_runtime.cameras.settings import CameraSettings
+from edge_ad_runtime.cameras.video_file import VideoFile
+from edge_ad_runtime.cameras.watched import WatchedFolder
+from edge_ad_runtime.errors import CameraError, DataError
+from edge_ad_runtime.model.image import PICTURE_SUFFIXES, list_pictures
+
+__all__ = [
+    "CameraSettings",
+    "CapturedFrame",
+    "FakeCamera",
+    "FrameSource",
+    "Pictures",
+    "WatchedFolder",
+    "open_source",
+    "redact",
+]
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
+
+
+def open_source(
+    spec: str,
+    settings: CameraSettings = CameraSettings(),  # noqa: B008  (frozen)
+    *,
+    watch: bool = False,
+) -> FrameSource:
+    """Open a source of frames by what the user wrote.
+
+    Args:
+        spec: a camera index (`0`), a device path (`/dev/video0`), a video file, a picture, a folder
+            of pictures, a glob (`parts/*.png`), a URL (`rtsp://...`, `http://...`), a GStreamer
+            pipeline (`nvarguscamerasrc ! ... ! appsink`), or `name:...` of a plug-in.
+        settings: size, pace and timeouts of a camera.
+        watch: of a folder, the pictures that arrive from now on, without end.
+
+    Raises:
+        CameraError: the camera or URL cannot be opened.
+        DataError: the file, folder or glob cannot be used.
+    """
+    if watch:
+        return WatchedFolder(Path(spec))
+    if re.fullmatch("[0-9]+", spec):
+        return open_device(int(spec), settings)
+    if re.search(r"\s!\s", spec):
+        return open_pipeline(spec)
+    url = _URL.match(spec)
+    if url and url[1].lower() in _SCHEMES:
+        return open_url(spec, settings)
+    plugin = find_plugin(spec)
+    if plugin is not None:
+        return plugin()
+    if url:
+        raise CameraError(
+            f"expected a URL of {', '.join(_SCHEMES)}, got {redact(spec)}: give a file by its path"
+        )
+    if spec.startswith("/dev/"):
+        return open_device(spec, settings)
+    return _open_path(spec)
+
+
+def _open_path(spec: str) -> FrameSource:
+    path = Path(spec)
+    if path.is_dir():
+        return Pictures(list_pictures(path), name=spec)
+    if path.is_file():
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            return Pictures([path], name=spec)
+        return VideoFile(path)
+    if glob.has_magic(spec):
+        matches = sorted(Path(match) for match in glob.glob(spec, recursive=True))
+        pictures = [match for match in matches if match.suffix.lower() in PICTURE_SUFFIXES]
+        return Pictures(pictures, name=spec)
+    raise DataError(
+        f"expected a camera index, device, file, folder, glob or URL, found nothing at {spec!r}: "
+        "check the path"
+    )

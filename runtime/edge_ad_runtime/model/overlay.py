@@ -1,0 +1,99 @@
+"""Pictures for people: heat maps, and frames with their heat map, outline and verdict."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_ad_runtime.model.image import Frame
+from edge_ad_runtime.model.info import ModelInfo
+from edge_ad_runtime.model.result import Result
+
+_OPACITY = 0.6
+_HOTTEST = 225
+"""Clear red. The colour map ends in a brown that looks colder than the red before it."""
+
+_RED, _GREEN = (48, 48, 220), (90, 150, 40)
+_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def color_range(low: float, limit: float) -> tuple[float, float]:
+    """Return the map values shown as the coldest and the hottest colour, the same for every frame.
+
+    The coldest is the lowest value on good pictures, and the map's limit lies at two thirds: what
+    is normal stays cold, and there is room to tell a faint defect from a strong one.
+    """
+    return low, low + 1.5 * max(limit - low, 1e-6)
+
+
+def heat_map(anomaly_map: NDArray[np.float32], low: float, high: float) -> Frame:
+    """Return an anomaly map (h, w) in colours: uint8 (h, w, 3), BGR.
+
+    A fixed range keeps the colours of two frames comparable; values outside are clipped to it.
+    """
+    levels = (_heat(anomaly_map, low, high) * _HOTTEST).astype(np.uint8)
+    return np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), dtype=np.uint8)
+
+
+def lay_heat(frame: Frame, values: NDArray[np.float32], low: float, limit: float) -> Frame:
+    """Return the frame under the heat of its map, what reaches the limit outlined in white.
+
+    Args:
+        frame: uint8, H x W x 3, BGR; it is not changed.
+        values: the anomaly map laid over the frame, (H, W).
+        low: the coldest colour.
+        limit: the map's limit, from which a pixel counts as defective.
+    """
+    _, high = color_range(low, limit)
+    # What every good part shows stays clear: the picture remains visible where nothing is wrong.
+    cover = (_OPACITY * _heat(values, (low + limit) / 2, high))[:, :, np.newaxis]
+    picture = np.rint(frame * (1 - cover) + heat_map(values, low, high) * cover).astype(np.uint8)
+    _outline(picture, values >= limit)
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def draw_overlay(frame: Frame, result: Result, info: ModelInfo) -> Frame:
+    """Return the frame under its heat map, defects outlined, with a strip above that says why.
+
+    Args:
+        frame: uint8, H x W x 3, BGR; it is not changed.
+        result: the verdict on this frame.
+        info: of the model file that gave the verdict: its geometry and range of colours.
+
+    Returns:
+        uint8, (H + strip) x W x 3, BGR.
+    """
+    height, width = frame.shape[:2]
+    values = info.preprocessing.map_to_frame(result.anomaly_map, (height, width))
+    picture = lay_heat(frame, values, info.map_range[0], info.map_threshold)
+    return np.concatenate([_strip(width, result), picture])
+
+
+def _heat(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
+    """Bring values to 0..1."""
+    span = np.float32(max(high - low, 1e-12))
+    heat = (values - np.float32(low)) / span
+    return np.asarray(np.clip(heat, 0, 1), dtype=np.float32)
+
+
+def _outline(picture: Frame, hot: NDArray[np.bool_]) -> None:
+    contours, _ = cv2.findContours(hot.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    thickness = max(1, round(max(picture.shape[:2]) / 400))
+    # White on black shows on any ground.
+    for color, width in ((_BLACK, thickness + 2), (_WHITE, thickness)):
+        cv2.drawContours(picture, contours, -1, color, width, cv2.LINE_AA)
+
+
+def _strip(width: int, result: Result) -> Frame:
+    """Draw the verdict as wide as the frame: red or green, score and limit in white."""
+    verdict, sign = ("ANOMALOUS", ">=") if result.anomalous else ("GOOD", "<")
+    text = f"{verdict}  {result.score:.4g} {sign} {result.threshold:.4g}"
+    (full_width, _), _ = cv2.getTextSize(text, _FONT, 1.0, 2)
+    scale = min(0.95 * width / full_width, max(0.5, width / 1200))
+    thickness = max(1, round(2 * scale))
+    (_, text_height), baseline = cv2.getTextSize(text, _FONT, scale, thickness)
+    height = text_height + 2 * baseline + 4
+    strip = np.full((height, width, 3), _RED if result.anomalous else _GREEN, dtype=np.uint8)
+    origin = (round(0.02 * width), height - baseline - 2)
+    cv2.putText(strip, text, origin, _FONT, scale, _WHITE, thickness, cv2.LINE_AA)
+    return strip

@@ -1,0 +1,224 @@
+"""Score frames with a model file."""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_ad_runtime.errors import DataError, DeviceError, ModelFileError
+from edge_ad_runtime.model.image import Frame, check_frame
+from edge_ad_runtime.model.info import ModelInfo
+from edge_ad_runtime.model.result import Result
+from edge_ad_runtime.model.session import create_session, first_line, run_errors
+
+_OUTPUTS = ("score", "anomaly_map")
+
+
+class Scorer:
+    """A model file, ready to score frames; one instance may be used by several threads.
+
+    Attributes:
+        info: what the model file says about itself.
+        provider: the ONNX Runtime execution provider that runs it, such as `CPUExecutionProvider`.
+        threshold: the decision limit that is applied.
+        model_threshold: the one that stands in the model file.
+        preprocessing: how a frame becomes the model's input.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        """Read the file, once, and start a session on the device.
+
+        Args:
+            path: an `.onnx` file written by `edge-ad export`.
+            device: `auto` (CUDA where it works, else the CPU), `cpu`, `cuda` or `tensorrt`.
+            threads: CPU threads for one inference; None: one for each physical core.
+            threshold: decision limit in place of the model's own; a finite number.
+
+        Raises:
+            ModelFileError: the file is missing, damaged, not ours, or of a newer format.
+            DeviceError: the device cannot run the model here; it never becomes the CPU silently.
+            MissingExtraError: ONNX Runtime is not installed.
+            DataError: the threshold is not a finite number.
+        """
+        if threshold is not None:
+            _check_threshold(threshold)
+        model = _read(Path(path))
+        try:
+            self._session = create_session(model, device, threads)
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            self.info = ModelInfo.from_metadata(metadata)
+            self._one_by_one = _is_fixed_to_one(self._session, self.info)
+        except ModelFileError as error:
+            raise ModelFileError(f"cannot use the model file {path}: {error}") from error
+        self.model_threshold = self.threshold = self.info.threshold
+        if threshold is not None:
+            self._set_threshold(threshold)
+        self.provider: str = self._session.get_providers()[0]
+        self.preprocessing = self.info.preprocessing
+
+    def with_threshold(self, threshold: float) -> "Scorer":
+        """Return a scorer of the same session with another decision limit.
+
+        Raises:
+            DataError: the threshold is not a finite number.
+        """
+        other = copy.copy(self)
+        other._set_threshold(threshold)
+        return other
+
+    def _set_threshold(self, threshold: float) -> None:
+        _check_threshold(threshold)
+        self.info = replace(self.info, threshold=threshold, threshold_rule="set by the user")
+        self.threshold = threshold
+
+    def score(self, frame: Frame) -> Result:
+        """Score one frame: uint8, H x W x 3, BGR, of any size.
+
+        Raises:
+            DataError: the frame has another shape or type, or its score is not finite.
+            DeviceError: the device failed.
+        """
+        return self.score_batch([frame])[0]
+
+    def score_batch(self, frames: Sequence[Frame]) -> list[Result]:
+        """Score any number of frames, in one go where the model file allows it.
+
+        Args:
+            frames: as in `score`; their sizes may differ.
+
+        Raises:
+            DataError: as `score`, for the whole batch.
+            DeviceError: the device failed.
+        """
+        started = perf_counter()
+        prepared = [self.prepare(frame) for frame in frames]
+        prepared_ms = (perf_counter() - started) * 1000 / max(1, len(frames))
+        return self.score_prepared(prepared, prepared_ms=prepared_ms)
+
+    def prepare(self, frame: Frame) -> Frame:
+        """Return the frame as the model sees it, (h, w, 3): work that another thread can take over.
+
+        Raises:
+            DataError: the frame is not uint8, H x W x 3.
+        """
+        check_frame(frame)
+        return np.ascontiguousarray(self.preprocessing.apply(frame))
+
+    def score_prepared(
+        self, prepared: Sequence[Frame], *, prepared_ms: float = 0.0
+    ) -> list[Result]:
+        """Score frames that went through `prepare`.
+
+        Args:
+            prepared: what `prepare` returned.
+            prepared_ms: what that took for one frame; it is part of the result's latency.
+
+        Raises:
+            DataError: a score is not finite.
+            DeviceError: the device failed.
+        """
+        sizes = {frame.shape for frame in prepared}
+        step = 1 if self._one_by_one or len(sizes) > 1 else max(1, len(prepared))
+        results = []
+        for start in range(0, len(prepared), step):
+            results += self._run(prepared[start : start + step], prepared_ms)
+        return results
+
+    def _run(self, prepared: Sequence[Frame], prepared_ms: float) -> list[Result]:
+        started = perf_counter()
+        # A single frame is not copied again.
+        batch = prepared[0][np.newaxis] if len(prepared) == 1 else np.stack(prepared)
+        scores, maps = self._infer(batch)
+        latency = prepared_ms + (perf_counter() - started) * 1000 / len(prepared)
+        if not np.isfinite(scores).all():
+            raise DataError(
+                f"expected a finite score, the model gave {scores.tolist()}: "
+                "check the frame, and the model file with `edge-ad export`"
+            )
+        return [
+            Result(
+                score=float(score),
+                anomalous=bool(score >= self.threshold),
+                threshold=self.threshold,
+                anomaly_map=anomaly_map,
+                latency_ms=latency,
+            )
+            for score, anomaly_map in zip(scores, maps, strict=True)
+        ]
+
+    def _infer(self, batch: Frame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        try:
+            scores, maps = self._session.run(_OUTPUTS, {"frame": batch})
+        except run_errors() as error:
+            raise DeviceError(
+                f"{self.provider} failed on a batch of {len(batch)} ({first_line(error)}): "
+                "try --device cpu, or a smaller batch"
+            ) from error
+        return scores, maps
+
+
+def _check_threshold(threshold: float) -> None:
+    if not math.isfinite(threshold):
+        raise DataError(f"expected a finite number as threshold, got {threshold}")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(
+            f"cannot read the model file {path}: {error.strerror}: give the path of an .onnx file "
+            "written by `edge-ad export`"
+        ) from error
+
+
+def _is_fixed_to_one(session: Any, info: ModelInfo) -> bool:
+    """Check the graph's names, types and sizes; return whether it takes one frame at a time.
+
+    Raises:
+        ModelFileError: they are not those of format version 1.
+    """
+    inputs = {item.name: (item.type, item.shape) for item in session.get_inputs()}
+    outputs = {item.name: item.type for item in session.get_outputs()}
+    kind, shape = inputs.get("frame", ("nothing", [None]))
+    height, width = ("H", "W") if info.resize_in_graph else info.input_size
+    sized = list(shape[3:]) == [3] and _are_sides(shape[1:3], info)
+    if len(inputs) != 1 or kind != "tensor(uint8)" or not sized:
+        raise ModelFileError(
+            f"expected one input 'frame' of type uint8 and size N x {height} x {width} x 3, "
+            f"found {_described(inputs)}: export the run again"
+        )
+    if any(outputs.get(name) != "tensor(float)" for name in _OUTPUTS):
+        raise ModelFileError(
+            f"expected the float outputs 'score' and 'anomaly_map', found {_described(outputs)}: "
+            "export the run again"
+        )
+    if isinstance(shape[0], int) and shape[0] != 1:
+        raise ModelFileError(
+            f"expected a dynamic batch or one of 1, found {shape[0]}: export the run again"
+        )
+    return isinstance(shape[0], int)
+
+
+def _are_sides(sides: Sequence[object], info: ModelInfo) -> bool:
+    """Whether height and width of the input are those promised: free ones are named."""
+    if info.resize_in_graph:
+        return len(sides) == 2 and all(isinstance(side, str) for side in sides)
+    return tuple(sides) == info.input_size
+
+
+def _described(items: dict[str, Any]) -> str:
+    return ", ".join(f"'{name}' {kind}" for name, kind in items.items()) or "none"

@@ -1,0 +1,133 @@
+"""A digital output: a pulse for each anomalous part, or a level while an alarm is on."""
+
+import threading
+from typing import Any, Protocol
+
+from edge_ad_runtime.cameras import CapturedFrame
+from edge_ad_runtime.errors import DeviceError, MissingExtraError
+from edge_ad_runtime.events import Event
+from edge_ad_runtime.model.result import Result
+from edge_ad_runtime.outputs.output_config import DigitalConfig
+
+
+class OutputLine(Protocol):
+    """One line of a chip."""
+
+    def set(self, active: bool) -> None:
+        """Switch it.
+
+        Raises:
+            OSError: the chip has gone.
+        """
+
+    def release(self) -> None:
+        """Give it back."""
+
+
+class Digital:
+    """Switches a line; it is inactive from the start, and again at the end."""
+
+    def __init__(self, line: OutputLine, *, on: str = "anomalous", pulse_ms: float = 100.0) -> None:
+        """Take over the line.
+
+        Args:
+            line: of a chip, or a fake.
+            on: `anomalous`: a pulse for each such verdict; one within the pulse prolongs it.
+                `alarm`: active while the alarm of any camera is on.
+            pulse_ms: how long a pulse lasts.
+        """
+        self._line = line
+        self._on = on
+        self._seconds = pulse_ms / 1000
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
+        self._alarms: set[str] = set()
+        line.set(False)
+
+    def write(self, captured: CapturedFrame, result: Result) -> None:
+        """Start a pulse if the verdict is anomalous.
+
+        Raises:
+            OSError: the chip has gone.
+        """
+        if self._on != "anomalous" or not result.anomalous:
+            return
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._line.set(True)
+            self._timer = threading.Timer(self._seconds, self._end_pulse)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def event(self, event: Event) -> None:
+        """Follow the alarms.
+
+        Raises:
+            OSError: the chip has gone.
+        """
+        if self._on != "alarm" or event.kind not in ("alarm on", "alarm off"):
+            return
+        if event.kind == "alarm on":
+            self._alarms.add(event.camera)
+        else:
+            self._alarms.discard(event.camera)
+        self._line.set(bool(self._alarms))
+
+    def close(self) -> None:
+        """Let a pulse end, switch the line off and give it back."""
+        timer = self._timer
+        if timer is not None:
+            timer.join(self._seconds + 1)
+        with self._lock:
+            self._line.set(False)
+            self._line.release()
+
+    def _end_pulse(self) -> None:
+        with self._lock:
+            if threading.current_thread() is self._timer:
+                self._line.set(False)
+
+
+class _GpiodLine:
+    def __init__(self, gpiod: Any, config: DigitalConfig) -> None:
+        self._number = config.line
+        self._values = gpiod.line.Value
+        settings = gpiod.LineSettings(
+            direction=gpiod.line.Direction.OUTPUT,
+            active_low=config.active_low,
+            output_value=gpiod.line.Value.INACTIVE,
+        )
+        self._request = gpiod.request_lines(
+            config.chip, consumer="edge-ad", config={config.line: settings}
+        )
+
+    def set(self, active: bool) -> None:
+        value = self._values.ACTIVE if active else self._values.INACTIVE
+        self._request.set_value(self._number, value)
+
+    def release(self) -> None:
+        self._request.release()
+
+
+def open_line(config: DigitalConfig) -> OutputLine:
+    """Request a line of a GPIO character device.
+
+    Raises:
+        MissingExtraError: gpiod is not installed.
+        DeviceError: the chip or line is not there, or in use.
+    """
+    try:
+        import gpiod
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "the digital output needs the package 'gpiod', which is not installed: "
+            "pip install 'edge-ad[gpio]'"
+        ) from error
+    try:
+        return _GpiodLine(gpiod, config)
+    except (OSError, ValueError) as error:
+        raise DeviceError(
+            f"cannot use line {config.line} of {config.chip} as output ({error}): `gpioinfo` "
+            "lists the lines and who uses them"
+        ) from error

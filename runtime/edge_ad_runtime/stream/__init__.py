@@ -1,0 +1,1 @@
+"""A stream: cameras, models, triggers, alarms and outputs, from configuration to summary."""

@@ -1,0 +1,115 @@
+"""From verdicts to an alarm: a single frame need not stop a line."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_ad_runtime.cameras import CapturedFrame
+from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.events import Event
+from edge_ad_runtime.model.result import Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmRule:
+    """When an alarm goes on and off.
+
+    Attributes:
+        frames: so many anomalous frames...
+        window: ...among so many last ones raise it.
+        clear_frames: so many calm frames in a row clear it.
+        clear_ratio: a frame is calm below this share of the threshold, 0..1; under 1 an alarm does
+            not flicker where the score lies near the threshold.
+        min_area: share of the picture, 0..1, that the largest region of an anomalous frame must
+            cover to count.
+    """
+
+    frames: int = 1
+    window: int = 1
+    clear_frames: int = 1
+    clear_ratio: float = 1.0
+    min_area: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse rules that can never hold.
+
+        Raises:
+            DataError: the figures do not fit together.
+        """
+        if not 1 <= self.frames <= self.window:
+            raise DataError(
+                f"expected an alarm of M out of N frames with 1 <= M <= N, got {self.frames} out "
+                f"of {self.window}"
+            )
+        if self.clear_frames < 1:
+            raise DataError(f"expected at least 1 calm frame to clear, got {self.clear_frames}")
+        if not (0 < self.clear_ratio <= 1 and 0 <= self.min_area < 1):
+            raise DataError(
+                "expected a clear ratio above 0 up to 1 and a minimal area from 0 to below 1, got "
+                f"{self.clear_ratio} and {self.min_area}"
+            )
+
+
+class Alarm:
+    """The alarm of one camera.
+
+    Attributes:
+        on: whether it is raised.
+    """
+
+    def __init__(self, rule: AlarmRule, map_threshold: Callable[[], float]) -> None:
+        """Start cleared.
+
+        Args:
+            rule: when it goes on and off.
+            map_threshold: gives the map value from which a pixel belongs to a region.
+        """
+        self.on = False
+        self._rule = rule
+        self._map_threshold = map_threshold
+        self._last: deque[bool] = deque(maxlen=rule.window)
+        self._calm = 0
+
+    def update(self, captured: CapturedFrame, result: Result) -> Event | None:
+        """Take a verdict into account; return the event if the alarm goes on or off."""
+        counts = result.anomalous and self._is_large(result.anomaly_map)
+        self._last.append(counts)
+        calm = not counts and result.score < self._rule.clear_ratio * result.threshold
+        self._calm = self._calm + 1 if calm else 0
+        found = sum(self._last)
+        if not self.on and found >= self._rule.frames:
+            self.on = True
+            return _event(captured, result, on=True, reason=f"{found} of {len(self._last)} frames")
+        if self.on and self._calm >= self._rule.clear_frames:
+            self.on = False
+            self._last.clear()
+            return _event(captured, result, on=False, reason=f"{self._calm} calm frames")
+        return None
+
+    def _is_large(self, anomaly_map: NDArray[np.float32]) -> bool:
+        if self._rule.min_area == 0:
+            return True
+        limit = self._map_threshold()
+        return largest_region(anomaly_map, limit) >= self._rule.min_area * anomaly_map.size
+
+
+def largest_region(anomaly_map: NDArray[np.float32], limit: float) -> int:
+    """Return the size in pixels of the largest connected region from `limit` on; 0: none."""
+    hot = (anomaly_map >= limit).astype(np.uint8)
+    count, _, stats, _ = cv2.connectedComponentsWithStats(hot, connectivity=8)
+    return int(stats[1:, cv2.CC_STAT_AREA].max()) if count > 1 else 0
+
+
+def _event(captured: CapturedFrame, result: Result, *, on: bool, reason: str) -> Event:
+    state = "on" if on else "off"
+    return Event(
+        kind="alarm on" if on else "alarm off",
+        message=f"alarm {state} at frame {captured.number} of {captured.camera}: {reason}",
+        camera=captured.camera,
+        timestamp=captured.timestamp,
+        details={"frame": captured.number, "score": result.score},
+    )
