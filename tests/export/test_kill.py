@@ -14,7 +14,7 @@ from edge_ad.train import train
 KILLED_AT = """
 import os, signal, sys
 from pathlib import Path
-from edge_ad_export import export as exporter
+from edge_ad_export import exporter
 
 def kill(*arguments, **keywords):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -43,7 +43,7 @@ def test_a_killed_export_leaves_the_old_file(run: Path, moment: str) -> None:
 
 
 def test_the_next_export_succeeds_and_clears_what_was_left(run: Path) -> None:
-    from edge_ad_export.export import export
+    from edge_ad_export.exporter import export
 
     path = export(run).path
     onnx.checker.check_model(onnx.load(path))

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_ad.models import PaDiM
-from edge_ad_export.int8.grid_features import GridFeatures
+from edge_ad_export.int8.features import GridFeatures
+from edge_ad_export.int8.finish import finish
 from edge_ad_export.int8.quantise import as_float, dot_with_zero, quantise_frames, quantise_weights
-from edge_ad_export.int8.smoothing import finish
 from edge_ad_export.nodes import GraphBuilder
 from edge_ad_export.torch_export import example_frames, module_graph
 

@@ -21,8 +21,8 @@ from edge_ad.models import PatchCore
 from edge_ad.models.nearest import squared_distances
 from edge_ad.models.patchcore import PATCH_SIZE
 from edge_ad_export.int8.clusters import cluster
-from edge_ad_export.int8.grid_features import GridFeatures
-from edge_ad_export.int8.smoothing import finish
+from edge_ad_export.int8.features import GridFeatures
+from edge_ad_export.int8.finish import finish
 from edge_ad_export.nodes import GraphBuilder
 from edge_ad_export.torch_export import example_frames, module_graph
 
