@@ -1,4 +1,4 @@
-"""Fixtures that several test files share: real pictures, and small synthetic ones."""
+"""Fixtures that several packages' tests share; imports nothing that a device lacks."""
 
 import os
 from pathlib import Path
@@ -6,10 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
-# Several threads on tiny pictures wait for each other more than they work.
-torch.set_num_threads(1)
+# Read when PyTorch loads: on tiny pictures, several threads wait more than they work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REAL_PICTURES = Path(os.environ.get("EDGE_AD_TEST_DATA", Path(__file__).parents[2] / "shared/data"))
 

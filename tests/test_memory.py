@@ -39,5 +39,6 @@ def peak_rss(folder: Path) -> int:
     return int(result.stdout)
 
 
+@pytest.mark.slow
 def test_500_pictures_take_no_more_memory_than_100(pictures: Path) -> None:
     assert peak_rss(pictures / "many") <= 1.1 * peak_rss(pictures / "few")

@@ -1,19 +1,32 @@
-"""Tiny model files (score = mean of the frame, map = mean of its channels), pictures, videos."""
+"""Tiny model files (score = mean of the frame, map = mean of its channels), pictures, videos.
 
-from collections.abc import Callable, Sequence
+The model files are written as protocol buffer bytes, field by field, so that these tests also run
+in an environment that has only what a device has: no onnx, no PyTorch.
+"""
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from enum import IntEnum
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 
 from edge_ad_runtime import CapturedFrame, ModelInfo, Result
 
 HEIGHT, WIDTH = 32, 64
 Metadata = dict[str, str]
 WriteModel = Callable[..., Path]
+
+
+class ElementType(IntEnum):
+    """Of ONNX's TensorProto.DataType, those that the tests need."""
+
+    FLOAT = 1
+    UINT8 = 2
+    INT64 = 7
 
 
 def make_info(threshold: float = 100.0) -> ModelInfo:
@@ -67,38 +80,77 @@ def write_model(tmp_path: Path) -> WriteModel:
         batch: int | str = "N",
         metadata: Metadata | None = None,
         input_name: str = "frame",
-        input_type: int = TensorProto.UINT8,
+        input_type: int = ElementType.UINT8,
         map_name: str = "anomaly_map",
         divisor: float = 1.0,
     ) -> Path:
-        shape = [batch, HEIGHT, WIDTH, 3]
-        nodes = [
-            helper.make_node("Cast", [input_name], ["values"], to=TensorProto.FLOAT),
-            helper.make_node("Div", ["values", "divisor"], ["pixels"]),
-            helper.make_node("ReduceMean", ["pixels", "all"], ["score"], keepdims=0),
-            helper.make_node("ReduceMean", ["pixels", "channel"], [map_name], keepdims=0),
-        ]
-        graph = helper.make_graph(
-            nodes,
-            "tiny",
-            [helper.make_tensor_value_info(input_name, input_type, shape)],
-            [
-                helper.make_tensor_value_info("score", TensorProto.FLOAT, [batch]),
-                helper.make_tensor_value_info(map_name, TensorProto.FLOAT, shape[:3]),
-            ],
-            [
-                helper.make_tensor("all", TensorProto.INT64, [3], [1, 2, 3]),
-                helper.make_tensor("channel", TensorProto.INT64, [1], [3]),
-                helper.make_tensor("divisor", TensorProto.FLOAT, [], [divisor]),
-            ],
+        shape = (batch, HEIGHT, WIDTH, 3)
+        graph = (
+            _field(1, _node("Cast", [input_name], "values", _attribute("to", ElementType.FLOAT)))
+            + _field(1, _node("Div", ["values", "divisor"], "pixels"))
+            + _field(1, _node("ReduceMean", ["pixels", "all"], "score", _attribute("keepdims", 0)))
+            + _field(
+                1, _node("ReduceMean", ["pixels", "channel"], map_name, _attribute("keepdims", 0))
+            )
+            + _field(2, "tiny")
+            + _field(5, _tensor("all", ElementType.INT64, [3], struct.pack("<3q", 1, 2, 3)))
+            + _field(5, _tensor("channel", ElementType.INT64, [1], struct.pack("<q", 3)))
+            + _field(5, _tensor("divisor", ElementType.FLOAT, [], struct.pack("<f", divisor)))
+            + _field(11, _value(input_name, input_type, shape))
+            + _field(12, _value("score", ElementType.FLOAT, (batch,)))
+            + _field(12, _value(map_name, ElementType.FLOAT, shape[:3]))
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-        helper.set_model_props(model, make_info().to_metadata() if metadata is None else metadata)
+        texts = make_info().to_metadata() if metadata is None else metadata
         path = tmp_path / name
-        path.write_bytes(model.SerializeToString())
+        path.write_bytes(_model(graph, texts))
         return path
 
     return write
+
+
+def _varint(value: int) -> bytes:
+    head = value >> 7
+    return bytes([value & 127 | 128]) + _varint(head) if head else bytes([value])
+
+
+def _field(number: int, value: int | str | bytes) -> bytes:
+    """Encode one field of a protocol buffer message: a whole number, a text or a message."""
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    data = value.encode() if isinstance(value, str) else value
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+# The field numbers are those of onnx.proto: ModelProto, NodeProto, AttributeProto and so on.
+
+
+def _model(graph: bytes, metadata: Mapping[str, str]) -> bytes:
+    opset = _field(1, "") + _field(2, 18)
+    texts = [_field(1, key) + _field(2, value) for key, value in metadata.items()]
+    properties = b"".join(_field(14, text) for text in texts)
+    return _field(1, 9) + _field(7, graph) + _field(8, opset) + properties
+
+
+def _node(kind: str, inputs: Sequence[str], output: str, attribute: bytes = b"") -> bytes:
+    names = b"".join(_field(1, name) for name in inputs) + _field(2, output)
+    return names + _field(4, kind) + (_field(5, attribute) if attribute else b"")
+
+
+def _attribute(name: str, value: int) -> bytes:
+    whole_number = 2
+    return _field(1, name) + _field(3, value) + _field(20, whole_number)
+
+
+def _tensor(name: str, kind: int, shape: Sequence[int], data: bytes) -> bytes:
+    sizes = b"".join(_field(1, size) for size in shape)
+    return sizes + _field(2, kind) + _field(8, name) + _field(9, data)
+
+
+def _value(name: str, kind: int, shape: Sequence[int | str]) -> bytes:
+    sizes = [_field(2 if isinstance(size, str) else 1, size) for size in shape]
+    dimensions = b"".join(_field(1, size) for size in sizes)
+    tensor = _field(1, kind) + _field(2, dimensions)
+    return _field(1, name) + _field(2, _field(1, tensor))
 
 
 @pytest.fixture

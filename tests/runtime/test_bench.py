@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from edge_ad_runtime import ModelInfo
 from edge_ad_runtime.errors import DataError, ModelFileError
 from edge_ad_runtime.model.bench import backbone_file, benchmark
+
+onnx = pytest.importorskip("onnx", reason="no onnx to build a graph: pip install 'edge-ad[train]'")
+helper, numpy_helper, TensorProto = onnx.helper, onnx.numpy_helper, onnx.TensorProto
 
 SIZE = (32, 64)
 

@@ -98,6 +98,7 @@ def readable_video(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @needs_vlc
+@pytest.mark.slow
 def test_an_rtsp_server_that_is_killed_and_restarted(
     model: Path, readable_video: Path, write_video: WriteVideo
 ) -> None:

@@ -291,6 +291,7 @@ def test_a_port_in_use(server: PageServer, line: Line) -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+@pytest.mark.slow
 def test_in_a_browser(server: PageServer, line: Line, release: threading.Event) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright")
     with playwright.sync_playwright() as tool:

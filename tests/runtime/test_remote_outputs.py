@@ -76,6 +76,7 @@ class Broker:
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
+    pytest.importorskip("paho.mqtt", reason="no paho-mqtt: pip install 'edge-ad[mqtt]'")
     found = Broker(tmp_path, free_port())
     found.start()
     yield found
@@ -161,6 +162,7 @@ def test_messages_are_triggers(broker: Broker, tmp_path: Path) -> None:
 def test_an_outage_is_told_and_survives_a_restart(tmp_path: Path, verdict: MakeVerdict) -> None:
     from edge_ad_runtime.outputs import mqtt
 
+    pytest.importorskip("paho.mqtt", reason="no paho-mqtt: pip install 'edge-ad[mqtt]'")
     events: list[Event] = []
     port = free_port()
     config = MqttConfig(host="127.0.0.1", port=port, topic="cell")

@@ -72,6 +72,7 @@ def soak(model: Path, folder: Path) -> dict[str, list[int]]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+@pytest.mark.slow
 def test_memory_and_descriptors_stay_flat(model: Path, tmp_path: Path) -> None:
     command = [sys.executable, __file__, str(model), str(tmp_path)]
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
