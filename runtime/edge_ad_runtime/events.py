@@ -18,6 +18,10 @@ EventKind = Literal[
     "output back",
     "model replaced",
     "model refused",
+    "threshold changed",
+    "threshold kept",
+    "thread failed",
+    "state refused",
 ]
 
 
