@@ -3,8 +3,8 @@
     python benchmarks/structure.py [CHECKOUT ...]
 
 Several checkouts stand side by side in one table, as before and after. The two paths are measured:
-a process counts the function calls of each file while a folder is streamed (or a detector trained),
-once with few pictures and once with many. A file is on the path if its calls grow with the pictures.
+a process counts the function calls of each file while a folder is streamed or a detector trained,
+once with few pictures and once with many. A file whose calls grow with the pictures is on the path.
 """
 
 import argparse
@@ -29,7 +29,7 @@ CHANGES = {
     "files to open for a new camera type": r"WatchedFolder",
     "files to open for a new detector option": r"\bepsilon\b",
 }
-"""An existing example of each change: the files that name it are those that the next one touches."""
+"""An existing example of each change: the next one touches the files that name it."""
 
 TRACED = """
 import collections, contextlib, io, json, sys, threading

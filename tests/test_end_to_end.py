@@ -10,6 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 from edge_ad.cli import main
 
+pytestmark = pytest.mark.slow
+
 
 def run(*arguments: object) -> str:
     """Run the command line in place and return its stdout."""

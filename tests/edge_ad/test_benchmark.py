@@ -75,6 +75,7 @@ def run(data_root: Path, results: Path, *options: str) -> tuple[int, str, str]:
     return outcome.exit_code, outcome.stdout, outcome.stderr
 
 
+@pytest.mark.slow
 def test_command_line_runs_each_cell_once(data_root: Path, tmp_path: Path) -> None:
     code, table, _ = run(data_root, tmp_path, "--methods", "padim,patchcore")
     assert code == 0 and "| plate |" in table
@@ -107,6 +108,7 @@ def test_an_unknown_method_is_wrong_usage(data_root: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore")  # dask's own, which differ from version to version
+@pytest.mark.slow
 def test_cells_run_on_a_dask_cluster(data_root: Path, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     cells = [Cell(method=method, category="plate") for method in ("padim", "spade")]

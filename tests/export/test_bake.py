@@ -72,6 +72,7 @@ def test_it_gives_the_pixels_that_the_device_resizes_to(preprocessing: Preproces
         np.testing.assert_array_equal(alone, got[:1])
 
 
+@pytest.mark.slow
 def test_the_file_takes_frames_of_any_size_and_of_several(data_root: Path, tmp_path: Path) -> None:
     detector = PaDiM(weights="none", input_size=INPUT_SIZE)
     run = train(detector, load_category("plate", data_root), tmp_path).folder

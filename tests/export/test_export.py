@@ -93,6 +93,7 @@ def test_a_mismatch_keeps_the_old_file_and_names_both_figures(
     assert not [path for path in copy.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_what_integers_score_too_coarsely_is_exported_in_floats(
     copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_damaged_run_is_refused(copy: Path, name: str, content: bytes) -> None
         export(copy)
 
 
+@pytest.mark.slow
 def test_command_line_takes_the_newest_run(copy: Path, tmp_path: Path) -> None:
     output = tmp_path / "line1.onnx"
     arguments = ["export", "--results", str(tmp_path), "--output", str(output), "--json"]
@@ -151,6 +153,7 @@ def test_an_output_folder_that_is_not_there(copy: Path) -> None:
         export(copy, copy / "nowhere" / "x.onnx")
 
 
+@pytest.mark.slow
 def test_a_rounded_file_has_the_limits_of_its_own_scores(copy: Path) -> None:
     exported = export(copy)
     scorer = Scorer(exported.path, device="cpu")

@@ -11,6 +11,8 @@ from edge_ad.data import load_category
 from edge_ad.models import PaDiM
 from edge_ad.train import train
 
+pytestmark = pytest.mark.slow
+
 KILLED_AT = """
 import os, signal, sys
 from pathlib import Path

@@ -17,6 +17,8 @@ from edge_ad_export.torch_export import OPSET
 from edge_ad_runtime.errors import ExportError
 from edge_ad_runtime.model.image import list_pictures, read_frame
 
+pytestmark = pytest.mark.slow
+
 INT8 = Recipe("cpu", "int8")
 PORTABLE = Recipe("portable", "fp32")
 

@@ -12,6 +12,8 @@ from edge_ad_export.build import build_graph
 from edge_ad_export.recipe import Recipe
 from edge_ad_runtime.model.image import list_pictures, read_frame
 
+pytestmark = pytest.mark.slow
+
 openvino = pytest.importorskip("openvino", reason="needs the package openvino")
 
 
