@@ -10,9 +10,8 @@ import pytest
 
 from edge_ad_runtime import CameraError, DataError, FakeCamera, Frame, FrameSource
 from edge_ad_runtime.cameras import CapturedFrame
-from edge_ad_runtime.cameras.feed import Feed
-from edge_ad_runtime.cameras.freshness import Freshness
-from edge_ad_runtime.cameras.recovery import Recovery
+from edge_ad_runtime.cameras.feed import Feed, Recovery
+from edge_ad_runtime.cameras.reader import Freshness
 from edge_ad_runtime.events import Event
 
 MakeFrames = Callable[..., list[Any]]
@@ -228,7 +227,15 @@ def test_jitter(chance: float, expected: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"stall_timeout": -1}, {"first_delay": 0}, {"longest_delay": 0.1}]
+    "wrong",
+    [
+        {"stall_timeout": -1},
+        {"stall_timeout": 1e10},
+        {"stall_timeout": float("nan")},
+        {"first_delay": 0},
+        {"longest_delay": 0.1},
+        {"longest_delay": 1e9},
+    ],
 )
 def test_refuses(wrong: dict[str, float]) -> None:
     with pytest.raises(DataError, match="expected"):

@@ -6,13 +6,23 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from edge_ad_runtime import CameraError, DataError, FakeCamera, FrameSource, open_source
-from edge_ad_runtime.cameras import redact
+from edge_ad_runtime import (
+    CameraError,
+    ConfigError,
+    DataError,
+    FakeCamera,
+    FrameError,
+    FrameSource,
+    open_source,
+)
+from edge_ad_runtime.cameras import CameraSettings, check_source
+from edge_ad_runtime.redact import redact
 
 WriteVideo = Callable[[str, Sequence[int]], Path]
 
@@ -56,7 +66,7 @@ def test_a_corrupt_picture_is_one_lost_frame(pictures: Path) -> None:
     for _ in range(5):
         try:
             captured = source.read()
-        except DataError as error:
+        except FrameError as error:
             assert "050.png" in str(error)
             numbers.append("lost")
         else:
@@ -81,7 +91,7 @@ def test_a_video_that_is_cut_off(write_video: WriteVideo) -> None:
     path.write_bytes(path.read_bytes()[:-4000])
     source = open_source(str(path))
     seen = 0
-    with source, pytest.raises(DataError, match=f"{path} announces 40 frames, only"):
+    with source, pytest.raises(FrameError, match=f"{path} announces 40 frames, only"):
         while source.read() is not None:
             seen += 1
     assert 0 < seen < 40
@@ -132,6 +142,33 @@ def test_refuses_cameras(spec: str) -> None:
 def test_refuses_schemes() -> None:
     with pytest.raises(CameraError, match="expected a URL of rtsp"):
         open_source("concat://a|b")
+
+
+@pytest.mark.parametrize("spec", ["99999999999", "10000", "9" * 5000, "", " ", "a\0b", "x" * 5000])
+def test_refuses_without_opening(spec: str) -> None:
+    for refuse in (check_source, open_source):
+        with pytest.raises(ConfigError, match="expected a camera index") as caught:
+            refuse(spec)
+        assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"width": 0},
+        {"height": 70_000},
+        {"fps": 0.0},
+        {"fps": float("nan")},
+        {"exposure": float("inf")},
+        {"open_timeout": 1e10},
+        {"read_timeout": 1e10},
+        {"fourcc": "MJPEG"},
+        {"fourcc": "M\0PG"},
+    ],
+)
+def test_refuses_settings(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"expected {next(iter(wrong))}"):
+        CameraSettings(**wrong)
 
 
 def test_a_server_that_never_answers_is_given_up() -> None:

@@ -6,15 +6,13 @@ from pathlib import Path
 
 from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource
 from edge_ad_runtime.cameras.fake import FakeCamera
-from edge_ad_runtime.cameras.folder import Pictures
-from edge_ad_runtime.cameras.opencv import open_device, open_pipeline, open_url
+from edge_ad_runtime.cameras.folder import Pictures, WatchedFolder
+from edge_ad_runtime.cameras.opencv import VideoFile, open_device, open_pipeline, open_url
 from edge_ad_runtime.cameras.plugins import find_plugin
-from edge_ad_runtime.cameras.redact import redact
 from edge_ad_runtime.cameras.settings import CameraSettings
-from edge_ad_runtime.cameras.video_file import VideoFile
-from edge_ad_runtime.cameras.watched import WatchedFolder
-from edge_ad_runtime.errors import CameraError, DataError
+from edge_ad_runtime.errors import CameraError, ConfigError, DataError
 from edge_ad_runtime.model.image import PICTURE_SUFFIXES, list_pictures
+from edge_ad_runtime.redact import redact
 
 __all__ = [
     "CameraSettings",
@@ -23,12 +21,32 @@ __all__ = [
     "FrameSource",
     "Pictures",
     "WatchedFolder",
+    "check_source",
     "open_source",
-    "redact",
 ]
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
+_HIGHEST_INDEX = 9999
+_LONGEST = 4096
+
+
+def check_source(spec: str) -> None:
+    """Refuse what can be seen to be wrong without opening it.
+
+    Raises:
+        ConfigError: the text is empty, far too long or holds a NUL, or the index is no camera's.
+    """
+    if not spec.strip() or "\0" in spec or len(spec) > _LONGEST:
+        raise ConfigError(
+            "expected a camera index, device, file, folder, glob or URL of 1 to "
+            f"{_LONGEST} characters without NUL, got {redact(spec[:60])!r}"
+        )
+    if re.fullmatch("[0-9]+", spec) and (len(spec) > 9 or int(spec) > _HIGHEST_INDEX):
+        raise ConfigError(
+            f"expected a camera index from 0 to {_HIGHEST_INDEX}, got {spec[:30]}: "
+            "`ls /dev/video*` lists the cameras"
+        )
 
 
 def open_source(
@@ -43,13 +61,14 @@ def open_source(
         spec: a camera index (`0`), a device path (`/dev/video0`), a video file, a picture, a folder
             of pictures, a glob (`parts/*.png`), a URL (`rtsp://...`, `http://...`), a GStreamer
             pipeline (`nvarguscamerasrc ! ... ! appsink`), or `name:...` of a plug-in.
-        settings: size, pace and timeouts of a camera.
+        settings: size, frame rate and timeouts of a camera.
         watch: of a folder, the pictures that arrive from now on, without end.
 
     Raises:
         CameraError: the camera or URL cannot be opened.
         DataError: the file, folder or glob cannot be used.
     """
+    check_source(spec)
     if watch:
         return WatchedFolder(Path(spec))
     if re.fullmatch("[0-9]+", spec):

@@ -1,4 +1,4 @@
-"""What a source of frames is."""
+"""A source of frames, and a captured frame."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -20,8 +20,8 @@ class Prepared:
 
     Attributes:
         frame: uint8, h x w x 3, BGR.
-        preprocessing: what made it; a model that was replaced meanwhile may want another.
-        milliseconds: what making it took.
+        preprocessing: how it was made; a model loaded since then may need it made differently.
+        milliseconds: how long it took.
     """
 
     frame: Frame
@@ -34,14 +34,14 @@ class CapturedFrame:
     """A frame and where it comes from.
 
     Attributes:
-        number: position in the source, from 0; unreadable and skipped frames have one too, so that
-            a gap tells of them.
+        number: position in the source, from 0; unreadable and skipped frames are counted too, so
+            they show as gaps.
         frame: uint8, H x W x 3, BGR.
         timestamp: when it was captured or read, aware.
-        path: the picture file, where the source is made of pictures.
-        camera: the name under which the stream knows the source; empty before it entered one.
+        path: the picture file, where the source consists of pictures.
+        camera: the source's name in its stream; empty outside a stream.
         trigger: the id of the trigger that asked for this frame, if one did.
-        prepared: the frame as the model sees it, if the reader made that already.
+        prepared: the frame as the model sees it, if the reader has made it already.
     """
 
     number: int
@@ -57,8 +57,8 @@ class FrameSource(ABC):
     """Frames, one after the other, each once.
 
     Attributes:
-        name: what stands in results and messages; never holds credentials.
-        live: frames pass whether or not they are read (a camera), so the newest is what counts;
+        name: the source's name in results and messages; never holds credentials.
+        live: frames pass whether or not they are read (a camera), so only the newest one counts;
             otherwise (files) every frame counts.
     """
 
@@ -70,12 +70,13 @@ class FrameSource(ABC):
         """Wait for the next frame; None: there are no more.
 
         Raises:
-            DataError: this one frame is lost; the next call goes on behind it.
+            FrameError: this one frame is lost; the next call goes on with the one after it. (A
+                plug-in may raise any DataError.)
             CameraError: the source is lost.
         """
 
     def cancel(self) -> None:  # noqa: B027  (most sources wait for moments only)
-        """Let a `read` that waits in another thread return None soon."""
+        """Make a `read` that waits in another thread return None soon."""
 
     def close(self) -> None:  # noqa: B027  (a source without resources need not override it)
         """Release the source; it is not read again."""

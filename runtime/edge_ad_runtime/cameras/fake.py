@@ -1,4 +1,4 @@
-"""A camera made of prepared frames, for tests without hardware."""
+"""A camera that plays given frames, for tests without hardware."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -9,11 +9,11 @@ from edge_ad_runtime.model.image import Frame
 
 
 class FakeCamera(FrameSource):
-    """Delivers the given frames, one a call; an error among them is raised in its turn.
+    """Delivers the given frames, one per call; an error among them is raised in its turn.
 
         FakeCamera([part, part, CameraError("unplugged")], now=clock)
 
-    A generator controls the pace: the source waits as long as the generator does.
+    With a generator the test controls the frame rate: the source waits as long as it does.
     """
 
     def __init__(
@@ -28,9 +28,9 @@ class FakeCamera(FrameSource):
 
         Args:
             frames: what is delivered, in order; uint8, H x W x 3, BGR.
-            name: what stands in results as the camera.
+            name: the camera's name in results.
             live: behave as a camera (newest frame wins) or as a file (every frame counts).
-            now: gives the timestamps; the real time by default.
+            now: gives the timestamps; the current time by default.
         """
         self.name = name
         self.live = live
@@ -38,10 +38,10 @@ class FakeCamera(FrameSource):
         self._now = now
 
     def read(self) -> CapturedFrame | None:
-        """Deliver the next frame; None behind the last one.
+        """Deliver the next frame; None after the last one.
 
         Raises:
-            EdgeAdError: the error that stands here in place of a frame.
+            EdgeAdError: the error given in place of this frame.
         """
         number, item = next(self._frames, (0, None))
         if isinstance(item, EdgeAdError):

@@ -1,40 +1,85 @@
-"""One camera of a stream, watched, and brought back when it is lost."""
+"""One camera of a stream: watched, and reopened when it is lost or has stalled."""
 
 import logging
+import random
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import monotonic
 
-from edge_ad_runtime.cameras import CapturedFrame, FrameSource
-from edge_ad_runtime.cameras.base import Prepared
-from edge_ad_runtime.cameras.freshness import Freshness
-from edge_ad_runtime.cameras.reader import Reader
-from edge_ad_runtime.cameras.recovery import Recovery, Reopened
-from edge_ad_runtime.errors import CameraError, DataError
+from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource, Prepared
+from edge_ad_runtime.cameras.reader import Freshness, Reader
+from edge_ad_runtime.errors import CameraError, ConfigError, DataError
 from edge_ad_runtime.events import Event, EventKind, Report
 from edge_ad_runtime.model.image import Frame
 
 logger = logging.getLogger(__name__)
 
+_DAY_SECONDS = 86_400
+
 _OPENING_SECONDS = 10.0
-"""A network camera may take so long to answer and to send its first whole picture."""
+"""How long a network camera may take to answer and to send its first whole picture."""
 
 _MOST_HANGING = 2
 """How many threads of one camera may hang in its driver before no further one is started."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recovery:
+    """How patient a stream is with its cameras.
+
+    Attributes:
+        stall_timeout: seconds without a new, usable frame after which a camera is lost, up to a
+            day; 0: never.
+        freeze_check: whether a frame identical to the one before counts as no new frame.
+        first_delay: seconds before the first attempt to reopen a lost camera, from 0.01.
+        longest_delay: the delay doubles up to this many seconds, at most a day, and stays there.
+        jitter: share of each delay that is random, 0..1, so that the cameras of a hall that lost
+            its power do not all come back in the same second.
+        random: gives numbers from 0 to 1.
+    """
+
+    stall_timeout: float = 5.0
+    freeze_check: bool = True
+    first_delay: float = 0.5
+    longest_delay: float = 30.0
+    jitter: float = 0.5
+    random: Callable[[], float] = random.random
+
+    def __post_init__(self) -> None:
+        """Refuse what would never end or never wait.
+
+        Raises:
+            ConfigError: a value is out of range.
+        """
+        if not 0 <= self.stall_timeout <= _DAY_SECONDS:
+            raise ConfigError(
+                f"expected a stall_timeout from 0 to {_DAY_SECONDS} s, got {self.stall_timeout}"
+            )
+        if not 0.01 <= self.first_delay <= self.longest_delay <= _DAY_SECONDS:
+            raise ConfigError(
+                f"expected 0.01 <= first_delay <= longest_delay <= {_DAY_SECONDS} s, got "
+                f"{self.first_delay} and {self.longest_delay}"
+            )
+
+    def delay(self, attempt: int) -> float:
+        """Return the seconds to wait before an attempt, counted from 0."""
+        # The exponent is bounded, since a camera may be away for a year.
+        full = min(self.longest_delay, self.first_delay * 2.0 ** min(attempt, 30))
+        return full * (1 - self.jitter * self.random())
+
+
 class Feed:
     """The frames of one camera, or of one file.
 
-    A live source that can be opened again is watched: one that stops, freezes, or delivers nothing
-    usable for the stall timeout is given up, reported, and opened anew with growing delays, for as
-    long as it takes. Its frame numbers go on. A driver that never returns keeps its thread; the
-    rest of the program does not wait for it.
+    A live source that can be reopened is watched. When it stops, freezes, or delivers nothing
+    usable for the stall timeout, it is given up, reported as lost, and reopened with growing delays
+    for as long as it takes. Its frame numbers go on. A driver that never returns keeps its thread;
+    nothing else waits for it.
 
     Attributes:
         name: of the camera, in results and events.
-        lost: whether the camera is away at the moment.
+        lost: whether the camera is lost at the moment.
     """
 
     def __init__(
@@ -43,7 +88,7 @@ class Feed:
         source: FrameSource | None,
         *,
         reopen: Callable[[], FrameSource] | None = None,
-        recovery: Recovery = Recovery(),  # noqa: B008  (frozen)
+        recovery: Recovery = Recovery(),
         every: int = 1,
         report: Report = lambda event: None,
         prepare: Callable[[Frame], Prepared] | None = None,
@@ -55,12 +100,12 @@ class Feed:
         Args:
             name: of the camera.
             source: already open; None: it is lost from the start, and `reopen` is tried.
-            reopen: opens it again; None: a lost camera is the end of it.
+            reopen: opens it again; None: once lost, the camera stays lost.
             recovery: timeouts and delays.
-            every: of so many frames only the first one is looked at.
+            every: use every N-th frame only.
             report: takes the events.
             prepare: as for `Reader`.
-            changed: is notified when a frame has come; shared by the feeds of a loop.
+            changed: is notified when a frame has arrived; shared by the feeds of a loop.
             clock: monotonic, in seconds.
         """
         self.name = name
@@ -87,7 +132,7 @@ class Feed:
 
     @property
     def skipped(self) -> int:
-        """How many frames gave way to a newer one before they were looked at."""
+        """How many frames were replaced by a newer one before they were taken."""
         return self._skipped + (self._reader.skipped if self._reader else 0)
 
     @property
@@ -104,8 +149,8 @@ class Feed:
         """Return the next frame if there is one, without waiting; of a camera the newest.
 
         Raises:
-            DataError: one frame is lost.
-            CameraError: the camera is lost and there is no way to open it again.
+            FrameError: one frame is lost.
+            CameraError: the camera is lost and cannot be reopened.
         """
         if self._reader is None:
             return None
@@ -130,12 +175,12 @@ class Feed:
         return replace(captured, number=number, camera=self.name)
 
     def drop_waiting(self) -> None:
-        """Put aside what a camera delivered up to now; of files nothing."""
+        """Skip what a camera has delivered up to now; of files nothing is skipped."""
         if self._live and self._reader is not None:
             self._reader.drop_waiting()
 
     def fail(self, error: DataError, *, number: int | None = None) -> None:
-        """Report a frame that is lost; of a camera only the first one of a row."""
+        """Report a lost frame; of a camera only the first one in a row."""
         if self._failing:
             return
         self._failing = self._live
@@ -143,14 +188,14 @@ class Feed:
         self._tell("frame failed", str(error), details)
 
     def watch(self) -> None:
-        """Notice a stall, and open a lost camera again when its time has come. Call it often."""
+        """Notice a stall, and reopen a lost camera when its time has come. Call it often."""
         if self._reopen is None or (self._reader is not None and not self._live):
             return
         if self._reader is None:
             if self._clock() >= self._retry_at and self._may_retry():
                 self._attempts += 1
                 self._first_number = self._next_number
-                self._reader = self._read(Reopened(self.name, self._reopen), _OPENING_SECONDS)
+                self._reader = self._read(_Reopened(self.name, self._reopen), _OPENING_SECONDS)
             return
         timeout = self._recovery.stall_timeout
         if timeout and self._reader.freshness.seconds > timeout:
@@ -171,7 +216,7 @@ class Feed:
         return len(self._hanging) < _MOST_HANGING
 
     def _lose(self, reason: str) -> None:
-        """Give the present reader up and set the time of the next attempt."""
+        """Give up the present reader and set the time of the next attempt."""
         self._live = True
         if self._reader is not None:
             self._skipped += self._reader.skipped
@@ -198,3 +243,39 @@ class Feed:
 
     def _tell(self, kind: EventKind, message: str, details: dict[str, object]) -> None:
         self._report(Event(kind=kind, message=message, camera=self.name, details=details))
+
+
+class _Reopened(FrameSource):
+    """A live source that is opened by its first read, in the thread that reads it.
+
+    Opening may take as long as a network's timeout, during which other cameras go on.
+    """
+
+    live = True
+
+    def __init__(self, name: str, reopen: Callable[[], FrameSource]) -> None:
+        """Remember how to open the source."""
+        self.name = name
+        self._reopen = reopen
+        self._source: FrameSource | None = None
+
+    def read(self) -> CapturedFrame | None:
+        """Open if it is not, and read.
+
+        Raises:
+            FrameError: this one frame is lost.
+            CameraError: it cannot be opened, or is lost again.
+        """
+        if self._source is None:
+            self._source = self._reopen()
+        return self._source.read()
+
+    def cancel(self) -> None:
+        """Pass it on."""
+        if self._source is not None:
+            self._source.cancel()
+
+    def close(self) -> None:
+        """Close the source, if it was opened."""
+        if self._source is not None:
+            self._source.close()

@@ -1,15 +1,20 @@
-"""Picture files as a source: each one once, in order of path."""
+"""Picture files: a list of them, and a folder into which another program writes them."""
 
+import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource
-from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.model.image import read_frame
+from edge_ad_runtime.errors import DataError, FrameError
+from edge_ad_runtime.model.image import PICTURE_SUFFIXES, Frame, read_frame
+
+_State = tuple[int, int]
+"""Size and time of change in nanoseconds."""
 
 
 class Pictures(FrameSource):
-    """A list of picture files."""
+    """A list of picture files, each read once."""
 
     live = False
 
@@ -18,7 +23,7 @@ class Pictures(FrameSource):
 
         Args:
             paths: in the order in which they are read.
-            name: what stands in results as the camera.
+            name: the camera's name in results.
 
         Raises:
             DataError: the list is empty.
@@ -32,13 +37,99 @@ class Pictures(FrameSource):
         self._next = 0
 
     def read(self) -> CapturedFrame | None:
-        """Read the next picture; None behind the last one.
+        """Read the next picture; None after the last one.
 
         Raises:
-            DataError: the picture cannot be read; the next call reads the one behind it.
+            FrameError: the picture cannot be read; the next call reads the one after it.
         """
         if self._next >= len(self._paths):
             return None
         number, path = self._next, self._paths[self._next]
         self._next += 1
-        return CapturedFrame(number=number, frame=read_frame(path), path=path)
+        return CapturedFrame(number=number, frame=_read_picture(path), path=path)
+
+
+class WatchedFolder(FrameSource):
+    """The pictures that arrive in a folder from now on, in order of their time.
+
+    A picture is complete when its size and time have not changed from one look to the next. Files
+    that are renamed into the folder, the better way, are taken as quickly.
+    """
+
+    live = False
+
+    def __init__(self, folder: Path, *, every: float = 0.2) -> None:
+        """Remember what is there already, which is not read.
+
+        Args:
+            folder: is looked at without its subfolders.
+            every: seconds between two looks.
+
+        Raises:
+            DataError: the folder cannot be listed.
+        """
+        self.name = str(folder)
+        self._folder = folder
+        self._every = every
+        self._cancelled = threading.Event()
+        self._next = 0
+        self._waiting: list[Path] = []
+        self._growing: dict[str, _State] = {}
+        try:
+            self._done = self._look()
+        except OSError as error:
+            raise DataError(
+                f"cannot list the folder {folder}: {error.strerror}: check path and permissions"
+            ) from error
+
+    def read(self) -> CapturedFrame | None:
+        """Wait for the next picture; None after `cancel`.
+
+        Raises:
+            FrameError: a picture cannot be read; the next call reads the one after it.
+        """
+        while not self._waiting:
+            if self._cancelled.wait(self._every):
+                return None
+            self._collect()
+        number, path = self._next, self._waiting.pop(0)
+        self._next += 1
+        return CapturedFrame(number=number, frame=_read_picture(path), path=path)
+
+    def cancel(self) -> None:
+        """Let a waiting `read` return."""
+        self._cancelled.set()
+
+    def _collect(self) -> None:
+        """Queue the pictures that are new and no longer grow; forget those that have gone."""
+        try:
+            found = self._look()
+        except OSError:
+            return  # a network share that is away; its pictures come when it is back
+        self._done = {name: state for name, state in self._done.items() if name in found}
+        fresh = {name: state for name, state in found.items() if self._done.get(name) != state}
+        complete = [name for name, state in fresh.items() if self._growing.get(name) == state]
+        self._growing = fresh
+        for name in sorted(complete, key=lambda name: (fresh[name][1], name)):
+            self._done[name] = self._growing.pop(name)
+            self._waiting.append(self._folder / name)
+
+    def _look(self) -> dict[str, _State]:
+        found = {}
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                suffix = os.path.splitext(entry.name)[1].lower()
+                if suffix in PICTURE_SUFFIXES and not entry.name.startswith("."):
+                    try:
+                        state = entry.stat()
+                    except FileNotFoundError:
+                        continue
+                    found[entry.name] = (state.st_size, state.st_mtime_ns)
+        return found
+
+
+def _read_picture(path: Path) -> Frame:
+    try:
+        return read_frame(path)
+    except DataError as error:
+        raise FrameError(str(error)) from error

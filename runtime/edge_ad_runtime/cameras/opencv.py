@@ -1,28 +1,35 @@
-"""Live cameras: V4L2 devices, network streams, GStreamer pipelines."""
+"""Everything that OpenCV reads: V4L2 devices, network streams, GStreamer pipelines, video files."""
 
 import logging
 import os
 import re
 import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import quote
 
 import cv2
 import numpy as np
 
 from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource
-from edge_ad_runtime.cameras.capture import open_capture
-from edge_ad_runtime.cameras.redact import redact
 from edge_ad_runtime.cameras.settings import CameraSettings
-from edge_ad_runtime.errors import CameraError, DataError
+from edge_ad_runtime.errors import CameraError, DataError, FrameError
+from edge_ad_runtime.redact import redact
 
 logger = logging.getLogger(__name__)
 
 _USER, _PASSWORD = "EDGE_AD_CAMERA_USER", "EDGE_AD_CAMERA_PASSWORD"
 _V4L2_MANUAL_EXPOSURE = 1
 
+# OpenCV takes these settings from the environment of the whole process, at the time of opening.
+_OPENING = threading.Lock()
+_FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+
 
 class Camera(FrameSource):
-    """A camera behind an OpenCV capture that is already open."""
+    """A live camera behind an OpenCV capture that is already open."""
 
     live = True
 
@@ -36,15 +43,15 @@ class Camera(FrameSource):
         """Wait for the camera's next frame.
 
         Raises:
-            DataError: this frame cannot be decoded.
-            CameraError: it delivers no more.
+            FrameError: this frame cannot be decoded.
+            CameraError: the camera no longer delivers frames.
         """
         try:
             delivered, frame = self._capture.read()
         except cv2.error as error:
-            raise DataError(
-                f"the camera {self.name} delivered what cannot be decoded ({error.err}): "
-                "check its cable and format"
+            raise FrameError(
+                f"the camera {self.name} delivered a frame that cannot be decoded ({error.err}): "
+                "check its cable and pixel format"
             ) from error
         if not delivered:
             raise CameraError(
@@ -60,15 +67,70 @@ class Camera(FrameSource):
         self._capture.release()
 
 
+class VideoFile(FrameSource):
+    """A video file that FFmpeg can decode: every frame once, at full speed."""
+
+    live = False
+
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises:
+            DataError: it cannot be decoded.
+        """
+        self.name = str(path)
+        self._capture = _open_capture(self.name, cv2.CAP_FFMPEG)
+        if not self._capture.isOpened():
+            raise DataError(
+                f"the file {path} is neither a picture nor a video that can be decoded: "
+                "convert it, for example to MP4 with H.264"
+            )
+        self._promised = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self._next = 0
+        self._complained = False
+
+    def read(self) -> CapturedFrame | None:
+        """Decode the next frame; None at the end.
+
+        Raises:
+            FrameError: the file ended well before the number of frames that it announces.
+        """
+        decoded, frame = self._capture.read()
+        if not decoded:
+            self._check_length()
+            return None
+        number = self._next
+        self._next += 1
+        return CapturedFrame(number=number, frame=np.asarray(frame, dtype=np.uint8))
+
+    def close(self) -> None:
+        """Release the decoder."""
+        self._capture.release()
+
+    def _check_length(self) -> None:
+        """Compare the number of frames: FFmpeg skips damaged ones silently.
+
+        Some containers only allow an estimate of the number, hence the tolerance of 1 %.
+        """
+        missing = self._promised - self._next
+        if self._complained or missing < max(2, 0.01 * self._promised):
+            return
+        self._complained = True
+        raise FrameError(
+            f"the video {self.name} announces {self._promised} frames, only {self._next} could be "
+            "decoded: it is cut off or damaged, copy it again"
+        )
+
+
 def open_device(device: int | str, settings: CameraSettings = CameraSettings()) -> Camera:  # noqa: B008
     """Open a camera of this machine by index or by path such as `/dev/video0`.
 
     Raises:
         CameraError: it is not there, or is in use.
     """
-    # Without a backend named, OpenCV tries several, one of which may take an index for a file.
+    # Without a named backend OpenCV tries several, one of which may take an index for a file.
     backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
-    capture = open_capture(device, backend)
+    capture = _open_capture(device, backend)
     if not capture.isOpened():
         raise CameraError(
             f"cannot open the camera {device}: check that it is plugged in, that no other program "
@@ -87,14 +149,14 @@ def open_url(url: str, settings: CameraSettings = CameraSettings()) -> Camera:  
     Raises:
         CameraError: it does not answer in time, or sends no video.
     """
-    # Set later they have no effect, and OpenCV waits for 30 seconds.
+    # These must be given at opening: set later they have no effect, and OpenCV waits 30 seconds.
     timeouts = [
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
         round(settings.open_timeout * 1000),
         cv2.CAP_PROP_READ_TIMEOUT_MSEC,
         round(settings.read_timeout * 1000),
     ]
-    capture = open_capture(_with_credentials(url), cv2.CAP_FFMPEG, timeouts)
+    capture = _open_capture(_with_credentials(url), cv2.CAP_FFMPEG, timeouts)
     name = redact(url)
     if not capture.isOpened():
         raise CameraError(
@@ -114,10 +176,10 @@ def open_pipeline(pipeline: str) -> Camera:
     if not re.search(r"GStreamer:\s+YES", cv2.getBuildInformation()):
         raise CameraError(
             f"the camera {name} is a GStreamer pipeline, but this OpenCV was built without "
-            "GStreamer, as all of those from pip are: use the OpenCV of the Jetson's or the "
+            "GStreamer, as all builds from pip are: use the OpenCV of the Jetson's or the "
             "distribution's packages (python3-opencv)"
         )
-    capture = open_capture(pipeline, cv2.CAP_GSTREAMER)
+    capture = _open_capture(pipeline, cv2.CAP_GSTREAMER)
     if not capture.isOpened():
         raise CameraError(
             f"cannot start the GStreamer pipeline {name}: try it with gst-launch-1.0, "
@@ -126,25 +188,69 @@ def open_pipeline(pipeline: str) -> Camera:
     return Camera(capture, name=name)
 
 
+def _open_capture(
+    source: int | str, backend: int, settings: Sequence[int] = ()
+) -> cv2.VideoCapture:
+    """Return an OpenCV capture, which may have failed to open (`isOpened`).
+
+    Args:
+        source: index, device path, file or URL.
+        backend: one of `cv2.CAP_*`.
+        settings: property, value, property, value... for the backends that need them at opening.
+    """
+    with _OPENING, _quiet_opencv(), _rtsp_over_tcp():
+        return cv2.VideoCapture(source, backend, settings)
+
+
+@contextmanager
+def _quiet_opencv() -> Iterator[None]:
+    """Silence OpenCV while opening: the caller says in one sentence what is wrong."""
+    # Read once, when FFmpeg is first used. -8 is its AV_LOG_QUIET.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+@contextmanager
+def _rtsp_over_tcp() -> Iterator[None]:
+    """Ask FFmpeg for TCP: lost UDP packets are grey blocks, and grey blocks are false alarms.
+
+    Servers that support only UDP get it after they have refused TCP. Options that the user has set
+    in the environment win.
+    """
+    if _FFMPEG_OPTIONS in os.environ:
+        yield
+        return
+    os.environ[_FFMPEG_OPTIONS] = "rtsp_flags;prefer_tcp"
+    try:
+        yield
+    finally:
+        del os.environ[_FFMPEG_OPTIONS]
+
+
 def _set_up(capture: cv2.VideoCapture, name: str, settings: CameraSettings) -> None:
-    """Hand the user's wishes to the driver; those that it does not obey are logged."""
-    # The driver's queue holds old frames; not every driver obeys.
+    """Pass the user's settings to the driver; log those that it does not accept."""
+    # The driver's queue holds old frames; not every driver lets it be shortened.
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     if settings.fourcc is not None:
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*settings.fourcc))
     if settings.exposure is not None:
         capture.set(cv2.CAP_PROP_AUTO_EXPOSURE, _V4L2_MANUAL_EXPOSURE)
     wishes = {
-        cv2.CAP_PROP_FRAME_WIDTH: settings.width,
-        cv2.CAP_PROP_FRAME_HEIGHT: settings.height,
-        cv2.CAP_PROP_FPS: settings.fps,
-        cv2.CAP_PROP_EXPOSURE: settings.exposure,
+        "width": (cv2.CAP_PROP_FRAME_WIDTH, settings.width),
+        "height": (cv2.CAP_PROP_FRAME_HEIGHT, settings.height),
+        "fps": (cv2.CAP_PROP_FPS, settings.fps),
+        "exposure": (cv2.CAP_PROP_EXPOSURE, settings.exposure),
     }
-    for key, value in wishes.items():
+    for wish, (key, value) in wishes.items():
         if value is not None and not (capture.set(key, value) and capture.get(key) == value):
             logger.warning(
-                "the camera %s does not take %g for property %d: it keeps %g",
-                *(name, value, key, capture.get(key)),
+                "the camera %s does not accept %s = %g: it keeps %g",
+                *(name, wish, value, capture.get(key)),
             )
 
 

@@ -1,4 +1,4 @@
-"""Sources that other packages bring: GenICam, vendor SDKs."""
+"""Sources from other packages: GenICam, vendor SDKs."""
 
 import re
 from collections.abc import Callable
@@ -8,8 +8,8 @@ from edge_ad_runtime.cameras.base import FrameSource
 from edge_ad_runtime.errors import CameraError
 
 GROUP = "edge_ad.sources"
-"""Entry-point group: the name is the word before the colon, the object a function from the text
-behind it to a `FrameSource`."""
+"""Entry-point group. The name is the word before the colon; the object is a function that takes the
+text after the colon and returns a `FrameSource`."""
 
 _SPEC = re.compile(r"([A-Za-z][\w-]+):(.*)", re.DOTALL)
 

@@ -1,25 +1,99 @@
 """Read a source in a thread of its own, so that capturing and scoring overlap."""
 
+import logging
 import threading
+import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from time import monotonic
 from types import TracebackType
 
-from edge_ad_runtime.cameras import CapturedFrame, FrameSource
-from edge_ad_runtime.cameras.base import Prepared
-from edge_ad_runtime.cameras.freshness import Freshness
+import numpy as np
+
+from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource, Prepared
 from edge_ad_runtime.errors import CameraError, DataError
-from edge_ad_runtime.model.image import Frame
+from edge_ad_runtime.model.image import Frame, check_frame
+
+logger = logging.getLogger(__name__)
 
 _READ_AHEAD = 4
 _JOIN_SECONDS = 1.0
 _PAUSE_SECONDS = 0.01
-"""A driver that fails at once and again must not take a whole core."""
+"""A driver that fails again and again at once must not take a whole core."""
+
+_FINGERPRINT_STEP = 8
+"""Only every eighth pixel each way is compared: the noise of a sensor is everywhere."""
+
+
+class Freshness:
+    """When a live source last delivered a usable frame that differed from the one before.
+
+    Written by the thread that reads, asked by the one that watches.
+
+    Attributes:
+        seen: whether a frame differed from the one before it. One frame alone proves nothing: a
+            frozen camera sends it too.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = monotonic, *, compare: bool = True, grace: float = 0
+    ) -> None:
+        """Start to wait for the first frame.
+
+        Args:
+            clock: monotonic, in seconds.
+            compare: False for a camera that may well deliver the same frame for long, such as a
+                rendered or strongly denoised scene: every frame counts as new then.
+            grace: further seconds that opening the source may take.
+        """
+        self._clock = clock
+        self._compare = compare
+        self._since = clock() + grace
+        self._print: int | None = None
+        self._repeated = 0
+        self._failures = 0
+        self._last_error = ""
+        self.seen = False
+
+    def arrived(self, frame: Frame) -> None:
+        """Note a frame.
+
+        Raises:
+            DataError: it is not a frame at all.
+        """
+        check_frame(frame)
+        fingerprint = _fingerprint(frame) if self._compare else None
+        if fingerprint is not None and fingerprint == self._print:
+            self._repeated += 1
+            return
+        self.seen = self._print is not None or not self._compare
+        self._print = fingerprint
+        self._since = self._clock()
+        self._repeated = self._failures = 0
+
+    def failed(self, error: DataError) -> None:
+        """Note a frame that could not be read."""
+        self._failures += 1
+        self._last_error = str(error)
+
+    @property
+    def seconds(self) -> float:
+        """How long there has been nothing new."""
+        return self._clock() - self._since
+
+    def complaint(self) -> str:
+        """Say what was wrong since the last new frame."""
+        waited = f"for {self.seconds:.1f} s"
+        if self._repeated > self._failures:
+            return f"frozen {waited}: {self._repeated} times the same frame"
+        if self._failures:
+            return f"no usable frame {waited}, {self._failures} failed ({self._last_error})"
+        return f"no frame {waited}"
 
 
 class Reader:
-    """Frames of a source, read ahead.
+    """The frames of a source, read ahead.
 
     Of a live source only the newest frame is kept, and those it replaces are counted. Of files up
     to four frames are kept, and reading waits while nobody takes them: memory stays constant.
@@ -40,12 +114,12 @@ class Reader:
         changed: threading.Condition | None = None,
         freshness: Freshness | None = None,
     ) -> None:
-        """Start to read; the source belongs to the reader from here on, which closes it.
+        """Start to read; the reader owns the source from here on and closes it.
 
         Args:
             source: where frames come from.
-            prepare: makes the model's input of a frame, here in the reader's thread. Not used for a
-                live source, most of whose frames may never be looked at.
+            prepare: makes the model's input from a frame, here in the reader's thread. Not used for
+                a live source, most of whose frames may never be looked at.
             changed: is notified when something can be taken; several readers may share it.
             freshness: takes note of the frames of a live source.
         """
@@ -57,7 +131,6 @@ class Reader:
         self._skipped = 0
         self._closing = threading.Event()
         self._ended = False
-        self._crashed = True
         name = f"edge-ad reader {source.name}"
         # A daemon: a driver that never returns must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -70,8 +143,8 @@ class Reader:
 
     @property
     def ready(self) -> bool:
-        """Whether `take` would not wait; asked with `changed` held."""
-        return bool(self._waiting) or self._ended
+        """Whether `take` has a frame or an error to give; asked with `changed` held."""
+        return bool(self._waiting)
 
     @property
     def ended(self) -> bool:
@@ -91,22 +164,15 @@ class Reader:
             timeout: seconds to wait for a frame; None: as long as the source lasts.
 
         Raises:
-            DataError: one frame is lost; the next call goes on.
+            FrameError: one frame is lost; the next call goes on.
             CameraError: the source is lost.
         """
         with self._changed:
-            if not self.ready:
-                self._changed.wait_for(lambda: self.ready, timeout)
-            if self._waiting:
-                item = self._waiting.popleft()
-                self._changed.notify_all()
-            elif self._ended and self._crashed and not self._closing.is_set():
-                raise CameraError(
-                    f"reading {self._source.name} broke off by a fault in the program: "
-                    "report it with the traceback above"
-                )
-            else:
+            self._changed.wait_for(lambda: self._waiting or self._ended, timeout)
+            if not self._waiting:
                 return None
+            item = self._waiting.popleft()
+            self._changed.notify_all()
         if isinstance(item, CapturedFrame):
             return item
         raise item
@@ -117,7 +183,7 @@ class Reader:
             self._drop_older()
 
     def close(self, wait: float = _JOIN_SECONDS) -> None:
-        """Stop reading and close the source, once the driver returns; wait so many seconds."""
+        """Stop reading; the source is closed once its driver returns, for which `wait` seconds."""
         with self._changed:
             self._closing.set()
             self._changed.notify_all()
@@ -140,14 +206,21 @@ class Reader:
     def _run(self) -> None:
         # The thread that reads is the one that closes: OpenCV crashes when a capture is released
         # during a read.
-        with self._source:
-            try:
+        try:
+            with self._source:
                 self._pump()
-                self._crashed = False
-            finally:
-                with self._changed:
-                    self._ended = True
-                    self._changed.notify_all()
+        except Exception as error:
+            logger.warning("reading %s broke off", self._source.name, exc_info=error)
+            self._put(
+                CameraError(
+                    f"reading {self._source.name} broke off unexpectedly "
+                    f"({type(error).__name__}: {error}): the log has the traceback"
+                )
+            )
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
 
     def _pump(self) -> None:
         """Read until the end, a lost camera or `close`."""
@@ -194,3 +267,8 @@ class Reader:
         errors = [item for item in self._waiting if not isinstance(item, CapturedFrame)]
         self._skipped += len(self._waiting) - len(errors)
         self._waiting = deque(errors)
+
+
+def _fingerprint(frame: Frame) -> int:
+    sparse = frame[::_FINGERPRINT_STEP, ::_FINGERPRINT_STEP]
+    return zlib.crc32(np.ascontiguousarray(sparse).tobytes())

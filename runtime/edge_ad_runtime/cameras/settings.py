@@ -1,23 +1,32 @@
-"""How a camera is opened: picture size, pace, timeouts."""
+"""How a camera is opened: picture size, frame rate, timeouts."""
 
-import math
 from dataclasses import dataclass
 
-from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.errors import ConfigError
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "width": (1, 65_535),
+    "height": (1, 65_535),
+    "fps": (0.01, 10_000),
+    "exposure": (-1e6, 1e6),
+    "open_timeout": (0.1, 300),
+    "read_timeout": (0.1, 3_600),
+}
+"""Smallest and largest value, both allowed; beyond them OpenCV overflows or nobody waits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CameraSettings:
-    """Wishes of the user; None leaves what the driver has.
+    """The user's settings for a camera; None leaves what the driver has.
 
     Attributes:
-        width: pixels.
-        height: pixels.
-        fps: frames a second.
+        width: pixels, 1 to 65535.
+        height: pixels, 1 to 65535.
+        fps: frames a second, 0.01 to 10,000.
         fourcc: pixel format of a USB camera in four letters, such as `MJPG`.
-        exposure: in the driver's unit, V4L2's is 0.1 ms; switches the automatic exposure off.
-        open_timeout: seconds that a network camera may take to answer.
-        read_timeout: seconds that it may take for a frame.
+        exposure: in the driver's unit (V4L2: 0.1 ms); switches the automatic exposure off.
+        open_timeout: seconds that a network camera may take to answer, 0.1 to 300.
+        read_timeout: seconds that it may take for a frame, 0.1 to 3600.
     """
 
     width: int | None = None
@@ -32,11 +41,14 @@ class CameraSettings:
         """Refuse what no camera has.
 
         Raises:
-            DataError: a value is out of range.
+            ConfigError: a value is out of range.
         """
-        for name in ("width", "height", "fps", "open_timeout", "read_timeout"):
+        for name, (lowest, highest) in _RANGES.items():
             value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise DataError(f"expected {name} above 0, got {value}")
-        if self.fourcc is not None and (len(self.fourcc) != 4 or not self.fourcc.isascii()):
-            raise DataError(f"expected fourcc as four letters such as MJPG, got {self.fourcc!r}")
+            # `not` also catches NaN, which compares false with everything.
+            if value is not None and not lowest <= value <= highest:
+                raise ConfigError(f"expected {name} from {lowest:g} to {highest:g}, got {value}")
+        if self.fourcc is not None and (
+            len(self.fourcc) != 4 or not (self.fourcc.isascii() and self.fourcc.isprintable())
+        ):
+            raise ConfigError(f"expected fourcc as four letters such as MJPG, got {self.fourcc!r}")

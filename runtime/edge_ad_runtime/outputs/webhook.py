@@ -4,9 +4,9 @@ import os
 import urllib.error
 import urllib.request
 
-from edge_ad_runtime.cameras import redact
 from edge_ad_runtime.outputs.output_config import WebhookConfig
 from edge_ad_runtime.outputs.remote import Refused
+from edge_ad_runtime.redact import redact
 
 _WORTH_TRYING_AGAIN = (408, 425, 429)
 

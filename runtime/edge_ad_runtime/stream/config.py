@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_ad_runtime.cameras import CameraSettings, redact
-from edge_ad_runtime.cameras.recovery import Recovery
+from edge_ad_runtime.cameras import CameraSettings
+from edge_ad_runtime.cameras.feed import Recovery
 from edge_ad_runtime.config_table import Table
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.model.session import DEVICES
 from edge_ad_runtime.outputs.output_config import OutputConfig, read_outputs
+from edge_ad_runtime.redact import redact
 from edge_ad_runtime.stream.alarm import AlarmRule
 
 if sys.version_info >= (3, 11):

@@ -4,8 +4,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from edge_ad_runtime.cameras import FrameSource
-from edge_ad_runtime.cameras.feed import Feed
-from edge_ad_runtime.cameras.recovery import Recovery
+from edge_ad_runtime.cameras.feed import Feed, Recovery
 from edge_ad_runtime.outputs import Delivery, Output
 from edge_ad_runtime.stream.loop import Loop
 from edge_ad_runtime.stream.prepared import FrameScorer
