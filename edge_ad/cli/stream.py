@@ -17,7 +17,7 @@ from edge_ad.runs import DEFAULT_RESULTS, newest_model
 from edge_ad_runtime.errors import DataError, EdgeAdError
 
 if TYPE_CHECKING:
-    from edge_ad_runtime.stream.config import LineConfig
+    from edge_ad_runtime.stream.config import StreamConfig
     from edge_ad_runtime.stream.stream import Line
     from edge_ad_runtime.stream.summary import StreamSummary
 
@@ -49,7 +49,7 @@ def stream(config: Path | None, check: bool, **options: Any) -> None:
     _end(summary, received.numbers)
 
 
-def _parse(config: Path | None, options: Mapping[str, Any]) -> "LineConfig":
+def _parse(config: Path | None, options: Mapping[str, Any]) -> "StreamConfig":
     """Read the file and the options as one configuration.
 
     Raises:
@@ -81,7 +81,7 @@ def _newest_model() -> Path:
     return newest
 
 
-def _prepare(config: "LineConfig") -> "Line":
+def _prepare(config: "StreamConfig") -> "Line":
     """Load, open and announce everything.
 
     Raises:
@@ -151,7 +151,9 @@ def _signals() -> Iterator[_Received]:
             signal.signal(number, handler)
 
 
-def _reload_on_hangup(line: "Line", received: _Received, parse: Callable[[], "LineConfig"]) -> None:
+def _reload_on_hangup(
+    line: "Line", received: _Received, parse: Callable[[], "StreamConfig"]
+) -> None:
     """Start a thread that reads the configuration again at each SIGHUP."""
     from edge_ad_runtime.events import Event
 

@@ -7,14 +7,14 @@ from typing import Any, TypeVar
 import click
 
 from edge_ad.cli.scoring_options import device_option, threads_option, threshold_option
-from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _NAMED = re.compile(r"([A-Za-z][\w-]*)=(.+)", re.DOTALL)
-_MQTT = re.compile(r"(mqtts?)://(?:([^@/]+)@)?([^:/@]+)(?::(\d+))?(?:/(.+))?")
+_MQTT = re.compile(r"(mqtts?)://(?:([^@/]+)@)?([^:/@]+)(?::([0-9]{1,5}))?(?:/(.+))?")
 _PER_CAMERA = ("width", "height", "fps", "fourcc", "exposure", "watch", "every")
-_TOP = ("device", "threads", "threshold", "max_frames", "stall_timeout", "show")
+_TOP = ("device", "threads", "threshold", "max_frames", "stall_timeout")
 
 _OPTIONS = (
     click.option(
@@ -47,7 +47,13 @@ _OPTIONS = (
     click.option("--mqtt", metavar="URL", help="Publish to mqtt[s]://[USER@]HOST[:PORT][/TOPIC]."),
     click.option("--webhook", metavar="URL", help="POST each verdict here."),
     click.option("--serve", metavar="[HOST:]PORT", help="Show the live page here."),
-    click.option("--show", is_flag=True, default=None, help="Show windows on this screen."),
+    click.option(
+        "--serve-name",
+        "serve_names",
+        multiple=True,
+        metavar="NAME",
+        help="A further name of this device for browsers, such as line1.local. May be repeated.",
+    ),
     click.option("--alarm", metavar="M/N", help="Alarm when M of the last N frames are anomalous."),
     click.option(
         "--trigger",
@@ -81,7 +87,7 @@ def to_document(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the user wrote as the same document that a TOML file holds.
 
     Raises:
-        DataError: an option cannot be understood.
+        ConfigError: an option cannot be understood.
     """
     given = {key: value for key, value in options.items() if value is not None}
     document = {key: given[key] for key in _TOP if key in given}
@@ -105,6 +111,8 @@ def to_document(options: Mapping[str, Any]) -> dict[str, Any]:
     for key, parse in (("mqtt", _mqtt), ("serve", _serve), ("alarm", _alarm)):
         if key in given:
             document[key] = parse(given[key])
+    if given.get("serve_names"):
+        document.setdefault("serve", {})["names"] = list(given["serve_names"])
     return document
 
 
@@ -123,7 +131,7 @@ def merged(file: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any
 def _cameras(given: Mapping[str, Any]) -> list[dict[str, Any]]:
     specs, models = given.get("cameras", ()), given.get("models", ())
     if specs and len(models) > 1 and len(models) != len(specs):
-        raise DataError(
+        raise ConfigError(
             f"expected --model once or once for each of the {len(specs)} cameras, got it "
             f"{len(models)} times"
         )
@@ -141,7 +149,7 @@ def _cameras(given: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _mqtt(text: str) -> dict[str, Any]:
     match = _MQTT.fullmatch(text)
     if match is None or (match[2] is not None and ":" in match[2]):
-        raise DataError(
+        raise ConfigError(
             "expected --mqtt mqtt[s]://[USER@]HOST[:PORT][/TOPIC] without a password, which "
             "belongs into the environment variable EDGE_AD_MQTT_PASSWORD"
         )
@@ -152,13 +160,13 @@ def _mqtt(text: str) -> dict[str, Any]:
 
 def _serve(text: str) -> dict[str, Any]:
     host, _, port = text.rpartition(":")
-    if not port.isdigit():
-        raise DataError(f"expected --serve [HOST:]PORT, got {text!r}")
+    if re.fullmatch("[0-9]{1,5}", port) is None:
+        raise ConfigError(f"expected --serve [HOST:]PORT, got {text!r}")
     return {"port": int(port)} | ({"host": host.strip("[]")} if host else {})
 
 
 def _alarm(text: str) -> dict[str, Any]:
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    match = re.fullmatch("([0-9]{1,6})/([0-9]{1,6})", text)
     if match is None:
-        raise DataError(f"expected --alarm M/N such as 3/5, got {text!r}")
+        raise ConfigError(f"expected --alarm M/N such as 3/5, got {text!r}")
     return {"frames": int(match[1]), "window": int(match[2])}

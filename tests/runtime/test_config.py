@@ -89,11 +89,11 @@ def test_every_mistake_at_once() -> None:
     mistakes = str(caught.value).splitlines()
     for start in (
         "devise: there is no such setting, did you mean 'device'?",
-        "threads: expected a whole number from 1, got 0",
+        "threads: expected a whole number from 1 to 256, got 0",
         "threshold: expected a number, got True",
         "camera[0].every: expected a whole number, got 'two'",
-        "camera[2].source: expected an index, path or URL",
-        "camera[2]: expected fourcc as four letters",
+        "camera[2].source: expected an index up to 9999, a path or a URL, got nothing",
+        "camera[2].fourcc: expected four letters such as 'MJPG', got 'MJPEG'",
         "two cameras are called '0'",
         "alarm: expected an alarm of M out of N",
         "mqtt.host: expected the broker's name",
@@ -219,3 +219,95 @@ def test_two_models_two_cameras_one_config(
         assert [line["score"] for line in verdicts if line["camera"] == name] == scores
     assert {line["event"] for line in lines if "event" in line} == {"alarm on"}
     assert sorted(item.name for item in (tmp_path / "kept").iterdir()) == ["left", "right"]
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ("", "threads = 100_000"),
+        ("", "threshold = nan"),
+        ("", "max_frames = 0x" + "f" * 5000),
+        ("", "stall_timeout = 1e10"),
+        ("", "threads.a.a.a.a.a.a.a = 1"),
+        ("", "model = 'a\\u0000b'"),
+        ("camera", "source = '99999999999'"),
+        ("camera", "open_timeout = 1e10"),
+        ("camera", "name = 'a\\nb'"),
+        ("camera", "every = 10_000_000"),
+        ("alarm", "window = 100000000000000000000"),
+        ("trigger", "topic = 'cell/#'"),
+        ("trigger", "timeout = inf"),
+        ("json", "max_mb = 1e308"),
+        ("json", "path = ''"),
+        ("json", "path = 'a\\u0000b'"),
+        ("pictures", "max_days = 1e300"),
+        ("mqtt", "host = ''"),
+        ("mqtt", "host = 'a b'"),
+        ("mqtt", "topic = 'a/+/b'"),
+        ("mqtt", "topic = '$SYS/a'"),
+        ("webhook", "url = 'http://'"),
+        ("webhook", "url = 'http://host:99999/'"),
+        ("webhook", "url = 'http://[::1/'"),
+        ("webhook", "token_env = 'A=B'"),
+        ("digital", "line = -1"),
+        ("serve", "port = 65536"),
+        ("serve", "names = 'line1.local'"),
+        ("serve", "names = ['line1.local:8080']"),
+    ],
+)
+def test_every_setting_has_a_range(tmp_path: Path, table: str, line: str) -> None:
+    good = {"camera": {"source": "'0'", "model": "'a.onnx'"}}
+    good |= {"json": {"path": "'a'"}, "pictures": {"folder": "'a'"}, "mqtt": {"host": "'a'"}}
+    good |= {"webhook": {"url": "'http://a'"}, "digital": {"line": "1"}}
+    key, _, value = line.replace("'", '"').partition(" = ")
+    settings = {name: good.get(name, {}) for name in ("camera", table) if name}
+    text = f"{key} = {value}\n" if not table else ""
+    for name, lines in settings.items():
+        lines = lines | ({key: value} if name == table else {})
+        text += "[[camera]]\n" if name == "camera" else f"[{name}]\n"
+        text += "".join(f"{each} = {lines[each]}\n" for each in lines)
+    path = tmp_path / "line1.toml"
+    path.write_text(text)
+    done = CliRunner().invoke(main, ["stream", "--config", str(path), "--check"])
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit), done.exception
+    place = f"{table}{'[0]' if table == 'camera' else ''}." if table else ""
+    assert f"{place}{key.partition('.')[0]}: expected" in done.stderr or "99999" in line
+    assert len(done.stderr) < 400
+
+
+def test_no_password_is_repeated() -> None:
+    document = {
+        "model": "a.onnx",
+        "camera": [{"source": ["rtsp://me:secret@host"]}],
+        "webhook": {"url": "htps://me:secret@host"},
+    }
+    with pytest.raises(DataError, match="webhook") as caught:
+        parse_config(document)
+    assert "secret" not in str(caught.value)
+
+
+def test_an_alarm_of_so_many_frames_in_a_row_needs_no_window() -> None:
+    document = {"model": "a", "camera": [{"source": "0"}], "alarm": {"frames": 3}}
+    alarm = parse_config(document).alarm
+    assert alarm is not None and alarm.window == 3
+
+
+def test_further_names_of_the_device() -> None:
+    names = ["line1.local", "line1"]
+    document = {"model": "a", "camera": [{"source": "0"}], "serve": {"names": names}}
+    serve = parse_config(document).outputs.serve
+    assert serve is not None and serve.names == ("line1.local", "line1")
+    options = to_document({"serve": "8080", "serve_names": ("line1.local",)})
+    assert options["serve"] == {"port": 8080, "names": ["line1.local"]}
+
+
+def test_files_that_no_configuration_is(tmp_path: Path) -> None:
+    path = tmp_path / "line1.toml"
+    for data, message in (
+        (b"a = " + b"[" * 100_000, "nested too deeply"),
+        (b"\xff\xfe", "is not TOML"),
+        (b"#" * 2_000_000, "larger than"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=message):
+            read_document(path)

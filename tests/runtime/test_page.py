@@ -25,9 +25,8 @@ from edge_ad_runtime import (
     ModelInfo,
     Result,
 )
-from edge_ad_runtime.outputs.output_config import ServeConfig
 from edge_ad_runtime.stream import stream as line_module
-from edge_ad_runtime.stream.config import parse_config
+from edge_ad_runtime.stream.config import ServeConfig, parse_config
 from edge_ad_runtime.stream.stream import Line
 
 pytest.importorskip("starlette", reason="no starlette: pip install 'edge-ad[serve]'")

@@ -16,10 +16,10 @@ import pytest
 
 from edge_ad_runtime import CapturedFrame, DataError, Result
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.outputs.output_config import MqttConfig, WebhookConfig
+from edge_ad_runtime.outputs.mqtt import MqttConfig
 from edge_ad_runtime.outputs.remote import Spooled
 from edge_ad_runtime.outputs.spool import Spool
-from edge_ad_runtime.outputs.webhook import WebhookSender
+from edge_ad_runtime.outputs.webhook import WebhookConfig, WebhookSender
 
 MakeVerdict = Callable[..., tuple[CapturedFrame, Result]]
 

@@ -9,13 +9,12 @@ from time import monotonic
 
 from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource, Prepared
 from edge_ad_runtime.cameras.reader import Freshness, Reader
+from edge_ad_runtime.config_table import check_settings, setting
 from edge_ad_runtime.errors import CameraError, ConfigError, DataError
 from edge_ad_runtime.events import Event, EventKind, Report
 from edge_ad_runtime.model.image import Frame
 
 logger = logging.getLogger(__name__)
-
-_DAY_SECONDS = 86_400
 
 _OPENING_SECONDS = 10.0
 """How long a network camera may take to answer and to send its first whole picture."""
@@ -39,10 +38,10 @@ class Recovery:
         random: gives numbers from 0 to 1.
     """
 
-    stall_timeout: float = 5.0
-    freeze_check: bool = True
-    first_delay: float = 0.5
-    longest_delay: float = 30.0
+    stall_timeout: float = setting(5.0, low=0, high=86_400)
+    freeze_check: bool = setting(True)
+    first_delay: float = setting(0.5, low=0.01, high=86_400)
+    longest_delay: float = setting(30.0, low=0.01, high=86_400)
     jitter: float = 0.5
     random: Callable[[], float] = random.random
 
@@ -52,14 +51,11 @@ class Recovery:
         Raises:
             ConfigError: a value is out of range.
         """
-        if not 0 <= self.stall_timeout <= _DAY_SECONDS:
+        check_settings(self)
+        if self.first_delay > self.longest_delay:
             raise ConfigError(
-                f"expected a stall_timeout from 0 to {_DAY_SECONDS} s, got {self.stall_timeout}"
-            )
-        if not 0.01 <= self.first_delay <= self.longest_delay <= _DAY_SECONDS:
-            raise ConfigError(
-                f"expected 0.01 <= first_delay <= longest_delay <= {_DAY_SECONDS} s, got "
-                f"{self.first_delay} and {self.longest_delay}"
+                f"expected first_delay <= longest_delay, got {self.first_delay:g} and "
+                f"{self.longest_delay:g} s"
             )
 
     def delay(self, attempt: int) -> float:

@@ -2,17 +2,9 @@
 
 from dataclasses import dataclass
 
-from edge_ad_runtime.errors import ConfigError
+from edge_ad_runtime.config_table import Text, check_settings, setting
 
-_RANGES: dict[str, tuple[float, float]] = {
-    "width": (1, 65_535),
-    "height": (1, 65_535),
-    "fps": (0.01, 10_000),
-    "exposure": (-1e6, 1e6),
-    "open_timeout": (0.1, 300),
-    "read_timeout": (0.1, 3_600),
-}
-"""Smallest and largest value, both allowed; beyond them OpenCV overflows or nobody waits."""
+_FOURCC = Text(r"[\x20-\x7e]{4}", "four letters such as 'MJPG'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +21,13 @@ class CameraSettings:
         read_timeout: seconds that it may take for a frame, 0.1 to 3600.
     """
 
-    width: int | None = None
-    height: int | None = None
-    fps: float | None = None
-    fourcc: str | None = None
-    exposure: float | None = None
-    open_timeout: float = 5.0
-    read_timeout: float = 5.0
+    width: int | None = setting(None, low=1, high=65_535)
+    height: int | None = setting(None, low=1, high=65_535)
+    fps: float | None = setting(None, low=0.01, high=10_000)
+    fourcc: str | None = setting(None, text=_FOURCC)
+    exposure: float | None = setting(None, low=-1e6, high=1e6)
+    open_timeout: float = setting(5.0, low=0.1, high=300)
+    read_timeout: float = setting(5.0, low=0.1, high=3600)
 
     def __post_init__(self) -> None:
         """Refuse what no camera has.
@@ -43,12 +35,4 @@ class CameraSettings:
         Raises:
             ConfigError: a value is out of range.
         """
-        for name, (lowest, highest) in _RANGES.items():
-            value = getattr(self, name)
-            # `not` also catches NaN, which compares false with everything.
-            if value is not None and not lowest <= value <= highest:
-                raise ConfigError(f"expected {name} from {lowest:g} to {highest:g}, got {value}")
-        if self.fourcc is not None and (
-            len(self.fourcc) != 4 or not (self.fourcc.isascii() and self.fourcc.isprintable())
-        ):
-            raise ConfigError(f"expected fourcc as four letters such as MJPG, got {self.fourcc!r}")
+        check_settings(self)

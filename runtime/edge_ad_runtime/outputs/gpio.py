@@ -1,13 +1,25 @@
 """A digital output: a pulse for each anomalous part, or a level while an alarm is on."""
 
 import threading
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edge_ad_runtime.cameras import CapturedFrame
+from edge_ad_runtime.config_table import setting
 from edge_ad_runtime.errors import DeviceError, MissingExtraError
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.result import Result
-from edge_ad_runtime.outputs.output_config import DigitalConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitalConfig:
+    """A GPIO line: a pulse for each anomalous verdict, or a level while an alarm is on."""
+
+    chip: str = setting("/dev/gpiochip0")
+    line: int = setting(low=0, high=65_535, expected="the number of a line of the chip")
+    on: str = setting("anomalous", choices=("anomalous", "alarm"))
+    pulse_ms: float = setting(100.0, low=1, high=60_000)
+    active_low: bool = setting(False)
 
 
 class OutputLine(Protocol):

@@ -1,12 +1,24 @@
 """Verdicts and events as JSON, one object a line."""
 
 import json
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from edge_ad_runtime.cameras import CapturedFrame
+from edge_ad_runtime.config_table import setting
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.outputs.base import verdict_fields
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonConfig:
+    """Lines of JSON in a file: begun anew at `max_mb`, of which `files` old ones are kept."""
+
+    path: Path = setting(expected="the path of a file")
+    max_mb: float = setting(100.0, low=0.001, high=1e6)
+    files: int = setting(10, low=1, high=10_000)
 
 
 class TextFile(Protocol):

@@ -4,14 +4,47 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from edge_ad_runtime.config_table import ADDRESS, VARIABLE, Text, setting
 from edge_ad_runtime.errors import DataError, MissingExtraError
-from edge_ad_runtime.outputs.output_config import MqttConfig
 from edge_ad_runtime.outputs.remote import Refused
 
+TOPIC = Text(
+    r"(?!\$)[^+#\0]{1,1000}", "a topic of up to 1,000 characters without + and #, not below $"
+)
 _SEND_SECONDS = 10.0
 _KEEP_ALIVE = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class MqttConfig:
+    """An MQTT broker; the password is the content of an environment variable.
+
+    Quality of service 2 by default: with 1 the broker itself hands messages to a subscriber twice
+    when one of the two restarts. A port of 0 stands for 1883, or 8883 with TLS.
+    """
+
+    host: str = setting(text=ADDRESS, expected="the broker's name or address")
+    port: int = setting(0, low=1, high=65_535)
+    topic: str = setting("edge-ad", text=TOPIC)
+    client_id: str = setting("", text=Text(r"[^\0]{0,1000}", "a text of up to 1,000 characters"))
+    username: str | None = setting(None)
+    password_env: str = setting("EDGE_AD_MQTT_PASSWORD", text=VARIABLE)
+    tls: bool = setting(False)
+    ca: Path | None = setting(None)
+    certificate: Path | None = setting(None)
+    key: Path | None = setting(None)
+    qos: int = setting(2, low=0, high=2)
+    spool: Path = setting(Path("edge-ad-mqtt.spool"))
+    spool_limit: int = setting(100_000, low=1, high=10**8)
+
+    def __post_init__(self) -> None:
+        """Choose the port that belongs to the protocol."""
+        if not self.port:
+            object.__setattr__(self, "port", 8883 if self.tls else 1883)
 
 
 class MqttSender:

@@ -4,11 +4,13 @@ import errno
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 
 from edge_ad_runtime.cameras import CapturedFrame
+from edge_ad_runtime.config_table import setting
 from edge_ad_runtime.files import make_writable, write_whole
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.overlay import draw_overlay
@@ -21,6 +23,17 @@ InfoOf = Callable[[str], ModelInfo]
 _JPEG_QUALITY = 90
 _RESERVE_BYTES = 64_000_000
 _RESERVE_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturesConfig:
+    """Overlays in a folder; the oldest go when one of the limits is passed (None: no limit)."""
+
+    folder: Path = setting(expected="the path of a folder")
+    keep: str = setting("anomalous", choices=("good", "anomalous", "all"))
+    max_count: int | None = setting(None, low=1, high=10**9)
+    max_days: float | None = setting(None, low=0.001, high=100_000)
+    max_mb: float | None = setting(None, low=0.001, high=1e9)
 
 
 class OverlayFolder:

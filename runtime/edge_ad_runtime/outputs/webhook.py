@@ -3,12 +3,43 @@
 import os
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
-from edge_ad_runtime.outputs.output_config import WebhookConfig
+from edge_ad_runtime.config_table import VARIABLE, Text, setting
+from edge_ad_runtime.errors import ConfigError
 from edge_ad_runtime.outputs.remote import Refused
 from edge_ad_runtime.redact import redact
 
+_URL = Text(
+    r"https?://([^\s/?#\0]*@)?(\[[0-9a-fA-F:.]+\]|[^\s/?#\0\[\]:@]{1,253})(:[0-9]{1,5})?"
+    r"([/?][^\s#\0]*)?",
+    "http://HOST/PATH or https://HOST/PATH",
+)
 _WORTH_TRYING_AGAIN = (408, 425, 429)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebhookConfig:
+    """A URL that takes each verdict as a POST; an environment variable holds the bearer token."""
+
+    url: str = setting(text=_URL, secret=True)
+    timeout: float = setting(5.0, low=0.1, high=60)
+    token_env: str = setting("EDGE_AD_WEBHOOK_TOKEN", text=VARIABLE)
+    spool: Path = setting(Path("edge-ad-webhook.spool"))
+    spool_limit: int = setting(100_000, low=1, high=10**8)
+
+    def __post_init__(self) -> None:
+        """Refuse what only looks like a URL.
+
+        Raises:
+            ConfigError: the URL has an impossible address or port.
+        """
+        try:
+            urlsplit(self.url).port  # noqa: B018  (raises)
+        except ValueError as error:
+            raise ConfigError(f"expected url with an address and a port, {error}") from error
 
 
 class WebhookSender:

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.outputs.output_config import ServeConfig
+from edge_ad_runtime.stream.config import ServeConfig
 
 _COOKIE = "edge_ad_token"
 _SHORTEST_TOKEN = 12

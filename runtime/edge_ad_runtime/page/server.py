@@ -5,7 +5,7 @@ import threading
 
 from edge_ad_runtime.errors import DataError, MissingExtraError
 from edge_ad_runtime.outputs.background import Background
-from edge_ad_runtime.outputs.output_config import ServeConfig
+from edge_ad_runtime.stream.config import ServeConfig
 from edge_ad_runtime.stream.stream import Line
 
 try:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad_runtime.cameras import CapturedFrame
-from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.config_table import check_settings, setting
+from edge_ad_runtime.errors import ConfigError
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.result import Result
 
@@ -20,7 +21,7 @@ class AlarmRule:
 
     Attributes:
         frames: so many anomalous frames...
-        window: ...among so many last ones raise it.
+        window: ...among so many last ones raise it; 0: as many as `frames`.
         clear_frames: so many calm frames in a row clear it.
         clear_ratio: a frame is calm below this share of the threshold, 0..1; under 1 an alarm does
             not flicker where the score lies near the threshold.
@@ -28,29 +29,24 @@ class AlarmRule:
             cover to count.
     """
 
-    frames: int = 1
-    window: int = 1
-    clear_frames: int = 1
-    clear_ratio: float = 1.0
-    min_area: float = 0.0
+    frames: int = setting(1, low=1, high=100_000)
+    window: int = setting(0, low=1, high=100_000)
+    clear_frames: int = setting(1, low=1, high=1_000_000)
+    clear_ratio: float = setting(1.0, low=0.001, high=1)
+    min_area: float = setting(0.0, low=0, high=0.999)
 
     def __post_init__(self) -> None:
         """Refuse rules that can never hold.
 
         Raises:
-            DataError: the figures do not fit together.
+            ConfigError: a value is out of range, or the values do not fit together.
         """
-        if not 1 <= self.frames <= self.window:
-            raise DataError(
-                f"expected an alarm of M out of N frames with 1 <= M <= N, got {self.frames} out "
-                f"of {self.window}"
-            )
-        if self.clear_frames < 1:
-            raise DataError(f"expected at least 1 calm frame to clear, got {self.clear_frames}")
-        if not (0 < self.clear_ratio <= 1 and 0 <= self.min_area < 1):
-            raise DataError(
-                "expected a clear ratio above 0 up to 1 and a minimal area from 0 to below 1, got "
-                f"{self.clear_ratio} and {self.min_area}"
+        object.__setattr__(self, "window", self.window or self.frames)
+        check_settings(self)
+        if self.frames > self.window:
+            raise ConfigError(
+                f"expected an alarm of M out of N frames with M <= N, got {self.frames} out of "
+                f"{self.window}"
             )
 
 

@@ -7,20 +7,15 @@ from functools import partial
 from edge_ad_runtime.outputs import JsonLines, Output, OverlayFolder
 from edge_ad_runtime.outputs.background import Background
 from edge_ad_runtime.outputs.gpio import Digital, open_line
+from edge_ad_runtime.outputs.json_lines import JsonConfig
 from edge_ad_runtime.outputs.live_lines import LiveLines
-from edge_ad_runtime.outputs.mqtt import MqttSender
-from edge_ad_runtime.outputs.output_config import (
-    JsonConfig,
-    MqttConfig,
-    PicturesConfig,
-    WebhookConfig,
-)
+from edge_ad_runtime.outputs.mqtt import MqttConfig, MqttSender
+from edge_ad_runtime.outputs.pictures import PicturesConfig
 from edge_ad_runtime.outputs.remote import Spooled
 from edge_ad_runtime.outputs.retention import Limits
 from edge_ad_runtime.outputs.rotating import RotatingFile
 from edge_ad_runtime.outputs.spool import Spool
-from edge_ad_runtime.outputs.webhook import WebhookSender
-from edge_ad_runtime.outputs.window import Window
+from edge_ad_runtime.outputs.webhook import WebhookConfig, WebhookSender
 from edge_ad_runtime.stream.stream import Line
 from edge_ad_runtime.stream.trigger_inputs import accept
 
@@ -46,8 +41,6 @@ def add_outputs(line: Line) -> None:
         add(_webhook(line, config.webhook))
     if config.pictures is not None:
         add(Background(_pictures(line, config.pictures), wait=line.files_only))
-    if config.show:
-        add(Background(Window(line.info_of), wait=line.files_only))
 
 
 def _standard_output(line: Line) -> Output:

@@ -1,17 +1,21 @@
 """Everything that a stream can be told, as one document: TOML, or the command line's options."""
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_ad_runtime.cameras import CameraSettings
 from edge_ad_runtime.cameras.feed import Recovery
-from edge_ad_runtime.config_table import Table
-from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.config_table import ADDRESS, VARIABLE, Text, inline, read_table, setting
+from edge_ad_runtime.errors import ConfigError
 from edge_ad_runtime.model.session import DEVICES
-from edge_ad_runtime.outputs.output_config import OutputConfig, read_outputs
+from edge_ad_runtime.outputs.gpio import DigitalConfig
+from edge_ad_runtime.outputs.json_lines import JsonConfig
+from edge_ad_runtime.outputs.mqtt import TOPIC, MqttConfig
+from edge_ad_runtime.outputs.pictures import PicturesConfig
+from edge_ad_runtime.outputs.webhook import WebhookConfig
 from edge_ad_runtime.redact import redact
 from edge_ad_runtime.stream.alarm import AlarmRule
 
@@ -21,6 +25,11 @@ else:
     import tomli as tomllib
 
 TRIGGER_MODES = ("free", "stdin", "http", "mqtt")
+_LONGEST_FILE = 1_000_000
+_LONGEST_NAME = 200
+_NAME = Text(r"[^\x00-\x1f\x7f]{1,200}", "a name of up to 200 printable characters")
+_SOURCE = Text(r"(?![0-9]{5,}$)[^\0]+", "an index up to 9999, a path or a URL")
+_HOST_NAME = Text(r"[^\s/:\0]{1,253}", "an array of names such as 'line1.local', without a port")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +41,16 @@ class CameraConfig:
         source: what the user wrote, as for `open_source`.
         model: the model file that scores it.
         watch: of a folder, the pictures that arrive.
-        every: of so many frames only the first one is scored.
+        every: one frame out of so many is scored.
         settings: how it is opened.
     """
 
-    name: str
-    source: str
-    model: Path
-    watch: bool = False
-    every: int = 1
-    settings: CameraSettings = CameraSettings()  # noqa: RUF009  (frozen)
+    name: str = setting(text=_NAME)
+    source: str = setting(text=_SOURCE, secret=True)
+    model: Path = setting(expected="a model file, here or for all cameras")
+    watch: bool = setting(False)
+    every: int = setting(1, low=1, high=1_000_000)
+    settings: CameraSettings = inline(CameraSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,174 +64,153 @@ class TriggerConfig:
         topic: of the MQTT messages.
     """
 
-    mode: str = "free"
-    timeout: float = 10.0
-    topic: str = "edge-ad/trigger"
+    mode: str = setting("free", choices=TRIGGER_MODES)
+    timeout: float = setting(10.0, low=0.1, high=86_400)
+    topic: str = setting("edge-ad/trigger", text=TOPIC)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LineConfig:
+class ServeConfig:
+    """The live page.
+
+    Attributes:
+        host: the address on which it listens; beyond 127.0.0.1 only with a token.
+        port: 0: a free one.
+        token_env: the environment variable that holds the token.
+        names: further names by which browsers may call this device, such as `line1.local`.
+    """
+
+    host: str = setting("127.0.0.1", text=ADDRESS)
+    port: int = setting(8080, low=0, high=65_535)
+    token_env: str = setting("EDGE_AD_TOKEN", text=VARIABLE)
+    names: tuple[str, ...] = setting((), text=_HOST_NAME, expected=_HOST_NAME.words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """All outputs; None: not wanted. `stdout`: lines of JSON on the standard output."""
+
+    stdout: bool = setting(True)
+    json: JsonConfig | None = setting(None)
+    pictures: PicturesConfig | None = setting(None)
+    mqtt: MqttConfig | None = setting(None)
+    webhook: WebhookConfig | None = setting(None)
+    digital: DigitalConfig | None = setting(None)
+    serve: ServeConfig | None = setting(None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
     """A whole stream.
 
     Attributes:
         cameras: at least one, with different names.
+        model: the model file of the cameras that state none.
         device: for all models.
         threads: CPU threads for one inference.
         threshold: in place of the model files' own.
-        max_frames: end after so many.
+        max_frames: the stream ends after so many.
         recovery: patience with lost cameras.
         alarm: when it goes on and off; None: no alarm.
         trigger: what makes a verdict.
         outputs: where verdicts and events go.
     """
 
-    cameras: tuple[CameraConfig, ...]
-    device: str = "auto"
-    threads: int | None = None
-    threshold: float | None = None
-    max_frames: int | None = None
-    recovery: Recovery = field(default_factory=Recovery)
-    alarm: AlarmRule | None = None
-    trigger: TriggerConfig = field(default_factory=TriggerConfig)
-    outputs: OutputConfig = field(default_factory=OutputConfig)
+    cameras: tuple[CameraConfig, ...] = setting(key="camera")
+    model: Path | None = setting(None)
+    device: str = setting("auto", choices=DEVICES)
+    threads: int | None = setting(None, low=1, high=256)
+    threshold: float | None = setting(None, low=-1e30, high=1e30)
+    max_frames: int | None = setting(None, low=1, high=10**12)
+    recovery: Recovery = inline(Recovery)
+    alarm: AlarmRule | None = setting(None)
+    trigger: TriggerConfig = setting(TriggerConfig())
+    outputs: OutputConfig = inline(OutputConfig)
 
 
 def read_document(path: Path) -> dict[str, Any]:
     """Parse a TOML file.
 
     Raises:
-        DataError: it cannot be read, or is not TOML.
+        ConfigError: it cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(_LONGEST_FILE + 1)
+        if len(data) > _LONGEST_FILE:
+            raise ConfigError(f"the configuration {path} is larger than {_LONGEST_FILE} bytes")
+        return tomllib.loads(data.decode())
     except OSError as error:
-        raise DataError(
+        raise ConfigError(
             f"cannot read the configuration {path}: {error.strerror}: check the path"
         ) from error
+    except RecursionError as error:
+        raise ConfigError(f"the configuration {path} is nested too deeply") from error
     except ValueError as error:
-        raise DataError(f"the configuration {path} is not TOML: {error}") from error
+        raise ConfigError(f"the configuration {path} is not TOML: {error}") from error
 
 
-def parse_config(document: Mapping[str, Any]) -> LineConfig:
+def parse_config(document: Mapping[str, Any]) -> StreamConfig:
     """Validate a whole document.
 
     Raises:
-        DataError: with every mistake in it, one a line.
+        ConfigError: with every mistake in it, one per line.
     """
     errors: list[str] = []
-    top = Table(document, "", errors)
-    default_model = top.path("model")
-    cameras = [
-        _camera(table, index, default_model) for index, table in enumerate(top.tables("camera"))
+    document = _with_camera_defaults(document)
+    config = read_table(StreamConfig, document, errors)
+    errors += _contradictions(document)
+    if config is None or errors:
+        raise ConfigError("\n".join(errors))
+    return config
+
+
+def _with_camera_defaults(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Give each camera the name and the model that it does not state itself."""
+    completed = dict(document)
+    defaults = {"model": completed["model"]} if "model" in completed else {}
+    cameras = completed.get("camera", [])
+    if isinstance(cameras, list):
+        completed["camera"] = [
+            {**defaults, "name": _default_name(camera, index), **camera}
+            if isinstance(camera, Mapping)
+            else camera
+            for index, camera in enumerate(cameras)
+        ]
+    return completed
+
+
+def _default_name(camera: Mapping[str, Any], index: int) -> str:
+    source = camera.get("source")
+    if not isinstance(source, str) or not source:
+        return str(index)
+    name = redact(source)
+    return "".join(letter if letter.isprintable() else " " for letter in name)[:_LONGEST_NAME]
+
+
+def _contradictions(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what does not fit together, whatever else is wrong."""
+
+    def value(table: str, key: str) -> object:
+        found = document.get(table)
+        return found.get(key) if isinstance(found, Mapping) else None
+
+    cameras = document.get("camera")
+    if cameras == [] or "camera" not in document:
+        yield "expected at least one camera, [[camera]] with a source: found none"
+    names = [
+        camera["name"]
+        for camera in (cameras if isinstance(cameras, list) else [])
+        if isinstance(camera, Mapping) and isinstance(camera["name"], str)
     ]
-    found = [camera for camera in cameras if camera is not None]
-    if not cameras and not errors:
-        errors.append("expected at least one camera, [[camera]] with a source: found none")
-    _refuse_same_names(found, errors)
-    config = LineConfig(
-        cameras=tuple(found),
-        device=top.text("device", "auto", DEVICES),
-        threads=top.whole("threads", None, 1),
-        threshold=top.number("threshold", None, float("-inf")),
-        max_frames=top.whole("max_frames", None, 1),
-        recovery=_recovery(top),
-        alarm=_alarm(top),
-        trigger=_trigger(top),
-        outputs=read_outputs(top),
-    )
-    top.finish()
-    _refuse_contradictions(config, errors)
-    if errors:
-        raise DataError("\n".join(errors))
-    return config
-
-
-def _camera(table: Table, index: int, default_model: Path | None) -> CameraConfig | None:
-    source = table.text("source", None)
-    if source is None:
-        table.wrong("source", "an index, path or URL", None)
-    model = table.path("model") or default_model
-    if model is None:
-        table.wrong("model", "a model file, here or for all cameras", None)
-    settings = table.build(
-        lambda: CameraSettings(
-            width=table.whole("width", None, 1),
-            height=table.whole("height", None, 1),
-            fps=table.number("fps", None, 0),
-            fourcc=table.text("fourcc", None),
-            exposure=table.number("exposure", None, float("-inf")),
-            open_timeout=table.number("open_timeout", 5.0, 0.1),
-            read_timeout=table.number("read_timeout", 5.0, 0.1),
-        )
-    )
-    name = table.text("name", redact(source or str(index)))
-    watch, every = table.flag("watch", False), table.whole("every", 1, 1)
-    table.finish()
-    if source is None or model is None or settings is None:
-        return None
-    return CameraConfig(
-        name=name, source=source, model=model, watch=watch, every=every, settings=settings
-    )
-
-
-def _recovery(top: Table) -> Recovery:
-    default = Recovery()
-    made = top.build(
-        lambda: Recovery(
-            stall_timeout=top.number("stall_timeout", default.stall_timeout, 0),
-            freeze_check=top.flag("freeze_check", default.freeze_check),
-            first_delay=top.number("first_delay", default.first_delay, 0.01),
-            longest_delay=top.number("longest_delay", default.longest_delay, 0.01),
-        )
-    )
-    return made or default
-
-
-def _alarm(top: Table) -> AlarmRule | None:
-    table = top.table("alarm")
-    if table is None:
-        return None
-    frames = table.whole("frames", 1, 1)
-    rule = table.build(
-        lambda: AlarmRule(
-            frames=frames,
-            window=table.whole("window", frames, 1),
-            clear_frames=table.whole("clear_frames", 1, 1),
-            clear_ratio=table.number("clear_ratio", 1.0, 0, 1),
-            min_area=table.number("min_area", 0.0, 0, 1),
-        )
-    )
-    table.finish()
-    return rule
-
-
-def _trigger(top: Table) -> TriggerConfig:
-    table = top.table("trigger")
-    if table is None:
-        return TriggerConfig()
-    config = TriggerConfig(
-        mode=table.text("mode", "free", TRIGGER_MODES),
-        timeout=table.number("timeout", 10.0, 0.1),
-        topic=table.text("topic", TriggerConfig.topic),
-    )
-    table.finish()
-    return config
-
-
-def _refuse_same_names(cameras: list[CameraConfig], errors: list[str]) -> None:
-    names = [camera.name for camera in cameras]
     for name in sorted({name for name in names if names.count(name) > 1}):
-        errors.append(
+        yield (
             f"two cameras are called {name!r}: give them names, --camera left=... on the command "
             "line or name = ... in the file"
         )
-
-
-def _refuse_contradictions(config: LineConfig, errors: list[str]) -> None:
-    if config.trigger.mode == "http" and config.outputs.serve is None:
-        errors.append("trigger.mode: 'http' needs the live page's server, [serve]")
-    if config.trigger.mode == "mqtt" and config.outputs.mqtt is None:
-        errors.append("trigger.mode: 'mqtt' needs a broker, [mqtt]")
-    digital = config.outputs.digital
-    if digital is not None and digital.on == "alarm" and config.alarm is None:
-        errors.append("digital.on: 'alarm' needs the rule of an alarm, [alarm]")
+    if value("trigger", "mode") == "http" and "serve" not in document:
+        yield "trigger.mode: 'http' needs the live page's server, [serve]"
+    if value("trigger", "mode") == "mqtt" and "mqtt" not in document:
+        yield "trigger.mode: 'mqtt' needs a broker, [mqtt]"
+    if value("digital", "on") == "alarm" and "alarm" not in document:
+        yield "digital.on: 'alarm' needs the rule of an alarm, [alarm]"

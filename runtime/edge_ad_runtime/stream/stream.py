@@ -16,7 +16,7 @@ from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.scorer import Scorer
 from edge_ad_runtime.outputs import Delivery
 from edge_ad_runtime.stream.alarm import Alarm
-from edge_ad_runtime.stream.config import CameraConfig, LineConfig
+from edge_ad_runtime.stream.config import CameraConfig, StreamConfig
 from edge_ad_runtime.stream.loop import Loop
 from edge_ad_runtime.stream.model_slot import Station, content_of, reload
 from edge_ad_runtime.stream.summary import StreamSummary, sum_up
@@ -38,7 +38,7 @@ class Line:
         delivery: takes verdicts and events.
     """
 
-    def __init__(self, config: LineConfig) -> None:
+    def __init__(self, config: StreamConfig) -> None:
         """Load the model files and open the cameras; no thread runs yet.
 
         A camera that cannot be opened while another one can is lost and tried again.
@@ -85,7 +85,7 @@ class Line:
         loop.scorer = scorer_of(loop).with_threshold(threshold)
         logger.warning("the threshold at %s is now %g", camera, threshold)
 
-    def reload(self, config: LineConfig) -> None:
+    def reload(self, config: StreamConfig) -> None:
         """Take over the threshold of a new configuration, and model files that have changed."""
         reload(self.stations, config.threshold, self.delivery.event)
 
