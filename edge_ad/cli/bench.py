@@ -29,24 +29,30 @@ def bench(model: Path, device: str, threads: int | None, frames: int, as_json: b
     from edge_ad_runtime.model.bench import benchmark
 
     result = benchmark(model, device=device, threads=threads, frames=frames)
-    click.echo(json.dumps(asdict(result)) if as_json else _text(result))
+    # Frames are timed one at a time, and idle threads never spin: readers of the JSON are told so.
+    document = asdict(result) | {"batch": 1, "spinning": False}
+    click.echo(json.dumps(document) if as_json else _text(result))
 
 
 def _text(result: "Benchmark") -> str:
     latency, parts = result.latency_ms, result.parts_ms
     ratio = "unknown: export with --with-backbone"
     if result.ratio_to_backbone is not None:
-        ratio = f"{result.ratio_to_backbone:.2f} x the {result.backbone_latency_ms:.1f} ms of it"
+        ratio = (
+            f"{result.backbone_latency_ms:.1f} ms, the model takes "
+            f"{result.ratio_to_backbone:.2f} times as long"
+        )
+    memory = "unknown" if result.memory_mb is None else f"{result.memory_mb:.0f} MB"
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     return (
         f"device       {result.device}, {result.provider}, "
-        f"{result.threads or 'all'} threads, idle ones sleep\n"
+        f"{result.threads or 'all'} threads, which sleep while idle\n"
         f"one frame    {latency['p50']:.1f} ms (p95 {latency['p95']:.1f}, "
         f"p99 {latency['p99']:.1f}), {result.frames_per_second:.1f} frames/s\n"
         f"             resize {parts['resize']:.2f}, inference {parts['inference']:.2f}, "
         f"post {parts['post']:.2f} ms\n"
         f"best batch   {result.best_batch}, {result.best_frames_per_second:.1f} frames/s\n"
         f"backbone     {ratio}\n"
-        f"memory       {result.memory_mb:.0f} MB\n"
+        f"memory       {memory}\n"
         f"versions     {versions}"
     )

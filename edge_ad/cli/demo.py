@@ -26,7 +26,7 @@ def demo(results: Path) -> None:
     from edge_ad.data import load_category
     from edge_ad.models import PaDiM
     from edge_ad.train import train
-    from edge_ad_export.exporter import export
+    from edge_ad_export import export
     from edge_ad_runtime import JsonLines, Scorer, run_stream
     from edge_ad_runtime.cameras import Pictures
 

@@ -12,7 +12,7 @@ from edge_ad.runs import DEFAULT_RESULTS, newest_run
 from edge_ad_runtime.errors import DataError
 
 if TYPE_CHECKING:
-    from edge_ad_export.exporter import Exported
+    from edge_ad_export import Exported
 
 
 @click.command()
@@ -59,8 +59,8 @@ def export(
 ) -> None:
     """Write RUN (default: the newest) as one self-contained ONNX file, proven against PyTorch."""
     prepare_export("exporting")
-    from edge_ad_export.exporter import ExportOptions
-    from edge_ad_export.exporter import export as export_run
+    from edge_ad_export import ExportOptions
+    from edge_ad_export import export as export_run
 
     run = run or newest_run(results)
     if run is None:

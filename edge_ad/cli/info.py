@@ -22,11 +22,13 @@ def info(model: Path, as_json: bool) -> None:
     from importlib.util import find_spec
 
     from edge_ad_runtime import Scorer
+    from edge_ad_runtime.model.info import COLOR_ORDER
 
     document: dict[str, Any] = {
         "model": str(model),
         "size_bytes": model.stat().st_size if model.is_file() else 0,
         **asdict(Scorer(model, device="cpu").info),
+        "color_order": COLOR_ORDER,
     }
     if find_spec("onnx") is not None:
         document |= _content(model)

@@ -4,7 +4,9 @@ import copy
 from collections.abc import Sequence
 
 import onnx
+import onnx_ir
 import torch
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 from torch import Tensor, nn
 
 from edge_ad.backbones import Backbone
@@ -14,7 +16,7 @@ from edge_ad_export.int8.patchcore import patchcore_graph
 from edge_ad_export.int8.spade import spade_graph
 from edge_ad_export.operators import check_operators
 from edge_ad_export.passes.channels import prune_channels
-from edge_ad_export.passes.normalisation import drop_unused, fold_normalisation, transpose_bytes
+from edge_ad_export.passes.normalisation import fold_normalisation, transpose_bytes
 from edge_ad_export.passes.resize import bake_resize
 from edge_ad_export.recipe import Recipe
 from edge_ad_export.torch_export import check_graph, check_size, example_frames, module_graph
@@ -39,11 +41,11 @@ def build_graph(detector: Detector, recipe: Recipe) -> onnx.ModelProto:
         model = _plain_graph(detector, recipe)
     fold_normalisation(model)
     prune_channels(model)
-    drop_unused(model)
     if recipe.target == "cpu":
         transpose_bytes(model)
     if recipe.bake_resize:
         model = bake_resize(model, detector.preprocessing)
+    model = _cleaned(model)
     check_graph(model)
     check_operators(model, recipe.target)
     return model
@@ -53,7 +55,21 @@ def backbone_graph(detector: Detector) -> onnx.ModelProto:
     """Return the bare backbone, to compare speeds: `image` (N, 3, h, w) to its feature maps."""
     names: Sequence[str] = [layer.name for layer in detector.backbone.layers]
     example = torch.zeros(2, 3, *detector.preprocessing.input_size)
-    return module_graph(detector.backbone, example, input_name="image", outputs=names)
+    return _cleaned(module_graph(detector.backbone, example, input_name="image", outputs=names))
+
+
+def _cleaned(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the graph without unused nodes, and without notes about the machine that built it.
+
+    PyTorch's exporter leaves stack traces in every node, with the paths of the source files.
+    """
+    graph = onnx_ir.from_proto(model)
+    RemoveUnusedNodesPass()(graph)
+    ClearMetadataAndDocStringPass()(graph)
+    cleaned = onnx_ir.to_proto(graph)
+    for value in (*cleaned.graph.input, *cleaned.graph.output, *cleaned.graph.initializer):
+        del value.metadata_props[:]
+    return cleaned
 
 
 def has_integer_form(detector: Detector) -> bool:

@@ -1,5 +1,6 @@
 """What is inside a model file: operators by count, bytes by part."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from math import prod
@@ -14,7 +15,7 @@ STATISTICS = ("factor", "means", "whitening", "mean_whitened")
 
 @dataclass(frozen=True)
 class Content:
-    """Operators by count, most first, and bytes by part: backbone, memory, statistics, other."""
+    """Operators by count, the most frequent first, and bytes of the constants of each part."""
 
     operators: dict[str, int]
     bytes_by_part: dict[str, int]
@@ -33,7 +34,7 @@ def read_content(path: Path) -> Content:
 
 def _part(name: str) -> str:
     """Tell by its name what a constant belongs to."""
-    own = name.rsplit("/", 1)[-1]
+    own = re.split("[/.]", name)[-1]  # early files have names with slashes
     if own.startswith(MEMORY):
         return "memory"
     if own.startswith(STATISTICS):

@@ -27,6 +27,7 @@ from edge_ad_runtime import ModelInfo, Scorer
 from edge_ad_runtime.errors import ExportError
 from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.model.bench import backbone_file
+from edge_ad_runtime.model.checksum import stamp
 from edge_ad_runtime.model.image import read_frame
 
 logger = logging.getLogger(__name__)
@@ -181,8 +182,8 @@ def _judge(parity: Parity, *, exact: bool, force: bool) -> None:
 
 
 def _write(model: onnx.ModelProto, info: ModelInfo, path: Path) -> None:
-    onnx.helper.set_model_props(model, info.to_metadata())
-    path.write_bytes(model.SerializeToString())
+    onnx.helper.set_model_props(model, info.to_metadata(checksum=True))
+    path.write_bytes(stamp(model.SerializeToString()))
 
 
 def _describe(record: RunRecord, resize: int | None, recipe: Recipe) -> ModelInfo:

@@ -71,4 +71,4 @@ class GraphBuilder:
 
     def _name(self, hint: str) -> str:
         self._count += 1
-        return f"head/{hint}_{self._count}"
+        return f"head.{hint}_{self._count}"

@@ -11,6 +11,7 @@ OpenCV nor ONNX Runtime, so that a command can say which extra is missing.
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 from edge_ad_runtime.errors import (
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
     from edge_ad_runtime.outputs import JsonLines, OverlayFolder
     from edge_ad_runtime.stream.run import run_stream
     from edge_ad_runtime.stream.summary import StreamSummary
+
+# ONNX Runtime reads this when it is imported. Without it, 1.31 and newer write an identity of the
+# device and a database of events into the user's cache folder.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "CameraError",

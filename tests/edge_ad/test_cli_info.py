@@ -12,7 +12,7 @@ from edge_ad.cli import main
 from edge_ad.data import load_category
 from edge_ad.models import PaDiM
 from edge_ad.train import train
-from edge_ad_export.exporter import export
+from edge_ad_export import export
 
 
 @pytest.fixture(scope="module")

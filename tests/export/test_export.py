@@ -15,7 +15,7 @@ from edge_ad.cli import main
 from edge_ad.data import load_category
 from edge_ad.models import PaDiM, load
 from edge_ad.train import train
-from edge_ad_export.exporter import ExportOptions, export
+from edge_ad_export import ExportOptions, export
 from edge_ad_export.parity import Parity
 from edge_ad_export.torch_export import OPSET
 from edge_ad_runtime import Scorer

@@ -45,7 +45,7 @@ def test_a_killed_export_leaves_the_old_file(run: Path, moment: str) -> None:
 
 
 def test_the_next_export_succeeds_and_clears_what_was_left(run: Path) -> None:
-    from edge_ad_export.exporter import export
+    from edge_ad_export import export
 
     path = export(run).path
     onnx.checker.check_model(onnx.load(path))

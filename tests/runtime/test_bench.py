@@ -69,12 +69,12 @@ def write_backbone(path: Path, name: str) -> None:
 
 def test_without_the_backbone_there_is_no_ratio(tmp_path: Path) -> None:
     result = benchmark(write_model(tmp_path / "m.onnx"), device="cpu", threads=1, frames=3)
-    assert (result.provider, result.threads, result.batch) == ("CPUExecutionProvider", 1, 1)
+    assert (result.provider, result.threads) == ("CPUExecutionProvider", 1)
     assert 0 < result.latency_ms["p50"] <= result.latency_ms["p95"] <= result.latency_ms["p99"]
     assert result.frames_per_second == pytest.approx(1000 / result.latency_ms["p50"])
     assert result.backbone_latency_ms is None
     assert result.ratio_to_backbone is None
-    assert result.memory_mb > 10
+    assert result.memory_mb is None or result.memory_mb > 10
 
 
 def test_with_the_backbone_there_is_a_ratio(tmp_path: Path) -> None:
@@ -110,4 +110,5 @@ def test_the_command_prints_the_promised_names(tmp_path: Path) -> None:
     promised = {"device", "provider", "threads", "batch", "latency_ms", "frames_per_second"}
     promised |= {"backbone_latency_ms", "ratio_to_backbone", "versions"}
     assert promised <= set(document)
+    assert (document["batch"], document["spinning"]) == (1, False)
     assert "frames/s" in CliRunner().invoke(main, arguments).stdout

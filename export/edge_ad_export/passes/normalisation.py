@@ -10,9 +10,8 @@ from edge_ad_export.torch_export import FRAME
 def fold_normalisation(model: onnx.ModelProto) -> None:
     """Move channel order and standard deviation into the first convolution's weights, exactly.
 
-    The mean stays a subtraction of its own: the zeros that the convolution pads with mean the mean.
-    A graph whose normalised image goes anywhere else is left as it is. What became of no use is for
-    `drop_unused`.
+    The mean stays a subtraction of its own, because the convolution pads with zeros, which have to
+    stand for the mean. A graph whose normalised image is read by other nodes too is left as it is.
     """
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -39,9 +38,9 @@ def fold_normalisation(model: onnx.ModelProto) -> None:
 
 
 def transpose_bytes(model: onnx.ModelProto) -> None:
-    """Bring the channels of `frame` to the front before the cast, while they are bytes.
+    """Transpose `frame` to channels first before the cast to float32, while it is bytes.
 
-    For CPUs, where that moves a quarter of the memory; TensorRT wants the cast first.
+    For CPUs, where this moves a quarter of the memory; TensorRT needs the cast first.
     """
     nodes = model.graph.node
     for cast in [node for node in nodes if node.op_type == "Cast" and node.input[0] == FRAME]:
@@ -56,18 +55,10 @@ def transpose_bytes(model: onnx.ModelProto) -> None:
         nodes.insert(list(nodes).index(transpose) + 1, cast)
 
 
-def drop_unused(model: onnx.ModelProto) -> None:
-    """Remove the constants that no node reads."""
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-
-
 def _chain(
     model: onnx.ModelProto, first: onnx.NodeProto, operators: tuple[str, ...]
 ) -> list[onnx.NodeProto] | None:
-    """Return the nodes that follow one another as each other's only readers; None: they do not."""
+    """Return the operators that follow a node, each the only reader of the one before, or None."""
     found, name = [], first.output[0]
     for operator in operators:
         readers = [node for node in model.graph.node if name in node.input]

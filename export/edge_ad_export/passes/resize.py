@@ -25,9 +25,9 @@ def bake_resize(model: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.Mo
     example = torch.zeros(2, 2 * height + 1, 3 * width + 2, 3, dtype=torch.uint8)
     resize = module_graph(_Resize(preprocessing), example, outputs=[RESIZED], any_size=True)
     merged = compose.merge_models(
-        compose.add_prefix(resize, "resize/"),
-        compose.add_prefix(model, "model/"),
-        io_map=[(f"resize/{RESIZED}", f"model/{FRAME}")],
+        compose.add_prefix(resize, "resize."),
+        compose.add_prefix(model, "model."),
+        io_map=[(f"resize.{RESIZED}", f"model.{FRAME}")],
     )
     return _renamed(merged)
 
@@ -74,7 +74,7 @@ def _weights(length: int, size: int, scale: Tensor, first: Tensor, shrinks: Tens
 def _renamed(model: onnx.ModelProto) -> onnx.ModelProto:
     """Give input and outputs the names of the contract back."""
     graph = model.graph
-    promised = {item.name: item.name.split("/")[-1] for item in (*graph.input, *graph.output)}
+    promised = {item.name: item.name.split(".")[-1] for item in (*graph.input, *graph.output)}
     for item in (*graph.input, *graph.output):
         item.name = promised[item.name]
     rename(graph, promised)

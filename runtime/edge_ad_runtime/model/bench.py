@@ -1,7 +1,6 @@
 """How fast a model file runs here, and how much of that is the bare backbone. No PyTorch needed."""
 
 import platform
-import resource
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,24 +32,22 @@ class Benchmark:
     Attributes:
         device: what was asked for.
         provider: the execution provider that ran it.
-        threads: CPU threads; None: ONNX Runtime's choice, one a core.
-        batch: frames at a time for the figures below.
-        latency_ms: p50, p95 and p99 of a whole batch: resize, inference and results.
-        parts_ms: `resize`, `inference` and `post`, what is left, of a batch.
-        frames_per_second: at that batch.
-        best_batch: the batch with the most frames per second.
-        best_frames_per_second: and how many.
+        threads: CPU threads; None: ONNX Runtime's choice, one for each physical core.
+        latency_ms: p50, p95 and p99 of one frame: resize, inference and results.
+        parts_ms: of one frame: `resize`, `inference`, and `post` for the rest.
+        frames_per_second: one frame at a time.
+        best_batch: the batch size with the most frames per second.
+        best_frames_per_second: how many frames that is.
         backbone_latency_ms: the bare backbone on one image; None without its file.
-        ratio_to_backbone: inference of one frame divided by that; taken in turns.
-        memory_mb: largest resident memory of this process so far.
-        spinning: whether idle threads of ONNX Runtime spin; both sides alike.
-        versions: of what took part.
+        ratio_to_backbone: inference of one frame divided by that; both timed in turns.
+        memory_mb: largest resident memory of this process so far; None where the operating
+            system does not tell.
+        versions: of Python and the packages that took part.
     """
 
     device: str
     provider: str
     threads: int | None
-    batch: int
     latency_ms: Mapping[str, float]
     parts_ms: Mapping[str, float]
     frames_per_second: float
@@ -58,8 +55,7 @@ class Benchmark:
     best_frames_per_second: float
     backbone_latency_ms: float | None
     ratio_to_backbone: float | None
-    memory_mb: float
-    spinning: bool
+    memory_mb: float | None
     versions: Mapping[str, str]
 
 
@@ -71,13 +67,13 @@ def backbone_file(model: Path) -> Path:
 def benchmark(
     model: Path, *, device: str = "auto", threads: int | None = None, frames: int = 50
 ) -> Benchmark:
-    """Time a model file on frames of noise; compare with the bare backbone where its file is there.
+    """Time a model file on frames of noise, and the bare backbone where its file lies beside it.
 
     Args:
         model: written by `edge-ad export`, `--with-backbone` for the comparison.
         device: as in `Scorer`.
         threads: as in `Scorer`.
-        frames: how many batches of one are timed.
+        frames: how many frames are timed, one at a time.
 
     Raises:
         DataError: fewer than one frame.
@@ -164,7 +160,6 @@ def _result(
         device=device,
         provider=provider,
         threads=threads,
-        batch=1,
         latency_ms={"p50": p50, "p95": p95, "p99": p99},
         parts_ms={
             "resize": resize,
@@ -177,12 +172,15 @@ def _result(
         backbone_latency_ms=backbone,
         ratio_to_backbone=inference / backbone if backbone else None,
         memory_mb=_memory_mb(),
-        spinning=False,
         versions=_versions(),
     )
 
 
-def _memory_mb() -> float:
+def _memory_mb() -> float | None:
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

@@ -1,11 +1,14 @@
 """What a model file says about itself: metadata written by the exporter, read on the device."""
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from edge_ad_runtime.errors import ModelFileError
+from edge_ad_runtime.errors import DataError, ModelFileError
+from edge_ad_runtime.model.checksum import BLANK, CHECKSUM_KEY
+from edge_ad_runtime.model.document import Document
 from edge_ad_runtime.model.image import Preprocessing
 
 FORMAT_VERSION = 1
@@ -13,6 +16,15 @@ FORMAT_VERSION = 1
 
 VERSION_KEY = "edge_ad.format_version"
 MODEL_KEY = "edge_ad.model"
+
+COLOR_ORDER = "BGR"
+"""Channel order of `frame`, as OpenCV gives it; the file says so for other readers than ours."""
+
+CHECKSUM_METHOD = "sha256"
+"""The JSON names it where the file carries a checksum, so that a lost one is noticed."""
+
+MAX_SIDE = 16384
+"""Pixels of the longest side of an input, and the largest `resize`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +54,19 @@ class ModelInfo(Limits):
     """Everything that the runtime and its user need to know about a model file.
 
     Attributes:
-        method: `spade`, `padim` or `patchcore`.
+        method: name of the detector, such as `padim`.
         category: the product that the good parts showed.
         backbone: name of the feature network.
         input_size: (height, width) in pixels of what the backbone sees, and of the anomaly map.
         resize: shorter side in pixels before a centre crop to `input_size`; None: whole frame.
         resize_in_graph: the graph resizes by itself, its `frame` input may have any size.
-        color_order: channel order of `frame`; always BGR, as OpenCV gives it.
         training: facts on the fit: `n_train`, `content_hash`, `seed`, `n_skipped`.
         metrics: figures on the test split, as in `metrics.json`.
         versions: package versions at export time.
         created_at: ISO 8601, UTC.
-        target: what the graph was lowered for, such as `portable`.
+        target: what the graph was built for, such as `portable`.
         parity: figures of the comparison with PyTorch at export time.
+        checksum: SHA-256 of the file in hex; None: the file carries none.
     """
 
     method: str
@@ -64,12 +76,12 @@ class ModelInfo(Limits):
     created_at: str
     resize: int | None = None
     resize_in_graph: bool = False
-    color_order: str = "BGR"
     target: str = "portable"
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
+    checksum: str | None = None
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -78,19 +90,30 @@ class ModelInfo(Limits):
             input_size=self.input_size, resize=self.resize, in_graph=self.resize_in_graph
         )
 
-    def to_metadata(self) -> dict[str, str]:
-        """Return the key-value strings that go into the model file."""
-        return {
+    def to_metadata(self, *, checksum: bool = False) -> dict[str, str]:
+        """Return the key-value strings that go into the model file.
+
+        Args:
+            checksum: leave room for one, which `edge_ad_runtime.model.checksum.stamp` fills in.
+        """
+        method = CHECKSUM_METHOD if checksum else None
+        document = asdict(self) | {"color_order": COLOR_ORDER, "checksum": method}
+        strings = {
             VERSION_KEY: str(FORMAT_VERSION),
-            MODEL_KEY: json.dumps(asdict(self), allow_nan=False, sort_keys=True),
+            MODEL_KEY: json.dumps(document, allow_nan=False, sort_keys=True),
         }
+        return strings | {CHECKSUM_KEY: BLANK} if checksum else strings
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str]) -> "ModelInfo":
+    def from_metadata(cls, metadata: Mapping[str, str], checksum: str | None = None) -> "ModelInfo":
         """Read the strings back; keys that a later minor version added are ignored.
 
+        Args:
+            metadata: the key-value strings of a model file.
+            checksum: what `edge_ad_runtime.model.checksum.verify` found in the file.
+
         Raises:
-            ModelFileError: the strings are missing, damaged or of a newer format.
+            ModelFileError: a string is missing, damaged, of a newer format, or says what cannot be.
         """
         if VERSION_KEY not in metadata or MODEL_KEY not in metadata:
             raise ModelFileError(
@@ -101,26 +124,53 @@ class ModelInfo(Limits):
             )
         _check_version(metadata[VERSION_KEY])
         try:
-            document = json.loads(metadata[MODEL_KEY])
-            known = {key: document[key] for key in _names() if key in document}
-            for pair in ("input_size", "score_range", "map_range"):
-                known[pair] = tuple(known[pair])
-            return cls(**known)
-        except (ValueError, KeyError, TypeError) as error:
+            return cls(**_read(Document.parse(metadata[MODEL_KEY]), checksum))
+        except (ValueError, RecursionError, DataError) as error:
             raise ModelFileError(
                 f"the metadata '{MODEL_KEY}' of the model file is damaged ({error}): "
-                "export the run again"
+                "copy the file again or export the run again"
             ) from error
 
 
-def _names() -> list[str]:
-    return [item.name for item in fields(ModelInfo)]
+def _read(document: Document, checksum: str | None) -> dict[str, Any]:
+    """Check every entry by type and range.
+
+    Raises:
+        ValueError: an entry is missing or cannot be.
+        DataError: the sizes do not fit together.
+    """
+    if document.text("color_order", COLOR_ORDER) != COLOR_ORDER:
+        raise ValueError(f"expected the color_order {COLOR_ORDER}")
+    if document.option("checksum") is not None and checksum is None:
+        raise ValueError(f"the metadata '{CHECKSUM_KEY}' is missing")
+    values: dict[str, Any] = {
+        name: document.text(name) for name in ("method", "category", "backbone", "threshold_rule")
+    }
+    values |= {
+        "input_size": document.size("input_size", MAX_SIDE),
+        "resize": document.count("resize", MAX_SIDE),
+        "resize_in_graph": document.flag("resize_in_graph"),
+        "threshold": document.number("threshold"),
+        "map_threshold": document.number("map_threshold"),
+        "false_alarm_rate": document.number("false_alarm_rate", 0, 1),
+        "score_range": document.interval("score_range"),
+        "map_range": document.interval("map_range"),
+        "created_at": document.time("created_at"),
+        "target": document.text("target", "portable"),
+        "checksum": checksum,
+    }
+    for name in ("training", "metrics", "versions", "parity"):
+        values[name] = document.table(name)
+    if not all(isinstance(version, str) for version in values["versions"].values()):
+        raise ValueError("expected texts in 'versions'")
+    Preprocessing(input_size=values["input_size"], resize=values["resize"])
+    return values
 
 
 def _check_version(text: str) -> None:
-    if not text.isdigit():
+    if not re.fullmatch("[0-9]{1,9}", text):
         raise ModelFileError(
-            f"expected a whole number as '{VERSION_KEY}', got {text!r}: export the run again"
+            f"expected a whole number as '{VERSION_KEY}', got {text[:60]!r}: export the run again"
         )
     if int(text) > FORMAT_VERSION:
         raise ModelFileError(

@@ -12,12 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad_runtime.errors import DataError, DeviceError, ModelFileError
+from edge_ad_runtime.model.checksum import verify
 from edge_ad_runtime.model.image import Frame, check_frame
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.result import Result
-from edge_ad_runtime.model.session import create_session, first_line, run_errors
+from edge_ad_runtime.model.session import create_session, first_line, native_errors
 
-_OUTPUTS = ("score", "anomaly_map")
+_OUTPUTS = {"score": 1, "anomaly_map": 3}
+"""Names of the outputs, and how many axes they have."""
+
+MAX_BYTES = 2**31
+"""Of a model file: it is one protobuf, and that cannot be larger."""
 
 
 class Scorer:
@@ -57,12 +62,20 @@ class Scorer:
             _check_threshold(threshold)
         model = _read(Path(path))
         try:
+            # First of all, so that nothing interprets damaged bytes.
+            checksum = verify(model)
             self._session = create_session(model, device, threads)
-            metadata = self._session.get_modelmeta().custom_metadata_map
-            self.info = ModelInfo.from_metadata(metadata)
+            self.info = ModelInfo.from_metadata(
+                self._session.get_modelmeta().custom_metadata_map, checksum
+            )
             self._one_by_one = _is_fixed_to_one(self._session, self.info)
         except ModelFileError as error:
             raise ModelFileError(f"cannot use the model file {path}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise ModelFileError(
+                f"cannot use the model file {path}: it is damaged, a name in it is not text: "
+                "copy it again or export the run again"
+            ) from error
         self.model_threshold = self.threshold = self.info.threshold
         if threshold is not None:
             self._set_threshold(threshold)
@@ -161,12 +174,18 @@ class Scorer:
 
     def _infer(self, batch: Frame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         try:
-            scores, maps = self._session.run(_OUTPUTS, {"frame": batch})
-        except run_errors() as error:
+            scores, maps = self._session.run(list(_OUTPUTS), {"frame": batch})
+        except native_errors() as error:
             raise DeviceError(
                 f"{self.provider} failed on a batch of {len(batch)} ({first_line(error)}): "
                 "try --device cpu, or a smaller batch"
             ) from error
+        expected = (len(batch), *self.info.input_size)
+        if scores.shape != expected[:1] or maps.shape != expected:
+            raise DataError(
+                f"expected {len(batch)} scores and maps of {self.info.input_size}, the model gave "
+                f"{scores.shape} and {maps.shape}: export the run again"
+            )
         return scores, maps
 
 
@@ -176,13 +195,25 @@ def _check_threshold(threshold: float) -> None:
 
 
 def _read(path: Path) -> bytes:
+    expected = "give the path of an .onnx file written by `edge-ad export`"
     try:
+        if path.exists() and not path.is_file():
+            raise ModelFileError(
+                f"cannot read the model file {path}: it is not a regular file: {expected}"
+            )
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ModelFileError(
+                f"cannot use the model file {path}: it has {size / 2**30:.1f} GiB, "
+                f"and a model file at most 2 GiB: {expected}"
+            )
         return path.read_bytes()
     except OSError as error:
         raise ModelFileError(
-            f"cannot read the model file {path}: {error.strerror}: give the path of an .onnx file "
-            "written by `edge-ad export`"
+            f"cannot read the model file {path}: {error.strerror}: {expected}"
         ) from error
+    except ValueError as error:  # a NUL in the path
+        raise ModelFileError(f"cannot read the model file {path!r}: {error}: {expected}") from error
 
 
 def _is_fixed_to_one(session: Any, info: ModelInfo) -> bool:
@@ -192,7 +223,7 @@ def _is_fixed_to_one(session: Any, info: ModelInfo) -> bool:
         ModelFileError: they are not those of format version 1.
     """
     inputs = {item.name: (item.type, item.shape) for item in session.get_inputs()}
-    outputs = {item.name: item.type for item in session.get_outputs()}
+    outputs = {item.name: (item.type, len(item.shape)) for item in session.get_outputs()}
     kind, shape = inputs.get("frame", ("nothing", [None]))
     height, width = ("H", "W") if info.resize_in_graph else info.input_size
     sized = list(shape[3:]) == [3] and _are_sides(shape[1:3], info)
@@ -201,7 +232,7 @@ def _is_fixed_to_one(session: Any, info: ModelInfo) -> bool:
             f"expected one input 'frame' of type uint8 and size N x {height} x {width} x 3, "
             f"found {_described(inputs)}: export the run again"
         )
-    if any(outputs.get(name) != "tensor(float)" for name in _OUTPUTS):
+    if any(outputs.get(name) != ("tensor(float)", axes) for name, axes in _OUTPUTS.items()):
         raise ModelFileError(
             f"expected the float outputs 'score' and 'anomaly_map', found {_described(outputs)}: "
             "export the run again"

@@ -139,7 +139,7 @@ def _open(runtime: ModuleType, model: bytes, providers: list[str], options: Any)
             raise ModelFileError(
                 "it is not an ONNX model, or it is damaged: copy it again or export the run again"
             ) from error
-        except run_errors() as error:
+        except native_errors() as error:
             message = f"ONNX Runtime {runtime.__version__} cannot run it ({first_line(error)})"
             if providers == _PROVIDERS["cpu"]:
                 raise ModelFileError(f"{message}: update ONNX Runtime or export again") from error
@@ -161,24 +161,28 @@ def _try_once(session: Any, device: str) -> None:
     shape = [size if isinstance(size, int) else 1 for size in inputs[0].shape]
     try:
         session.run(None, {inputs[0].name: np.zeros(shape, dtype=np.uint8)})
-    except run_errors() as error:
+    except native_errors() as error:
         raise DeviceError(
             f"the device '{device}' failed on the first frame ({first_line(error)}): "
             "install an ONNX Runtime built for this GPU, or use --device cpu"
         ) from error
 
 
-def run_errors() -> tuple[type[Exception], ...]:
-    """Return what `InferenceSession.run` may raise; ONNX Runtime gives them no common base."""
+def native_errors() -> tuple[type[Exception], ...]:
+    """Return what ONNX Runtime may raise; it gives its own classes no common base.
+
+    The built-in ones are what pybind11 makes of exceptions of C++'s standard library.
+    """
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+    own = [one for one in vars(state).values() if isinstance(one, type)]
     return (
-        state.EPFail,
-        state.Fail,
-        state.InvalidArgument,
-        state.NotImplemented,
-        state.RuntimeException,
+        *(one for one in own if issubclass(one, Exception)),
         RuntimeError,
+        ValueError,
+        IndexError,
+        OverflowError,
+        MemoryError,
     )
 
 
