@@ -97,8 +97,10 @@ class Document:
         return text
 
     def table(self, name: str) -> dict[str, Any]:
-        """Return an object as a dictionary; a missing one is empty."""
-        value = self._get(name, {})
+        """Return an object as a dictionary; null or a missing one is empty."""
+        value = self._entries.get(name)
+        if value is None:
+            return {}
         if not isinstance(value, dict) or not all(map(str.isprintable, value)):
             raise self._wrong(name, "a JSON object")
         return value

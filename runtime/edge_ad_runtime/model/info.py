@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edge_ad_runtime.errors import DataError, ModelFileError
+from edge_ad_runtime.model.calibration import Calibration
 from edge_ad_runtime.model.checksum import BLANK, CHECKSUM_KEY
 from edge_ad_runtime.model.document import Document
 from edge_ad_runtime.model.image import Preprocessing
@@ -67,6 +68,8 @@ class ModelInfo(Limits):
         target: what the graph was built for, such as `portable`.
         parity: figures of the comparison with PyTorch at export time.
         checksum: SHA-256 of the file in hex; None: the file carries none.
+        calibration: scores of good parts and the promise that follows; None: the file is of a
+            version that did not have it.
     """
 
     method: str
@@ -82,6 +85,7 @@ class ModelInfo(Limits):
     versions: dict[str, str] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
     checksum: str | None = None
+    calibration: Calibration | None = None
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -161,6 +165,8 @@ def _read(document: Document, checksum: str | None) -> dict[str, Any]:
     }
     for name in ("training", "metrics", "versions", "parity"):
         values[name] = document.table(name)
+    calibration = document.table("calibration")
+    values["calibration"] = Calibration.from_json(calibration) if calibration else None
     if not all(isinstance(version, str) for version in values["versions"].values()):
         raise ValueError("expected texts in 'versions'")
     Preprocessing(input_size=values["input_size"], resize=values["resize"])
