@@ -240,3 +240,97 @@ def test_jitter(chance: float, expected: float) -> None:
 def test_refuses(wrong: dict[str, float]) -> None:
     with pytest.raises(DataError, match="expected"):
         Recovery(**wrong)  # type: ignore[arg-type]
+
+
+def test_one_frame_per_connection_is_enough(frames: MakeFrames) -> None:
+    """A slow camera, whose driver gives up before its next frame, still gives every frame."""
+    bench = Bench(
+        FakeCamera([*frames(1), CameraError("timeout")]),
+        FakeCamera([*frames(2), CameraError("timeout")]),
+        FakeCamera([*frames(2), CameraError("timeout")]),
+        FakeCamera([*frames(3), CameraError("timeout")]),
+    )
+    means = []
+    for _ in range(40):
+        bench.clock.now += 0.5
+        bench.feed.watch()
+        reader = bench.feed._reader
+        if reader is not None:
+            reader._thread.join(5)
+        captured = bench.feed.take()
+        if captured is not None:
+            means.append(captured.frame.mean())
+    assert means == [1, 2, 3], "the repeated 2 is what a frozen camera sends"
+
+
+def test_a_slow_camera_is_not_lost_between_its_frames(
+    frames: MakeFrames, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, sent, ticked = Clock(), [0], threading.Condition()
+    opened = threading.Semaphore(0)
+
+    def connect() -> FrameSource:
+        """A camera that sends to whoever is connected at the time."""
+        seen = sent[0]
+        opened.release()
+
+        def deliver(seen: int) -> Iterator[Frame]:
+            while True:
+                with ticked:
+                    while sent[0] == seen and ticked.wait(20):
+                        pass
+                    seen = sent[0]
+                yield frames(seen)[0]
+
+        return FakeCamera(deliver(seen))
+
+    changed, events = threading.Condition(), list[Event]()
+    feed = Feed(
+        "slow",
+        connect(),
+        reopen=connect,
+        recovery=Recovery(stall_timeout=5, first_delay=1, jitter=0),
+        report=events.append,
+        changed=changed,
+        clock=clock,
+    )
+    judged = []
+    reader = None
+    for value in range(1, 17):
+        for _ in range(8):
+            clock.now += 1
+            feed.watch()
+            if feed._reader is not None and feed._reader is not reader:
+                reader = feed._reader
+                assert opened.acquire(timeout=10)
+        with ticked:
+            sent[0] = value
+            ticked.notify_all()
+        with changed:
+            assert changed.wait_for(lambda: feed.ready, 10)
+        captured = feed.take()
+        if captured is not None:
+            judged.append(round(captured.frame.mean()))
+    feed.close()
+    lost = [event for event in events if event.kind == "camera lost"]
+    assert judged == list(range(2, 17)), "lost before its first frame, it proves itself once"
+    assert len(lost) <= 4, "once its pace is known, it is not lost between two frames"
+    assert "only every 8.0 s, while stall_timeout is 5 s" in caplog.text
+
+
+@pytest.mark.parametrize("fault", [MemoryError("30 GB"), RuntimeError("vendor SDK"), OSError(5)])
+def test_a_reader_that_dies_is_a_lost_camera(frames: MakeFrames, fault: Exception) -> None:
+    def break_off() -> Iterator[Frame]:
+        yield frames(1)[0]
+        raise fault
+
+    bench = Bench(FakeCamera(break_off()), FakeCamera(held(frames(2, 3), threading.Event())))
+    while not bench.feed.lost:
+        bench.take()
+    assert type(fault).__name__ in bench.events[0].message
+    assert str(fault) not in bench.events[0].message, "it may hold an address with a password"
+    bench.clock.now += 1
+    bench.feed.watch()
+    while bench.feed.lost:
+        bench.take()
+    assert bench.kinds() == ["camera lost", "camera back"]

@@ -1,6 +1,7 @@
 """Reader and run_stream: order, newest frame wins, failures, ends. No sleeps: events decide."""
 
 import io
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -76,6 +77,22 @@ def test_the_newest_frame_of_a_camera_wins(frames: MakeFrames) -> None:
         assert reader.skipped == 3
         assert reader.take() is None
         assert reader.ended
+
+
+def test_every_counts_the_frames_since_the_last_one_kept(frames: MakeFrames) -> None:
+    """Whoever takes frames is late now and then; the wanted frame still waits for him."""
+    taken = []
+    source = FakeCamera(itertools.chain.from_iterable(frames(*range(100)) for _ in range(4)))
+    with Reader(source, every=8) as reader:
+        wait_ended(reader)
+        while (captured := reader.take()) is not None:
+            taken.append(captured.number)
+    assert taken == [392] and reader.skipped == 49, "only wanted frames are counted as skipped"
+    with Reader(FakeCamera(frames(*range(55)), live=False), every=8) as reader:
+        numbers = []
+        while (captured := reader.take()) is not None:
+            numbers.append(captured.number)
+    assert numbers == [0, 8, 16, 24, 32, 40, 48]
 
 
 def test_a_slow_scorer_skips_and_counts(frames: MakeFrames) -> None:
@@ -170,7 +187,7 @@ def test_a_fault_in_a_source_is_not_an_end() -> None:
         yield
 
     summary = run_stream(FakeCamera(deliver()), Mean())
-    assert "broke off unexpectedly (ZeroDivisionError" in str(summary.camera_error)
+    assert "broke off with an unexpected ZeroDivisionError" in str(summary.camera_error)
 
 
 def test_a_failing_device_is_raised(frames: MakeFrames) -> None:

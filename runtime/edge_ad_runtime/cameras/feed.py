@@ -13,11 +13,18 @@ from edge_ad_runtime.config_table import check_settings, setting
 from edge_ad_runtime.errors import CameraError, ConfigError, DataError
 from edge_ad_runtime.events import Event, EventKind, Report
 from edge_ad_runtime.model.image import Frame
+from edge_ad_runtime.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
 _OPENING_SECONDS = 10.0
 """How long a network camera may take to answer and to send its first whole picture."""
+
+_PATIENCE_INTERVALS = 2.5
+"""A slow camera is lost after so many times the interval between its frames..."""
+
+_LONGEST_PATIENCE_SECONDS = 600.0
+"""...but not later than this, unless the stall timeout is longer."""
 
 _MOST_HANGING = 2
 """How many threads of one camera may hang in its driver before no further one is started."""
@@ -89,6 +96,7 @@ class Feed:
         report: Report = lambda event: None,
         prepare: Callable[[Frame], Prepared] | None = None,
         changed: threading.Condition | None = None,
+        supervisor: Supervisor | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Start to read.
@@ -102,6 +110,7 @@ class Feed:
             report: takes the events.
             prepare: as for `Reader`.
             changed: is notified when a frame has arrived; shared by the feeds of a loop.
+            supervisor: starts the readers' threads.
             clock: monotonic, in seconds.
         """
         self.name = name
@@ -112,12 +121,15 @@ class Feed:
         self._report = report
         self._prepare = prepare
         self._changed = changed or threading.Condition()
+        self._supervisor = supervisor
         self._clock = clock
         self._reader: Reader | None = None
+        self._freshness: Freshness | None = None
         self._hanging: list[Reader] = []
         self._skipped = 0
         self._first_number = self._next_number = 0
         self._failing = False
+        self._slow = False
         self._attempts = 0
         self._lost_at = self._retry_at = clock()
         if source is None:
@@ -166,8 +178,6 @@ class Feed:
         self._failing = False
         number = self._first_number + captured.number
         self._next_number = number + 1
-        if number % self._every:
-            return None
         return replace(captured, number=number, camera=self.name)
 
     def drop_waiting(self) -> None:
@@ -193,8 +203,8 @@ class Feed:
                 self._first_number = self._next_number
                 self._reader = self._read(_Reopened(self.name, self._reopen), _OPENING_SECONDS)
             return
-        timeout = self._recovery.stall_timeout
-        if timeout and self._reader.freshness.seconds > timeout:
+        patience = self._patience(self._reader.freshness)
+        if patience and self._reader.freshness.seconds > patience:
             self._lose(self._reader.freshness.complaint())
 
     def close(self) -> None:
@@ -203,9 +213,40 @@ class Feed:
             self._reader.close()
 
     def _read(self, source: FrameSource, grace: float = 0.0) -> Reader:
-        compare = self._recovery.freeze_check
-        freshness = Freshness(self._clock, compare=compare, grace=grace)
-        return Reader(source, prepare=self._prepare, changed=self._changed, freshness=freshness)
+        self._freshness = Freshness(
+            self._clock,
+            compare=self._recovery.freeze_check,
+            grace=grace,
+            before=self._freshness,
+        )
+        return Reader(
+            source,
+            every=self._every,
+            prepare=self._prepare,
+            changed=self._changed,
+            freshness=self._freshness,
+            supervisor=self._supervisor,
+        )
+
+    def _patience(self, freshness: Freshness) -> float:
+        """Return the seconds without a new frame after which the camera is lost; 0: never.
+
+        A camera whose frames are further apart than the stall timeout is not lost between them.
+        """
+        timeout = self._recovery.stall_timeout
+        interval = freshness.interval
+        if not timeout or interval < timeout:
+            return timeout
+        patience = max(timeout, min(_PATIENCE_INTERVALS * interval, _LONGEST_PATIENCE_SECONDS))
+        if not self._slow:
+            self._slow = True
+            logger.warning(
+                "the camera %s sends a new frame only every %.1f s, while stall_timeout is %g s: "
+                "it now counts as lost after %.1f s; set stall_timeout (and read_timeout, if it is "
+                "shorter) to more than twice the time between two frames",
+                *(self.name, interval, timeout, patience),
+            )
+        return patience
 
     def _may_retry(self) -> bool:
         self._hanging = [reader for reader in self._hanging if reader.alive]
@@ -256,14 +297,17 @@ class _Reopened(FrameSource):
         self._source: FrameSource | None = None
 
     def read(self) -> CapturedFrame | None:
-        """Open if it is not, and read.
+        """Open the source if it is not open yet, and read.
 
         Raises:
             FrameError: this one frame is lost.
             CameraError: it cannot be opened, or is lost again.
         """
         if self._source is None:
-            self._source = self._reopen()
+            try:
+                self._source = self._reopen()
+            except DataError as error:
+                raise CameraError(str(error)) from error
         return self._source.read()
 
     def cancel(self) -> None:

@@ -1,6 +1,5 @@
 """Read a source in a thread of its own, so that capturing and scoring overlap."""
 
-import logging
 import threading
 import zlib
 from collections import deque
@@ -14,13 +13,14 @@ import numpy as np
 from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource, Prepared
 from edge_ad_runtime.errors import CameraError, DataError
 from edge_ad_runtime.model.image import Frame, check_frame
-
-logger = logging.getLogger(__name__)
+from edge_ad_runtime.supervisor import Supervisor
 
 _READ_AHEAD = 4
 _JOIN_SECONDS = 1.0
 _PAUSE_SECONDS = 0.01
 """A driver that fails again and again at once must not take a whole core."""
+
+_INTERVALS = 3
 
 _FINGERPRINT_STEP = 8
 """Only every eighth pixel each way is compared: the noise of a sensor is everywhere."""
@@ -37,7 +37,12 @@ class Freshness:
     """
 
     def __init__(
-        self, clock: Callable[[], float] = monotonic, *, compare: bool = True, grace: float = 0
+        self,
+        clock: Callable[[], float] = monotonic,
+        *,
+        compare: bool = True,
+        grace: float = 0,
+        before: "Freshness | None" = None,
     ) -> None:
         """Start to wait for the first frame.
 
@@ -46,11 +51,18 @@ class Freshness:
             compare: False for a camera that may well deliver the same frame for long, such as a
                 rendered or strongly denoised scene: every frame counts as new then.
             grace: further seconds that opening the source may take.
+            before: that of the same camera's last connection. Its last frame is the one that the
+                first frame of this connection is compared with, so that a camera which sends only
+                one frame per connection still works.
         """
         self._clock = clock
         self._compare = compare
         self._since = clock() + grace
-        self._print: int | None = None
+        self._print: int | None = before._print if before else None
+        self._last_new: float | None = before._last_new if before else None
+        self._intervals: deque[float] = deque(
+            before._intervals if before else (), maxlen=_INTERVALS
+        )
         self._repeated = 0
         self._failures = 0
         self._last_error = ""
@@ -70,6 +82,9 @@ class Freshness:
         self.seen = self._print is not None or not self._compare
         self._print = fingerprint
         self._since = self._clock()
+        if self._last_new is not None:
+            self._intervals.append(self._since - self._last_new)
+        self._last_new = self._since
         self._repeated = self._failures = 0
 
     def failed(self, error: DataError) -> None:
@@ -81,6 +96,15 @@ class Freshness:
     def seconds(self) -> float:
         """How long there has been nothing new."""
         return self._clock() - self._since
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two new frames: the shortest of the last three intervals.
+
+        The shortest one, so that an outage does not count; 0 before there are three.
+        """
+        intervals = tuple(self._intervals)
+        return min(intervals) if len(intervals) == _INTERVALS else 0.0
 
     def complaint(self) -> str:
         """Say what was wrong since the last new frame."""
@@ -110,31 +134,36 @@ class Reader:
         self,
         source: FrameSource,
         *,
+        every: int = 1,
         prepare: Callable[[Frame], Prepared] | None = None,
         changed: threading.Condition | None = None,
         freshness: Freshness | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         """Start to read; the reader owns the source from here on and closes it.
 
         Args:
             source: where frames come from.
+            every: use every N-th frame only. Counted here, where every frame passes: whoever takes
+                frames may miss some.
             prepare: makes the model's input from a frame, here in the reader's thread. Not used for
                 a live source, most of whose frames may never be looked at.
             changed: is notified when something can be taken; several readers may share it.
             freshness: takes note of the frames of a live source.
+            supervisor: starts the thread.
         """
         self.freshness = freshness or Freshness()
         self._source = source
+        self._every = every
+        self._next_wanted = 0
         self._prepare = prepare
         self._waiting: deque[CapturedFrame | DataError | CameraError] = deque()
         self._changed = changed or threading.Condition()
         self._skipped = 0
         self._closing = threading.Event()
         self._ended = False
-        name = f"edge-ad reader {source.name}"
-        # A daemon: a driver that never returns must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        supervisor = supervisor or Supervisor()
+        self._thread = supervisor.start(f"reader {source.name}", self._run, died=self._broke_off)
 
     @property
     def skipped(self) -> int:
@@ -206,21 +235,25 @@ class Reader:
     def _run(self) -> None:
         # The thread that reads is the one that closes: OpenCV crashes when a capture is released
         # during a read.
-        try:
-            with self._source:
-                self._pump()
-        except Exception as error:
-            logger.warning("reading %s broke off", self._source.name, exc_info=error)
-            self._put(
-                CameraError(
-                    f"reading {self._source.name} broke off unexpectedly "
-                    f"({type(error).__name__}: {error}): the log has the traceback"
-                )
-            )
-        finally:
-            with self._changed:
-                self._ended = True
-                self._changed.notify_all()
+        with self._source:
+            self._pump()
+        self._end()
+
+    def _broke_off(self, error: Exception) -> None:
+        """End with an error that nobody foresaw: drivers and plug-ins may raise anything."""
+        # Its text may hold an address with a password; the log has it.
+        reason = CameraError(
+            f"reading {self._source.name} broke off with an unexpected {type(error).__name__}: "
+            "the log has the traceback"
+        )
+        self._end(reason)
+
+    def _end(self, reason: CameraError | None = None) -> None:
+        with self._changed:
+            if reason is not None:
+                self._waiting.append(reason)
+            self._ended = True
+            self._changed.notify_all()
 
     def _pump(self) -> None:
         """Read until the end, a lost camera or `close`."""
@@ -238,16 +271,18 @@ class Reader:
             else:
                 if captured is None:
                     return
-                self._put(captured)
+                if captured.number >= self._next_wanted:
+                    self._next_wanted = captured.number + self._every
+                    self._put(self._prepared(captured))
 
     def _read(self) -> CapturedFrame | None:
         captured = self._source.read()
-        if captured is None:
-            return None
-        if self._source.live:
+        if captured is not None and self._source.live:
             self.freshness.arrived(captured.frame)
-            return captured
-        if self._prepare is None:
+        return captured
+
+    def _prepared(self, captured: CapturedFrame) -> CapturedFrame:
+        if self._prepare is None or self._source.live:
             return captured
         return replace(captured, prepared=self._prepare(captured.frame))
 

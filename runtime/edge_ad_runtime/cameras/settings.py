@@ -18,7 +18,8 @@ class CameraSettings:
         fourcc: pixel format of a USB camera in four letters, such as `MJPG`.
         exposure: in the driver's unit (V4L2: 0.1 ms); switches the automatic exposure off.
         open_timeout: seconds that a network camera may take to answer, 0.1 to 300.
-        read_timeout: seconds that it may take for a frame, 0.1 to 3600.
+        read_timeout: seconds after which a network camera's connection without a frame is given
+            up, 0.1 to 3600. A stream notices a stall sooner, by its own `stall_timeout`.
     """
 
     width: int | None = setting(None, low=1, high=65_535)
@@ -27,7 +28,7 @@ class CameraSettings:
     fourcc: str | None = setting(None, text=_FOURCC)
     exposure: float | None = setting(None, low=-1e6, high=1e6)
     open_timeout: float = setting(5.0, low=0.1, high=300)
-    read_timeout: float = setting(5.0, low=0.1, high=3600)
+    read_timeout: float = setting(30.0, low=0.1, high=3600)
 
     def __post_init__(self) -> None:
         """Refuse what no camera has.
