@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_ad.cli.options import require
+from edge_ad.cli.signals import Signals
 from edge_ad.cli.stream_options import merged, stream_options, to_document
 from edge_ad.runs import DEFAULT_RESULTS, newest_model
 from edge_ad_runtime.errors import DataError, EdgeAdError
 
 if TYPE_CHECKING:
     from edge_ad_runtime.stream.config import StreamConfig
-    from edge_ad_runtime.stream.stream import Line
+    from edge_ad_runtime.stream.stream import Stream
     from edge_ad_runtime.stream.summary import StreamSummary
 
 
@@ -37,16 +37,21 @@ def stream(config: Path | None, check: bool, **options: Any) -> None:
     require(("cv2", "onnxruntime"), extra="cpu", purpose="streaming")
     if config is None and not options["cameras"]:
         raise click.UsageError("Missing option '--camera' or '--config'.")
-    parsed = _parse(config, options)
-    if check:
-        click.echo(f"{len(parsed.cameras)} cameras, no mistakes")
-        return
-    line = _prepare(parsed)
-    with _signals() as received, _served(line):
-        _reload_on_hangup(line, received, lambda: _parse(config, options))
-        summary = line.run(received.stop)
-    click.echo(str(summary), err=True)
-    _end(summary, received.numbers)
+    with Signals() as signals:
+        parsed = _parse(config, options)
+        if check:
+            click.echo(f"{len(parsed.cameras)} cameras, no mistakes")
+            return
+        from edge_ad_runtime.stream.stream import Stream
+
+        with Stream(parsed) as running, _served(running):
+            _announce(running)
+            signals.watch(
+                running.supervisor, lambda: _reload(running, lambda: _parse(config, options))
+            )
+            summary = running.run(signals.stop)
+        click.echo(str(summary), err=True)
+        _end(summary, signals.received)
 
 
 def _parse(config: Path | None, options: Mapping[str, Any]) -> "StreamConfig":
@@ -81,38 +86,28 @@ def _newest_model() -> Path:
     return newest
 
 
-def _prepare(config: "StreamConfig") -> "Line":
-    """Load, open and announce everything.
-
-    Raises:
-        EdgeAdError: a part of it cannot be used.
-    """
-    from edge_ad_runtime.stream.build import add_outputs
-    from edge_ad_runtime.stream.stream import Line, scorer_of
-
-    line = Line(config)
-    add_outputs(line)
-    for station in line.stations:
-        scorer = scorer_of(station.loop)
+def _announce(stream: "Stream") -> None:
+    """Say which models run, and with which limits."""
+    for model in stream.models:
+        scorer = model.slot.scorer
         info = scorer.info
         click.echo(
-            f"{station.path}: {info.method} on {info.category}, exported {info.created_at}, "
+            f"{model.path}: {info.method} on {info.category}, exported {info.created_at}, "
             f"threshold {scorer.threshold:.4g} ({info.threshold_rule}), {scorer.provider}",
             err=True,
         )
-    return line
 
 
 @contextmanager
-def _served(line: "Line") -> Iterator[None]:
+def _served(stream: "Stream") -> Iterator[None]:
     """Serve the live page meanwhile, if it is wanted."""
-    config = line.config.outputs.serve
+    config = stream.config.outputs.serve
     if config is None:
         yield
         return
     from edge_ad_runtime.page.server import PageServer
 
-    server = PageServer(line, config)
+    server = PageServer(stream, config)
     click.echo("live page on http://{}:{}/".format(*server.address), err=True)
     try:
         yield
@@ -120,52 +115,14 @@ def _served(line: "Line") -> Iterator[None]:
         server.close()
 
 
-class _Received:
-    """Signals that came: `stop` and `reload` are set by them, `numbers` lists the first ones."""
-
-    def __init__(self) -> None:
-        self.stop = threading.Event()
-        self.reload = threading.Event()
-        self.numbers: list[int] = []
-
-
-@contextmanager
-def _signals() -> Iterator[_Received]:
-    """Turn signals into events; a second SIGINT or SIGTERM has its usual effect."""
-    received = _Received()
-    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in names}
-
-    def end(number: int, frame: object) -> None:
-        received.numbers.append(number)
-        received.stop.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    signal.signal(signal.SIGINT, end)
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGHUP, lambda number, frame: received.reload.set())
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _reload_on_hangup(
-    line: "Line", received: _Received, parse: Callable[[], "StreamConfig"]
-) -> None:
-    """Start a thread that reads the configuration again at each SIGHUP."""
+def _reload(stream: "Stream", parse: Callable[[], "StreamConfig"]) -> None:
+    """Read the configuration again; one that cannot be used is an event."""
     from edge_ad_runtime.events import Event
 
-    def wait() -> None:
-        while received.reload.wait():
-            received.reload.clear()
-            try:
-                line.reload(parse())
-            except EdgeAdError as error:
-                line.delivery.event(Event(kind="model refused", message=str(error)))
-
-    threading.Thread(target=wait, name="edge-ad reload", daemon=True).start()
+    try:
+        stream.reload(parse())
+    except EdgeAdError as error:
+        stream.delivery.event(Event(kind="model refused", message=str(error)))
 
 
 def _end(summary: "StreamSummary", received: list[int]) -> None:

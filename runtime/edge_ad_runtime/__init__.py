@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from edge_ad_runtime.model.result import Result
     from edge_ad_runtime.model.scorer import Scorer
     from edge_ad_runtime.outputs import JsonLines, OverlayFolder
-    from edge_ad_runtime.stream.run import run_stream
+    from edge_ad_runtime.stream.stream import Stream, run_stream
     from edge_ad_runtime.stream.summary import StreamSummary
 
 # ONNX Runtime reads this when it is imported. Without it, 1.31 and newer write an identity of the
@@ -65,6 +65,7 @@ __all__ = [
     "Reader",
     "Result",
     "Scorer",
+    "Stream",
     "StreamSummary",
     "draw_overlay",
     "heat_map",
@@ -83,7 +84,7 @@ _MODULES = {
     "model.result": ("Result",),
     "model.scorer": ("Scorer",),
     "cameras": ("CapturedFrame", "FakeCamera", "FrameSource", "open_source"),
-    "stream.run": ("run_stream",),
+    "stream.stream": ("Stream", "run_stream"),
     "stream.summary": ("StreamSummary",),
 }
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from edge_ad_runtime import CapturedFrame, DataError, ModelInfo, Result
-from edge_ad_runtime.stream.alarm import Alarm, AlarmRule, largest_region
-from edge_ad_runtime.stream.watchers import Drift, Overload
+from edge_ad_runtime.stream.watchers import Alarm, AlarmRule, Drift, Overload, largest_region
 
 
 def captured(number: int = 0) -> CapturedFrame:

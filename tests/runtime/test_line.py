@@ -27,15 +27,14 @@ from edge_ad_runtime import (
     open_source,
 )
 from edge_ad_runtime.cameras import WatchedFolder, plugins
-from edge_ad_runtime.cameras.feed import Feed
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.outputs import Delivery
 from edge_ad_runtime.stream.config import parse_config
 from edge_ad_runtime.stream.loop import Loop
-from edge_ad_runtime.stream.stream import Line
+from edge_ad_runtime.stream.model_slot import ModelSlot
+from edge_ad_runtime.stream.stream import Stream
 from edge_ad_runtime.stream.systemd import Watchdog, notify
-from edge_ad_runtime.stream.trigger_inputs import accept, read_lines, request_by_text
-from edge_ad_runtime.stream.triggers import Triggers
+from edge_ad_runtime.stream.triggers import Triggers, accept, accept_lines, request_by_text
 
 WriteModel = Callable[..., Path]
 
@@ -74,7 +73,7 @@ def nothing(release: threading.Event) -> Iterator[Frame]:
 
 def start(loop: Loop, stop: threading.Event, sources: dict[str, FrameSource]) -> threading.Thread:
     for name, source in sources.items():
-        loop.add(Feed(name, source, prepare=loop.prepare, changed=loop.changed))
+        loop.add_camera(name, source)
     thread = threading.Thread(target=loop.run, args=(stop,))
     thread.start()
     return thread
@@ -84,14 +83,14 @@ def test_each_trigger_gets_one_verdict_or_an_explicit_failure(model: Path) -> No
     recorder, stop, release = Recorder(), threading.Event(), threading.Event()
     delivery = Delivery([recorder])
     triggers = Triggers(["left", "dead"], delivery.event, timeout=0.5)
-    loop = Loop(Scorer(model, threads=1), delivery, triggers)
+    loop = Loop(ModelSlot(Scorer(model, threads=1)), delivery, triggers)
     silent = FakeCamera(nothing(release), name="dead")
     running = start(loop, stop, {"left": FakeCamera(live(release)), "dead": silent})
     asked = [request_by_text(triggers, f"part-{number} left") for number in range(20)]
     asked.append(request_by_text(triggers, '{"camera": "left"}'))
-    accept(triggers, "late dead", delivery.event)
-    accept(triggers, "lost nowhere", delivery.event)
-    accept(triggers, "{not json", delivery.event)
+    accept(triggers, b"late dead", delivery.event)
+    accept(triggers, b"lost nowhere", delivery.event)
+    accept(triggers, b"{not json", delivery.event)
     wait(lambda: len(recorder.verdicts) == 21 and len(recorder.events) == 3)
     time.sleep(0.1)
     stop.set()
@@ -110,7 +109,7 @@ def test_a_trigger_gets_a_frame_from_behind_it(model: Path) -> None:
     recorder, stop, release = Recorder(), threading.Event(), threading.Event()
     delivery = Delivery([recorder])
     triggers = Triggers(["left"], delivery.event)
-    loop = Loop(Scorer(model, threads=1), delivery, triggers)
+    loop = Loop(ModelSlot(Scorer(model, threads=1)), delivery, triggers)
     source = FakeCamera(live(release))
     running = start(loop, stop, {"left": source})
     time.sleep(0.2)
@@ -130,11 +129,11 @@ def test_lines_of_stdin_are_triggers_and_their_end_is_the_end(
     recorder = Recorder()
     delivery = Delivery([recorder])
     triggers = Triggers(["parts"], delivery.event)
-    loop = Loop(Scorer(model, threads=1), delivery, triggers)
+    loop = Loop(ModelSlot(Scorer(model, threads=1)), delivery, triggers)
     running = start(
         loop, threading.Event(), {"parts": FakeCamera(frames(*range(60, 90)), live=False)}
     )
-    read_lines(triggers, io.StringIO("a\nb\n\n"), delivery.event).join()
+    accept_lines(triggers, io.BytesIO(b"a\nb\n\n"), delivery.event)
     running.join(10)
     assert not running.is_alive()
     assert [captured.trigger for captured, _ in recorder.verdicts][:2] == ["a", "b"]
@@ -143,7 +142,7 @@ def test_lines_of_stdin_are_triggers_and_their_end_is_the_end(
 
 def test_two_cameras_share_a_model_and_a_dead_one_delays_nobody(model: Path) -> None:
     recorder, stop, release = Recorder(), threading.Event(), threading.Event()
-    loop = Loop(Scorer(model, threads=1), Delivery([recorder]))
+    loop = Loop(ModelSlot(Scorer(model, threads=1)), Delivery([recorder]))
     silent = FakeCamera(nothing(release))
     sources: dict[str, FrameSource] = {
         "a": FakeCamera(live(release)),
@@ -164,13 +163,13 @@ def test_together_or_alone_gives_the_same(
     model: Path, frames: Callable[..., list[Any]], batching: bool
 ) -> None:
     recorder = Recorder()
-    loop = Loop(Scorer(model, threads=1), Delivery([recorder]))
+    loop = Loop(ModelSlot(Scorer(model, threads=1)), Delivery([recorder]))
     sources = {
         name: FakeCamera(frames(*values), live=False)
         for name, values in (("a", (1, 2, 3)), ("b", (101, 102, 103)))
     }
     for name, source in sources.items():
-        loop.add(Feed(name, source, prepare=loop.prepare, changed=loop.changed))
+        loop.add_camera(name, source)
     loop._batching = batching
     loop.run(threading.Event())
     for name, scores in (("a", [1, 2, 3]), ("b", [101, 102, 103])):
@@ -182,40 +181,43 @@ def test_reload_tries_a_model_before_it_replaces_the_old_one(
     write_model: WriteModel, tmp_path: Path, pictures: Path
 ) -> None:
     model = write_model("model.onnx")
-    config = parse_config({"model": str(model), "camera": [{"source": str(pictures)}]})
-    line, recorder = Line(config), Recorder()
-    line.delivery.add(recorder)
-    loop = line.stations[0].loop
-    old = loop.scorer
-    frame = np.full((48, 96, 3), 80, np.uint8)
-    loop.last_frame = frame
+    recorder = Recorder()
+    document = {"model": str(model), "camera": [{"source": str(pictures)}], "stdout": False}
+    with Stream(parse_config(document)) as stream:
+        stream.delivery.add(recorder)
+        slot = stream.models[0].slot
+        old = slot.scorer
 
-    def reload(**changes: Any) -> None:
-        document = {"model": str(model), "camera": [{"source": str(pictures)}], **changes}
-        line.reload(parse_config(document))
+        def reload(**changes: Any) -> None:
+            stream.reload(parse_config({**document, **changes}))
 
-    reload()
-    assert loop.scorer is old and recorder.events == []
-    model.write_bytes(b"broken")
-    reload()
-    assert loop.scorer is old
-    shutil.copy(write_model("nan.onnx", divisor=0.0), model)
-    loop.last_frame = np.zeros((48, 96, 3), np.uint8)  # 0 / 0 is no number
-    reload()
-    assert loop.scorer is old
-    shutil.copy(write_model("half.onnx", divisor=2.0), model)
-    reload()
-    assert loop.scorer.score(frame).score == 40
-    reload(threshold=30.0)
-    assert loop.scorer.score(frame).anomalous
-    reload()
-    assert not loop.scorer.score(frame).anomalous
-    line.set_threshold(str(pictures), 20.0)
-    assert loop.scorer.score(frame).threshold == 20
+        def judge(value: int) -> Result:
+            frame = np.full((48, 96, 3), value, np.uint8)
+            return slot.score([CapturedFrame(number=0, frame=frame, camera=str(pictures))])[0]
+
+        judge(80)
+        reload()
+        assert slot.scorer is old and recorder.events == []
+        model.write_bytes(b"broken")
+        reload()
+        assert slot.scorer is old
+        shutil.copy(write_model("nan.onnx", divisor=0.0), model)
+        judge(0)  # 0 / 0 is no number
+        reload()
+        assert slot.scorer is old
+        shutil.copy(write_model("half.onnx", divisor=2.0), model)
+        reload()
+        assert judge(80).score == 40
+        reload(threshold=30.0)
+        assert judge(80).anomalous
+        reload()
+        assert not judge(80).anomalous
     assert [event.kind for event in recorder.events] == [
         "model refused",
         "model refused",
         "model replaced",
+        "threshold changed",
+        "threshold changed",
     ]
 
 
@@ -225,8 +227,8 @@ def test_a_camera_that_changes_its_size_goes_on(
     recorder = Recorder()
     sizes = [(48, 96), (240, 320), (1080, 1920), (48, 96)]
     mixed = [frames(10 * index + 10, size=size)[0] for index, size in enumerate(sizes)]
-    loop = Loop(Scorer(model, threads=1), Delivery([recorder]))
-    loop.add(Feed("a", FakeCamera(mixed, live=False), prepare=loop.prepare, changed=loop.changed))
+    loop = Loop(ModelSlot(Scorer(model, threads=1)), Delivery([recorder]))
+    loop.add_camera("a", FakeCamera(mixed, live=False))
     loop.run(threading.Event())
     assert [result.score for _, result in recorder.verdicts] == [10, 20, 30, 40]
 

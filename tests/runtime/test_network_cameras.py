@@ -17,7 +17,7 @@ import pytest
 from edge_ad_runtime import CapturedFrame, Result
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.stream.config import parse_config
-from edge_ad_runtime.stream.stream import Line
+from edge_ad_runtime.stream.stream import Stream
 
 WriteVideo = Callable[[str, Sequence[int]], Path]
 
@@ -109,7 +109,7 @@ def test_an_rtsp_server_that_is_killed_and_restarted(
     try:
         wait_port(port)
         time.sleep(1)
-        line = Line(
+        stream = Stream(
             parse_config(
                 {
                     "model": str(model),
@@ -127,8 +127,8 @@ def test_an_rtsp_server_that_is_killed_and_restarted(
                 }
             )
         )
-        line.delivery.add(recorder)
-        running = threading.Thread(target=line.run, args=(stop,))
+        stream.delivery.add(recorder)
+        running = threading.Thread(target=stream.run, args=(stop,))
         running.start()
         recorder.wait(lambda: sum(camera == "left" for camera, _, _ in recorder.verdicts) > 5)
         server.kill()
@@ -201,9 +201,9 @@ def test_mjpeg_over_http_with_credentials(
     recorder, stop = Recorder(), threading.Event()
     source = f"http://127.0.0.1:{mjpeg}/video"
     config = {"model": str(model), "first_delay": 0.1, "camera": [{"source": source}]}
-    line = Line(parse_config(config))
-    line.delivery.add(recorder)
-    running = threading.Thread(target=line.run, args=(stop,))
+    stream = Stream(parse_config(config))
+    stream.delivery.add(recorder)
+    running = threading.Thread(target=stream.run, args=(stop,))
     running.start()
     try:
         recorder.wait(lambda: "camera back" in recorder.kinds(source))
@@ -221,9 +221,9 @@ def test_one_dead_camera_of_two_is_lost_from_the_start(model: Path, pictures: Pa
         {"name": "dead", "source": f"http://127.0.0.1:{free_port()}/video"},
         {"name": "file", "source": str(pictures)},
     ]
-    line = Line(parse_config({"model": str(model), "camera": cameras}))
-    line.delivery.add(recorder)
-    running = threading.Thread(target=line.run, args=(stop,))
+    stream = Stream(parse_config({"model": str(model), "camera": cameras}))
+    stream.delivery.add(recorder)
+    running = threading.Thread(target=stream.run, args=(stop,))
     running.start()
     try:
         recorder.wait(lambda: len(recorder.verdicts) == 5)

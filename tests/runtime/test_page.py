@@ -25,9 +25,9 @@ from edge_ad_runtime import (
     ModelInfo,
     Result,
 )
-from edge_ad_runtime.stream import stream as line_module
+from edge_ad_runtime.stream import stream as stream_module
 from edge_ad_runtime.stream.config import ServeConfig, parse_config
-from edge_ad_runtime.stream.stream import Line
+from edge_ad_runtime.stream.stream import Stream
 
 pytest.importorskip("starlette", reason="no starlette: pip install 'edge-ad[serve]'")
 pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'")
@@ -63,13 +63,15 @@ def release() -> Iterator[threading.Event]:
 
 
 @pytest.fixture
-def line(model: Path, release: threading.Event, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
+def stream(
+    model: Path, release: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Stream]:
     """Two cameras, running."""
 
     def open_fake(spec: str, *_: Any, **__: Any) -> FrameSource:
         return FakeCamera(parts(len(spec), release), name=spec)
 
-    monkeypatch.setattr(line_module, "open_source", open_fake)
+    monkeypatch.setattr(stream_module, "open_source", open_fake)
     document = {
         "model": str(model),
         "threads": 1,
@@ -77,14 +79,14 @@ def line(model: Path, release: threading.Event, monkeypatch: pytest.MonkeyPatch)
         "alarm": {"frames": 1, "clear_frames": 2},
         "camera": [{"name": "left", "source": "a"}, {"name": "right", "source": "bb"}],
     }
-    found = Line(parse_config(document))
+    found = Stream(parse_config(document))
     yield found
 
 
 @pytest.fixture
-def server(line: Line) -> Iterator[PageServer]:
-    found, stop = PageServer(line, ServeConfig(port=0)), threading.Event()
-    running = threading.Thread(target=line.run, args=(stop,))
+def server(stream: Stream) -> Iterator[PageServer]:
+    found, stop = PageServer(stream, ServeConfig(port=0)), threading.Event()
+    running = threading.Thread(target=stream.run, args=(stop,))
     running.start()
     yield found
     stop.set()
@@ -144,9 +146,9 @@ def test_status_health_and_metrics(server: PageServer) -> None:
     assert ask(server, "/gallery/99999")[0] == 404
 
 
-def test_the_threshold_can_be_moved(server: PageServer, line: Line) -> None:
+def test_the_threshold_can_be_moved(server: PageServer, stream: Stream) -> None:
     assert ask(server, "/threshold", body={"camera": "left", "threshold": 90})[0] == 200
-    assert line.info_of("left").threshold == 90
+    assert stream.info_of("left").threshold == 90
     wrongs: list[object] = [
         {"camera": "nobody", "threshold": 1},
         {"camera": "left"},
@@ -157,7 +159,7 @@ def test_the_threshold_can_be_moved(server: PageServer, line: Line) -> None:
         assert ask(server, "/threshold", body=wrong)[0] == 400
     assert ask(server, "/threshold", body={"camera": "left", "threshold": "nan"})[0] == 400
     assert ask(server, "/threshold", body={"a": "b" * 5000})[0] == 400
-    assert line.info_of("left").threshold == 90
+    assert stream.info_of("left").threshold == 90
 
 
 def test_no_triggers_where_every_frame_is_scored(server: PageServer) -> None:
@@ -168,7 +170,7 @@ def test_a_post_is_a_trigger(
     model: Path, release: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        line_module, "open_source", lambda *_, **__: FakeCamera(parts(1, release), name="a")
+        stream_module, "open_source", lambda *_, **__: FakeCamera(parts(1, release), name="a")
     )
     document = {
         "model": str(model),
@@ -176,11 +178,11 @@ def test_a_post_is_a_trigger(
         "trigger": {"mode": "http"},
         "serve": {"port": 0},
     }
-    line = Line(parse_config(document))
+    stream = Stream(parse_config(document))
     found: list[str | None] = []
-    server, stop = PageServer(line, ServeConfig(port=0)), threading.Event()
-    line.delivery.add(_Ids(found))
-    running = threading.Thread(target=line.run, args=(stop,))
+    server, stop = PageServer(stream, ServeConfig(port=0)), threading.Event()
+    stream.delivery.add(_Ids(found))
+    running = threading.Thread(target=stream.run, args=(stop,))
     running.start()
     try:
         for identity in ("one", "two"):
@@ -228,9 +230,9 @@ def test_a_form_of_another_page_changes_nothing(server: PageServer) -> None:
     assert ask(server, "/threshold", body=body, headers=kind)[0] == 400
 
 
-def test_a_token_guards_the_page(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_guards_the_page(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_AD_TOKEN", TOKEN)
-    server = PageServer(line, ServeConfig(port=0))
+    server = PageServer(stream, ServeConfig(port=0))
     try:
         assert ask(server, "/status")[0] == 401
         assert ask(server, "/healthz")[0] == 200
@@ -283,15 +285,15 @@ def test_too_many_viewers_are_refused(server: PageServer) -> None:
     wait(lambda: ask(server, "/camera/7")[0] == 404)
 
 
-def test_a_port_in_use(server: PageServer, line: Line) -> None:
+def test_a_port_in_use(server: PageServer, stream: Stream) -> None:
     with pytest.raises(DataError, match="choose another port"):
-        PageServer(line, ServeConfig(port=server.address[1]))
+        PageServer(stream, ServeConfig(port=server.address[1]))
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 @pytest.mark.slow
-def test_in_a_browser(server: PageServer, line: Line, release: threading.Event) -> None:
+def test_in_a_browser(server: PageServer, stream: Stream, release: threading.Event) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright")
     with playwright.sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -306,10 +308,10 @@ def test_in_a_browser(server: PageServer, line: Line, release: threading.Event) 
         assert page.locator("#health").inner_text() == "all cameras deliver"
         assert page.locator("article .name").all_inner_texts() == ["left", "right"]
         _limit_to(page, 0.0)
-        wait(lambda: line.info_of("left").threshold < 60)
+        wait(lambda: stream.info_of("left").threshold < 60)
         page.wait_for_selector("article.bad")
         _limit_to(page, 60.0)
-        wait(lambda: line.info_of("left").threshold == 60)
+        wait(lambda: stream.info_of("left").threshold == 60)
         page.locator("#contrast").evaluate(
             "node => { node.value = 0.5; node.dispatchEvent(new Event('change')); }"
         )
@@ -324,7 +326,7 @@ def test_in_a_browser(server: PageServer, line: Line, release: threading.Event) 
         if shot := os.environ.get("EDGE_AD_SCREENSHOT"):
             page.wait_for_timeout(3000)
             page.screenshot(path=shot)
-        line.delivery.event(_lost("left"))
+        stream.delivery.event(_lost("left"))
         page.wait_for_selector("article.lost")
         assert ask(server, "/healthz")[0] == 503
         assert page.locator("#health").inner_text() == "1 cameras lost"

@@ -16,14 +16,13 @@ import numpy as np
 import pytest
 
 from edge_ad_runtime import FakeCamera, Frame, JsonLines, OverlayFolder, Scorer
-from edge_ad_runtime.cameras.feed import Feed
 from edge_ad_runtime.outputs import Delivery
 from edge_ad_runtime.outputs.background import Background
 from edge_ad_runtime.outputs.retention import Limits
 from edge_ad_runtime.outputs.rotating import RotatingFile
-from edge_ad_runtime.stream.alarm import Alarm, AlarmRule
 from edge_ad_runtime.stream.loop import Loop
-from edge_ad_runtime.stream.watchers import Drift, Monitor, Overload
+from edge_ad_runtime.stream.model_slot import ModelSlot
+from edge_ad_runtime.stream.watchers import Alarm, AlarmRule, Drift, Overload
 
 FRAMES = int(os.environ.get("EDGE_AD_SOAK_FRAMES", "100000"))
 MOST_GROWTH = 2_000_000
@@ -53,17 +52,11 @@ def soak(model: Path, folder: Path) -> dict[str, list[int]]:
     file = RotatingFile(folder / "verdicts.jsonl", max_bytes=500_000, files=3)
     kept = OverlayFolder(folder / "kept", scorer.info, limits=Limits(count=50))
     delivery = Delivery([JsonLines(file), Background(kept, wait=True)])
-    loop = Loop(scorer, delivery)
-    feed = Feed(
-        "left", FakeCamera(frames(), live=False), prepare=loop.prepare, changed=loop.changed
-    )
-    rule = AlarmRule(frames=2, window=5)
-    monitors: list[Monitor] = [
-        Drift(lambda: scorer.info),
-        Overload(lambda: feed.skipped),
-        Alarm(rule, lambda: 50.0),
-    ]
-    loop.add(feed, monitors)
+    loop = Loop(ModelSlot(scorer), delivery)
+    feed = loop.add_camera("left", FakeCamera(frames(), live=False))
+    loop.add_monitor("left", Drift(lambda: scorer.info))
+    loop.add_monitor("left", Overload(lambda: feed.skipped))
+    loop.add_monitor("left", Alarm(AlarmRule(frames=2, window=5), lambda: 50.0))
     loop.run(threading.Event())
     delivery.close()
     file.close()

@@ -18,8 +18,8 @@ from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.page.metrics import exposition
 from edge_ad_runtime.page.pictures import Gallery, live_picture
 from edge_ad_runtime.page.state import PageState
-from edge_ad_runtime.stream.stream import Line
-from edge_ad_runtime.stream.trigger_inputs import request_by_text
+from edge_ad_runtime.stream.stream import Stream
+from edge_ad_runtime.stream.triggers import request_by_text
 
 _FILES = {"": "page.html", "page.css": "page.css", "page.js": "page.js"}
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
@@ -32,12 +32,12 @@ _EVENT_SECONDS = 0.25
 class Routes:
     """The handlers, around what they show."""
 
-    def __init__(self, line: Line, state: PageState, gallery: Gallery) -> None:
-        """Show a line."""
-        self._line = line
+    def __init__(self, stream: Stream, state: PageState, gallery: Gallery) -> None:
+        """Show a stream."""
+        self._shown = stream
         self._state = state
         self._gallery = gallery
-        self._names = [camera.name for camera in line.config.cameras]
+        self._names = [camera.name for camera in stream.config.cameras]
         self._streams = 0
 
     def application(self) -> Starlette:
@@ -61,7 +61,7 @@ class Routes:
         """Everything that the page redraws."""
         cameras = []
         for index, (name, camera) in enumerate(self._state.cameras.items()):
-            info = self._line.info_of(name)
+            info = self._shown.info_of(name)
             latest = camera.latest
             cameras.append(
                 {
@@ -123,17 +123,19 @@ class Routes:
             camera, threshold = str(fields["camera"]), float(fields["threshold"])
             if camera not in self._names:
                 raise DataError(f"there is no camera {camera!r}")
-            await run_in_threadpool(self._line.set_threshold, camera, threshold)
+            await run_in_threadpool(
+                partial(self._shown.set_threshold, camera, threshold, who="the live page")
+            )
         except (ValueError, KeyError, TypeError, DataError) as error:
             return JSONResponse({"error": str(error)}, 400)
         return JSONResponse({"camera": camera, "threshold": threshold})
 
     async def trigger(self, request: Request) -> Response:
         """Ask for a verdict: `{"id": ..., "camera": ...}`, both optional."""
-        if self._line.triggers is None:
+        if self._shown.triggers is None:
             return JSONResponse({"error": "this stream scores every frame"}, 409)
         try:
-            identity = request_by_text(self._line.triggers, await _body(request))
+            identity = request_by_text(self._shown.triggers, await _body(request))
         except DataError as error:
             return JSONResponse({"error": str(error)}, 400)
         return JSONResponse({"trigger": identity}, 202)
@@ -153,7 +155,7 @@ class Routes:
             latest = self._state.cameras[name].latest
             if latest is not None and latest is not shown:
                 shown = latest
-                info = self._line.info_of(name)
+                info = self._shown.info_of(name)
                 data = await run_in_threadpool(live_picture, *latest, info, contrast=contrast)
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
                 # Browsers show a part when the next one begins.

@@ -6,7 +6,7 @@ import threading
 from edge_ad_runtime.errors import DataError, MissingExtraError
 from edge_ad_runtime.outputs.background import Background
 from edge_ad_runtime.stream.config import ServeConfig
-from edge_ad_runtime.stream.stream import Line
+from edge_ad_runtime.stream.stream import Stream
 
 try:
     import uvicorn
@@ -31,16 +31,16 @@ class PageServer:
         address: host and port under which it listens.
     """
 
-    def __init__(self, line: Line, config: ServeConfig) -> None:
-        """Listen, and take part in the line's outputs.
+    def __init__(self, stream: Stream, config: ServeConfig) -> None:
+        """Listen, and take part in the stream's outputs.
 
         Raises:
             DataError: the address cannot be used, or needs a token that is not set.
         """
-        state = PageState([camera.name for camera in line.config.cameras])
-        gallery = Gallery(line.info_of)
+        state = PageState([camera.name for camera in stream.config.cameras])
+        gallery = Gallery(stream.info_of)
         token = token_for(config)
-        application = Routes(line, state, gallery).application()
+        application = Routes(stream, state, gallery).application()
         self._socket = _listen(config)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         self._server = uvicorn.Server(
@@ -57,8 +57,8 @@ class PageServer:
             target=self._server.run, args=([self._socket],), name="edge-ad page", daemon=True
         )
         self._thread.start()
-        line.delivery.add(state)
-        line.delivery.add(Background(gallery, limit=4))
+        stream.delivery.add(state)
+        stream.delivery.add(Background(gallery, limit=4))
 
     def close(self) -> None:
         """Stop listening."""

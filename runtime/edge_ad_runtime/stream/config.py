@@ -17,7 +17,7 @@ from edge_ad_runtime.outputs.mqtt import TOPIC, MqttConfig
 from edge_ad_runtime.outputs.pictures import PicturesConfig
 from edge_ad_runtime.outputs.webhook import WebhookConfig
 from edge_ad_runtime.redact import redact
-from edge_ad_runtime.stream.alarm import AlarmRule
+from edge_ad_runtime.stream.watchers import AlarmRule
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -114,6 +114,7 @@ class StreamConfig:
         alarm: when it goes on and off; None: no alarm.
         trigger: what makes a verdict.
         outputs: where verdicts and events go.
+        state_file: keeps the limits that people set over a restart; None: they end with the stream.
     """
 
     cameras: tuple[CameraConfig, ...] = setting(key="camera")
@@ -126,6 +127,7 @@ class StreamConfig:
     alarm: AlarmRule | None = setting(None)
     trigger: TriggerConfig = setting(TriggerConfig())
     outputs: OutputConfig = inline(OutputConfig)
+    state_file: Path | None = setting(None)
 
 
 def read_document(path: Path) -> dict[str, Any]:

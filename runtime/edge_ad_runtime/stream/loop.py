@@ -3,28 +3,41 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
-from edge_ad_runtime.cameras import CapturedFrame
+from edge_ad_runtime.cameras import CapturedFrame, FrameSource
 from edge_ad_runtime.cameras.base import Prepared
-from edge_ad_runtime.cameras.feed import Feed
+from edge_ad_runtime.cameras.feed import Feed, Recovery
 from edge_ad_runtime.errors import CameraError, DataError
+from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.result import Result
-from edge_ad_runtime.model.scorer import Scorer
 from edge_ad_runtime.outputs import Delivery
-from edge_ad_runtime.stream.prepared import (
-    FrameScorer,
-    batching_wins,
-    prepare,
-    score_one,
-    score_together,
-)
 from edge_ad_runtime.stream.summary import Tally
 from edge_ad_runtime.stream.triggers import Triggers
 from edge_ad_runtime.stream.watchers import Monitor
 
 _WAIT_SECONDS = 0.2
 """How soon the loop notices a stop or a stall while no frame comes."""
+
+
+class Model(Protocol):
+    """What a loop scores with: a `ModelSlot`, or a stand-in for one."""
+
+    @property
+    def prepare(self) -> Callable[[Frame], Prepared] | None:
+        """What the readers of files do ahead; None: they hand over whole frames."""
+
+    def score(self, batch: Sequence[CapturedFrame]) -> list[Result]:
+        """Score frames in one inference.
+
+        Raises:
+            DataError: one of them cannot be scored.
+            DeviceError: the device failed.
+        """
+
+    def gains_by_batching(self, size: int) -> bool:
+        """Whether so many frames are scored sooner together than one after the other."""
 
 
 class Loop:
@@ -34,47 +47,66 @@ class Loop:
     frames that happen to be there together are scored together where that is quicker.
 
     Attributes:
-        scorer: the model; may be exchanged between two frames, from any thread.
         tally: counts.
-        changed: to be given to the feeds: notified when a frame has come.
-        last_frame: the newest frame that was scored.
     """
 
-    def __init__(
-        self, scorer: FrameScorer, delivery: Delivery, triggers: Triggers | None = None
-    ) -> None:
-        """Start without cameras: a feed needs `changed` and `prepare` of its loop.
+    def __init__(self, model: Model, delivery: Delivery, triggers: Triggers | None = None) -> None:
+        """Start without cameras.
 
         Args:
-            scorer: the model.
+            model: scores the frames.
             delivery: takes verdicts and events.
             triggers: frames are scored on demand only; None: as they come.
         """
-        self.scorer = scorer
         self.tally = Tally()
-        self.changed = threading.Condition()
+        self._model = model
         self._delivery = delivery
-        self.last_frame: Frame | None = None
-        self._feeds: list[Feed] = []
-        self._monitors: dict[str, Sequence[Monitor]] = {}
         self._triggers = triggers
+        self._changed = threading.Condition()
+        self._feeds: list[Feed] = []
+        self._given_up: set[Feed] = set()
+        self._monitors: dict[str, list[Monitor]] = {}
         self._batching = False
         if triggers is not None:
-            triggers.listen(self.changed)
+            triggers.listen(self._changed)
 
-    @property
-    def prepare(self) -> Callable[[Frame], Prepared] | None:
-        """What the readers of files do ahead; None where the scorer takes whole frames only."""
-        if not isinstance(self.scorer, Scorer):
-            return None
-        return self._prepare
+    def add_camera(
+        self,
+        name: str,
+        source: FrameSource | None,
+        *,
+        reopen: Callable[[], FrameSource] | None = None,
+        recovery: Recovery = Recovery(),  # noqa: B008  (frozen)
+        every: int = 1,
+    ) -> Feed:
+        """Start to read a camera, whose frames this loop scores; it closes the source at its end.
 
-    def add(self, feed: Feed, monitors: Sequence[Monitor] = ()) -> None:
-        """Give the loop a camera, and what watches its verdicts."""
+        Args:
+            name: of the camera, in results and events.
+            source: already open; None: it is lost from the start, and `reopen` is tried.
+            reopen: opens it again; None: a lost camera is the end of it.
+            recovery: timeouts and delays.
+            every: score only the first of every so many frames.
+        """
+        feed = Feed(
+            name,
+            source,
+            reopen=reopen,
+            recovery=recovery,
+            every=every,
+            report=self._delivery.event,
+            prepare=self._model.prepare,
+            changed=self._changed,
+        )
         self._feeds.append(feed)
-        self._monitors[feed.name] = monitors
-        if len(self._feeds) > 1 and isinstance(self.scorer, Scorer):
-            self._batching = batching_wins(self.scorer, len(self._feeds))
+        self._monitors[name] = []
+        if len(self._feeds) > 1:
+            self._batching = self._model.gains_by_batching(len(self._feeds))
+        return feed
+
+    def add_monitor(self, camera: str, monitor: Monitor) -> None:
+        """Let a monitor see each verdict of a camera."""
+        self._monitors[camera].append(monitor)
 
     def run(
         self,
@@ -98,38 +130,37 @@ class Loop:
                 waiting = self._take_all()
                 if waiting:
                     left = None if max_frames is None else max_frames - self.tally.handled
-                    self._handle(waiting[:left])
+                    self._score(waiting[:left])
                 elif self._is_over():
                     break
                 else:
                     self._wait()
                 after_round()
-        except CameraError as error:
-            self.tally.camera_error = error
         except BrokenPipeError:
             self.tally.output_closed = True
         finally:
-            for feed in self._feeds:
-                feed.close()
-                if self._triggers is not None:
-                    self._triggers.close(feed.name, "the stream ended")
-            self.tally.skipped = sum(feed.skipped for feed in self._feeds)
+            self._close()
 
-    def _prepare(self, frame: Frame) -> Prepared:
-        scorer = self.scorer
-        if not isinstance(scorer, Scorer):
-            raise TypeError("a scorer that prepares frames was exchanged for one that cannot")
-        return prepare(scorer, frame)
+    def _close(self) -> None:
+        for feed in self._feeds:
+            feed.close()
+            if self._triggers is not None:
+                self._triggers.close(feed.name, "the stream ended")
+        self.tally.skipped = sum(feed.skipped for feed in self._feeds)
 
     def _take_all(self) -> list[tuple[Feed, CapturedFrame]]:
         """Return what is there of each camera, at most one frame, without waiting."""
         found = []
         for feed in self._feeds:
-            feed.watch()
+            if feed in self._given_up:
+                continue
             try:
+                feed.watch()
                 captured = self._take(feed)
             except DataError as error:
                 self._fail(feed, error)
+            except CameraError as error:
+                self._give_up(feed, error)
             else:
                 if captured is not None:
                     found.append((feed, captured))
@@ -144,7 +175,8 @@ class Loop:
         """
         if self._triggers is None:
             return feed.take()
-        request = self._triggers.next(feed.name)
+        self._triggers.expire(feed.name)
+        request = self._triggers.peek(feed.name)
         if request is None:
             return None
         if not request.armed:
@@ -153,47 +185,53 @@ class Loop:
         captured = feed.take()
         if captured is None:
             return None
-        self._triggers.served(feed.name)
+        self._triggers.take(feed.name)
         return replace(captured, trigger=request.identity)
+
+    def _give_up(self, feed: Feed, error: CameraError) -> None:
+        """Go on without a camera that cannot be opened again; the others shall not suffer."""
+        self._given_up.add(feed)
+        self.tally.camera_error = self.tally.camera_error or error
+        self._delivery.event(Event(kind="camera lost", message=str(error), camera=feed.name))
+        if self._triggers is not None:
+            self._triggers.close(feed.name, str(error))
 
     def _is_over(self) -> bool:
         if self._triggers is not None and self._triggers.exhausted:
             return True
-        return all(feed.ended for feed in self._feeds)
+        return all(feed in self._given_up or feed.ended for feed in self._feeds)
 
     def _wait(self) -> None:
-        with self.changed:
-            self.changed.wait_for(self._is_wanted, _WAIT_SECONDS)
+        with self._changed:
+            self._changed.wait_for(self._has_work, _WAIT_SECONDS)
 
-    def _is_wanted(self) -> bool:
-        """Whether there is something to do; asked with `changed` held."""
-        triggers = self._triggers
-        if triggers is None:
-            return any(feed.ready for feed in self._feeds)
-        return any(feed.ready and triggers.next(feed.name) for feed in self._feeds)
+    def _has_work(self) -> bool:
+        """Whether a round would do something; asked with `_changed` held, and changes nothing."""
+        return self._is_over() or any(
+            feed.ready and (self._triggers is None or self._triggers.peek(feed.name) is not None)
+            for feed in self._feeds
+            if feed not in self._given_up
+        )
 
-    def _handle(self, waiting: list[tuple[Feed, CapturedFrame]]) -> None:
-        scorer = self.scorer
-        if self._batching and len(waiting) > 1 and isinstance(scorer, Scorer):
+    def _score(self, waiting: list[tuple[Feed, CapturedFrame]]) -> None:
+        batches = [waiting] if self._batching else [[item] for item in waiting]
+        while batches:
+            batch = batches.pop(0)
             try:
-                results = score_together(scorer, [captured for _, captured in waiting])
-            except DataError:
-                pass  # one of them; the others shall not suffer
-            else:
-                for (_, captured), result in zip(waiting, results, strict=True):
-                    self._put(captured, result)
-                return
-        for feed, captured in waiting:
-            try:
-                result = score_one(scorer, captured)
+                results = self._model.score([captured for _, captured in batch])
             except DataError as error:
-                self._fail(feed, error, captured)
+                if len(batch) > 1:  # one of them failed; the others shall not suffer
+                    batches = [[item] for item in batch]
+                else:
+                    self._fail(batch[0][0], error, batch[0][1])
             else:
-                self._put(captured, result)
+                for (_, captured), result in zip(batch, results, strict=True):
+                    self._put(captured, result)
 
     def _put(self, captured: CapturedFrame, result: Result) -> None:
         self.tally.add(result)
-        self.last_frame = captured.frame
+        if self._triggers is not None:
+            self._triggers.served(captured.camera)
         self._delivery.verdict(captured, result)
         for monitor in self._monitors[captured.camera]:
             event = monitor.update(captured, result)
@@ -203,5 +241,5 @@ class Loop:
     def _fail(self, feed: Feed, error: DataError, captured: CapturedFrame | None = None) -> None:
         self.tally.failed += 1
         feed.fail(error, number=None if captured is None else captured.number)
-        if self._triggers is not None and captured is not None and captured.trigger is not None:
-            self._triggers.fail(captured.trigger, feed.name, str(error))
+        if self._triggers is not None and captured is not None:
+            self._triggers.failed(feed.name, str(error))

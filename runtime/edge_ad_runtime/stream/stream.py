@@ -1,207 +1,362 @@
-"""A whole stream as configured: cameras, models, triggers, alarms, outputs."""
+"""A whole stream, from configuration to summary: cameras, models, triggers, alarms, outputs."""
 
 import logging
 import sys
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Protocol
 
-from edge_ad_runtime.cameras import FrameSource, open_source
-from edge_ad_runtime.cameras.feed import Feed
+from edge_ad_runtime.cameras import CapturedFrame, FrameSource, open_source
 from edge_ad_runtime.errors import CameraError, EdgeAdError
+from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.info import ModelInfo
+from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.model.scorer import Scorer
-from edge_ad_runtime.outputs import Delivery
-from edge_ad_runtime.stream.alarm import Alarm
+from edge_ad_runtime.outputs import Delivery, Output
+from edge_ad_runtime.stream.build import add_outputs
 from edge_ad_runtime.stream.config import CameraConfig, StreamConfig
 from edge_ad_runtime.stream.loop import Loop
-from edge_ad_runtime.stream.model_slot import Station, content_of, reload
+from edge_ad_runtime.stream.model_slot import ModelFile, ModelSlot
 from edge_ad_runtime.stream.summary import StreamSummary, sum_up
 from edge_ad_runtime.stream.systemd import Watchdog, notify
-from edge_ad_runtime.stream.trigger_inputs import read_lines
-from edge_ad_runtime.stream.triggers import Triggers
-from edge_ad_runtime.stream.watchers import Drift, Monitor, Overload
+from edge_ad_runtime.stream.thresholds import Thresholds
+from edge_ad_runtime.stream.triggers import Triggers, accept_lines
+from edge_ad_runtime.stream.watchers import Alarm, Drift, Overload
+from edge_ad_runtime.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
+_LOOK_SECONDS = 0.5
+_STOP_SECONDS = 10.0
+"""How long a loop may take to end after a stop before the stream ends without it."""
 
-class Line:
+
+class Stream:
     """Everything that runs in one `edge-ad stream`.
+
+        with Stream(config) as stream:
+            summary = stream.run(stop)
 
     Attributes:
         config: what was asked for.
-        stations: the models and their loops.
+        models: the model files.
         triggers: take requests; None where every frame is scored.
         delivery: takes verdicts and events.
+        supervisor: starts the threads.
     """
 
     def __init__(self, config: StreamConfig) -> None:
-        """Load the model files and open the cameras; no thread runs yet.
+        """Load the model files, open the cameras and the outputs; no frame is scored yet.
 
-        A camera that cannot be opened while another one can is lost and tried again.
+        A camera that cannot be opened while another one can is lost and tried again. What has been
+        opened is closed again when something else cannot be used.
 
         Raises:
             ModelFileError, DeviceError: a model file cannot be used.
             CameraError: no camera can be opened.
             DataError: a file or folder cannot be used.
+            EdgeAdError: an output cannot be used.
         """
         self.config = config
         self.delivery = Delivery()
-        names = [camera.name for camera in config.cameras]
-        self.triggers = (
-            None
-            if config.trigger.mode == "free"
-            else Triggers(names, self.delivery.event, timeout=config.trigger.timeout)
-        )
-        self.stations = [
-            self._station(path) for path in dict.fromkeys(camera.model for camera in config.cameras)
-        ]
-        self._opened = _open_all(config.cameras)
+        self.supervisor = Supervisor(self.delivery.event)
+        self.triggers = self._triggers()
+        with ExitStack() as owned:
+            owned.callback(self.delivery.close)
+            owned.callback(self.supervisor.close)
+            paths = dict.fromkeys(camera.model for camera in config.cameras)
+            self.models = [self._load(path) for path in paths]
+            slots = {model.path: model.slot for model in self.models}
+            self._slots = {camera.name: slots[camera.model] for camera in config.cameras}
+            self._sources = _open_all(config.cameras, self.supervisor)
+            # From the start of `run` on, the readers own and close the sources.
+            self._unread = owned.enter_context(ExitStack())
+            for source in self._sources:
+                if source is not None:
+                    self._unread.callback(source.close)
+            add_outputs(
+                self.delivery,
+                config,
+                info_of=self.info_of,
+                files_only=self.files_only,
+                triggers=self.triggers,
+                supervisor=self.supervisor,
+            )
+            self._thresholds = Thresholds(self._slots, config.state_file, self.delivery.event)
+            self._thresholds.restore()
+            self._owned = owned.pop_all()
+
+    def __enter__(self) -> "Stream":
+        """Return the stream itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Let the outputs finish, and close what is open; a second call does nothing."""
+        self._owned.close()
 
     @property
     def files_only(self) -> bool:
         """Whether no source is live, so that nothing is urgent."""
-        return not any(source is None or source.live for source in self._opened)
-
-    def loop_of(self, camera: str) -> Loop:
-        """Return the loop that scores a camera."""
-        paths = {item.name: item.model for item in self.config.cameras}
-        return next(item.loop for item in self.stations if item.path == paths[camera])
+        return not any(source is None or source.live for source in self._sources)
 
     def info_of(self, camera: str) -> ModelInfo:
-        """Return what the model in use at a camera says about itself."""
-        return scorer_of(self.loop_of(camera)).info
+        """Return what the model in use at a camera says, with the limit in force there."""
+        return self._slots[camera].info(camera)
 
-    def set_threshold(self, camera: str, threshold: float) -> None:
-        """Change the decision limit of the model of a camera, until the next reload.
+    def set_threshold(self, camera: str, threshold: float, *, who: str = "the program") -> None:
+        """Change the decision limit at one camera; an event on every output tells of it.
+
+        Args:
+            camera: its name; other cameras keep their limits, also those with the same model.
+            threshold: a finite number, in the unit of the model's score.
+            who: changes it.
 
         Raises:
-            DataError: it is not a finite number.
+            ConfigError: there is no such camera, or the threshold is not a finite number.
         """
-        loop = self.loop_of(camera)
-        loop.scorer = scorer_of(loop).with_threshold(threshold)
-        logger.warning("the threshold at %s is now %g", camera, threshold)
+        self._thresholds.set(camera, threshold, who)
+
+    def reset_threshold(self, camera: str, *, who: str = "the program") -> None:
+        """Give a camera back the limit of its model, or of the configuration.
+
+        Raises:
+            ConfigError: there is no such camera.
+        """
+        self._thresholds.reset(camera, who)
 
     def reload(self, config: StreamConfig) -> None:
-        """Take over the threshold of a new configuration, and model files that have changed."""
-        reload(self.stations, config.threshold, self.delivery.event)
+        """Take over the threshold of a new configuration, and model files that have changed.
+
+        The limits that people have set at cameras stay. What cannot be used is an event, and the
+        old model goes on.
+        """
+        for model in self.models:
+            event = model.reload(config.threshold)
+            if event is not None:
+                self.delivery.event(event)
+        self._thresholds.report_kept()
 
     def run(self, stop: threading.Event) -> StreamSummary:
-        """Score until all sources have ended or `stop` is set.
+        """Score until all sources have ended or `stop` is set, and close everything.
 
         Raises:
             DeviceError: a device can no longer run its model.
+            EdgeAdError: a loop broke off, or did not end in time after a stop.
         """
-        self._add_cameras()
-        if self.triggers is not None and self.config.trigger.mode == "stdin":
-            read_lines(self.triggers, sys.stdin, self.delivery.event)
-        watchdog = Watchdog(len(self.stations))
-        notify("READY=1")
         try:
-            self._run_loops(stop, watchdog)
+            loops = self._loops()
+            if self.triggers is not None and self.config.trigger.mode == "stdin":
+                lines = partial(accept_lines, self.triggers, sys.stdin.buffer, self.delivery.event)
+                self.supervisor.start("trigger input", lines)
+            notify("READY=1")
+            self._run_loops(loops, stop)
         finally:
             notify("STOPPING=1")
-            self.delivery.close()
-        return sum_up([station.loop.tally for station in self.stations], self.delivery.lost)
+            self.close()
+        return sum_up([loop.tally for loop in loops], self.delivery.lost)
 
-    def _station(self, path: Path) -> Station:
+    def _triggers(self) -> Triggers | None:
+        if self.config.trigger.mode == "free":
+            return None
+        names = [camera.name for camera in self.config.cameras]
+        return Triggers(names, self.delivery.event, timeout=self.config.trigger.timeout)
+
+    def _load(self, path: Path) -> ModelFile:
         config = self.config
-        scorer = Scorer(
+        return ModelFile(
             path, device=config.device, threads=config.threads, threshold=config.threshold
         )
-        return Station(
-            path=path,
-            device=config.device,
-            threads=config.threads,
-            loop=Loop(scorer, self.delivery, self.triggers),
-            content=content_of(path),
+
+    def _loops(self) -> list[Loop]:
+        """Return one loop for each model, with its cameras being read."""
+        self._unread.pop_all()
+        loops = {
+            model.path: Loop(model.slot, self.delivery, self.triggers) for model in self.models
+        }
+        for camera, source in zip(self.config.cameras, self._sources, strict=True):
+            self._add_camera(loops[camera.model], camera, source)
+        return list(loops.values())
+
+    def _add_camera(self, loop: Loop, camera: CameraConfig, source: FrameSource | None) -> None:
+        feed = loop.add_camera(
+            camera.name,
+            source,
+            reopen=partial(_open, camera),
+            recovery=self.config.recovery,
+            every=camera.every,
         )
-
-    def _add_cameras(self) -> None:
-        for camera, source in zip(self.config.cameras, self._opened, strict=True):
-            loop = self.loop_of(camera.name)
-            feed = Feed(
-                camera.name,
-                source,
-                reopen=partial(_open, camera),
-                recovery=self.config.recovery,
-                every=camera.every,
-                report=self.delivery.event,
-                prepare=loop.prepare,
-                changed=loop.changed,
-            )
-            endless = source is None or source.live or camera.watch
-            loop.add(feed, self._monitors(loop, feed, endless=endless))
-
-    def _monitors(self, loop: Loop, feed: Feed, *, endless: bool) -> Sequence[Monitor]:
-        """Return what watches the verdicts of a camera; of files only the alarm does."""
-        found: list[Monitor] = []
-        if endless:
-            found = [Drift(lambda: scorer_of(loop).info), Overload(lambda: feed.skipped)]
+        info = partial(self.info_of, camera.name)
+        # Files end before drift or overload could tell anything.
+        if source is None or source.live or camera.watch:
+            loop.add_monitor(camera.name, Drift(info))
+            loop.add_monitor(camera.name, Overload(lambda: feed.skipped))
         if self.config.alarm is not None:
-            found.append(Alarm(self.config.alarm, lambda: scorer_of(loop).info.map_threshold))
-        return found
+            alarm = Alarm(self.config.alarm, lambda: info().map_threshold)
+            loop.add_monitor(camera.name, alarm)
 
-    def _run_loops(self, stop: threading.Event, watchdog: Watchdog) -> None:
-        """Run the first loop here and each further one in a thread; one's failure ends all.
+    def _run_loops(self, loops: Sequence[Loop], stop: threading.Event) -> None:
+        """Run each loop in a thread; the failure of one ends them all.
 
         Raises:
-            DeviceError: of the first loop that failed.
+            EdgeAdError: of the first loop that failed, or that did not end.
         """
-        errors: list[EdgeAdError] = []
+        watchdog = Watchdog(len(loops))
+        errors: list[Exception] = []
 
         def run(index: int) -> None:
-            loop = self.stations[index].loop
             turned = partial(watchdog.turned, index)
-            try:
-                loop.run(stop, max_frames=self.config.max_frames, after_round=turned)
-            except EdgeAdError as error:
-                errors.append(error)
-                stop.set()
-            if loop.tally.output_closed:
+            loops[index].run(stop, max_frames=self.config.max_frames, after_round=turned)
+            if loops[index].tally.output_closed:
                 stop.set()
 
-        with ExitStack() as threads:
-            for index in range(1, len(self.stations)):
-                thread = threading.Thread(target=run, args=(index,), name=f"edge-ad loop {index}")
-                thread.start()
-                threads.callback(thread.join)
-            run(0)
+        def died(error: Exception) -> None:
+            errors.append(error)
+            stop.set()
+
+        threads = [
+            self.supervisor.start(f"loop {index}", partial(run, index), died=died)
+            for index in range(len(loops))
+        ]
+        hanging = _join_all(threads, stop)
         if errors:
-            raise errors[0]
+            raise _explained(errors[0])
+        if hanging:
+            raise EdgeAdError(
+                f"the threads {', '.join(hanging)} did not end within {_STOP_SECONDS:g} s after "
+                "the stop: the stream ended without them"
+            )
 
 
-def scorer_of(loop: Loop) -> Scorer:
-    """Return the model file that a loop of a line runs."""
-    if not isinstance(loop.scorer, Scorer):
-        raise TypeError("the loops of a line run model files")
-    return loop.scorer
+def run_stream(
+    source: FrameSource,
+    scorer: "FrameScorer",
+    outputs: Sequence[Output] = (),
+    *,
+    max_frames: int | None = None,
+    stop: threading.Event | None = None,
+    reopen: Callable[[], FrameSource] | None = None,
+) -> StreamSummary:
+    """Score the frames of one source until it ends, and hand each verdict to every output.
+
+    Files: every frame once, in order. Live: the newest frame each time; skipped ones are counted.
+    A frame that cannot be read or scored is an event and counted, and the stream goes on; an output
+    that fails likewise. The source is closed at the end.
+
+    Args:
+        source: where frames come from.
+        scorer: a `Scorer`, or anything with its `score`.
+        outputs: where verdicts go; those with an `event` get the events too.
+        max_frames: end after so many frames, failed ones included.
+        stop: set it, from a signal handler or another thread, to end after the current frame.
+        reopen: opens a live source again when it is lost; None: then the stream ends.
+
+    Raises:
+        DeviceError: the device can no longer run the model.
+    """
+    delivery = Delivery(outputs)
+    model = ModelSlot(scorer) if isinstance(scorer, Scorer) else _OneByOne(scorer)
+    loop = Loop(model, delivery)
+    loop.add_camera(source.name, source, reopen=reopen)
+    try:
+        loop.run(stop or threading.Event(), max_frames=max_frames)
+    finally:
+        delivery.close()
+    return sum_up([loop.tally], delivery.lost)
+
+
+class FrameScorer(Protocol):
+    """What `run_stream` needs of a scorer."""
+
+    def score(self, frame: Frame) -> Result:
+        """Score one frame: uint8, H x W x 3, BGR."""
+
+
+class _OneByOne:
+    """Somebody's own scorer as the model of a loop."""
+
+    prepare = None
+
+    def __init__(self, scorer: FrameScorer) -> None:
+        self._scorer = scorer
+
+    def score(self, batch: Sequence[CapturedFrame]) -> list[Result]:
+        return [self._scorer.score(captured.frame) for captured in batch]
+
+    def gains_by_batching(self, size: int) -> bool:
+        return False
 
 
 def _open(camera: CameraConfig) -> FrameSource:
     return open_source(camera.source, camera.settings, watch=camera.watch)
 
 
-def _open_all(cameras: Sequence[CameraConfig]) -> list[FrameSource | None]:
+def _open_all(cameras: Sequence[CameraConfig], supervisor: Supervisor) -> list[FrameSource | None]:
     """Open all at the same time, since each may take as long as a network's timeout.
 
     Raises:
         CameraError: none could be opened.
         DataError: a file or folder cannot be used.
     """
-    with ThreadPoolExecutor(max_workers=len(cameras)) as pool:
-        opening = [pool.submit(_open, camera) for camera in cameras]
-    errors = [future.exception() for future in opening]
-    for error in errors:
-        if error is not None and (not isinstance(error, CameraError) or all(errors)):
-            for future in opening:
-                if future.exception() is None:
-                    future.result().close()
-            raise error
+    opening: list[Future[FrameSource]] = [Future() for _ in cameras]
+    with ExitStack() as opened:
+        for camera, future in zip(cameras, opening, strict=True):
+            opened.callback(future.add_done_callback, _close_opened)
+            work = partial(_open_into, future, camera)
+            supervisor.start(f"opening {camera.name}", work, died=future.set_exception)
+        errors = [future.exception() for future in opening]
+        for error in errors:
+            if error is not None and (not isinstance(error, CameraError) or all(errors)):
+                raise error
+        opened.pop_all()
     for camera, error in zip(cameras, errors, strict=True):
         if error is not None:
             logger.warning("%s: %s", camera.name, error)
     return [None if future.exception() else future.result() for future in opening]
+
+
+def _open_into(future: "Future[FrameSource]", camera: CameraConfig) -> None:
+    try:
+        future.set_result(_open(camera))
+    except EdgeAdError as error:
+        future.set_exception(error)
+
+
+def _close_opened(future: "Future[FrameSource]") -> None:
+    if future.exception() is None:
+        future.result().close()
+
+
+def _join_all(threads: Sequence[threading.Thread], stop: threading.Event) -> list[str]:
+    """Wait for all threads; return the names of those that do not end after a stop."""
+    deadline: float | None = None
+    running = list(threads)
+    while running and (deadline is None or monotonic() < deadline):
+        running[0].join(_LOOK_SECONDS)
+        running = [thread for thread in running if thread.is_alive()]
+        if stop.is_set() and deadline is None:
+            deadline = monotonic() + _STOP_SECONDS
+    return [thread.name for thread in running]
+
+
+def _explained(error: Exception) -> EdgeAdError:
+    if isinstance(error, EdgeAdError):
+        return error
+    return EdgeAdError(
+        f"the inspection broke off by a fault in the program, an unexpected "
+        f"{type(error).__name__}: report it with the traceback above"
+    )

@@ -1,18 +1,25 @@
-"""Watch the verdicts of a camera for what creeps: drift of the scores, too many skipped frames."""
+"""Watch the verdicts of a camera: alarms, drift of the scores, too many skipped frames."""
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import median
 from time import monotonic
 from typing import Protocol
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
 from edge_ad_runtime.cameras import CapturedFrame
+from edge_ad_runtime.config_table import check_settings, setting
+from edge_ad_runtime.errors import ConfigError
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.result import Result
 
 _EVERY = 50
-"""Medians are taken every so many frames, not at each."""
+"""The median is taken every so many frames, not at each."""
 
 
 class Monitor(Protocol):
@@ -20,6 +27,104 @@ class Monitor(Protocol):
 
     def update(self, captured: CapturedFrame, result: Result) -> Event | None:
         """Take a verdict into account; return an event if there is something to tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlarmRule:
+    """When an alarm goes on and off.
+
+    Attributes:
+        frames: how many anomalous frames...
+        window: ...among this many of the latest ones raise it; 0: as many as `frames`.
+        clear_frames: how many calm frames in a row clear it.
+        clear_ratio: a frame is calm below this share of the threshold, 0..1; under 1 an alarm does
+            not flicker where the score lies near the threshold.
+        min_area: share of the picture, 0..1, that the largest region of an anomalous frame must
+            cover to count.
+    """
+
+    frames: int = setting(1, low=1, high=100_000)
+    window: int = setting(0, low=1, high=100_000)
+    clear_frames: int = setting(1, low=1, high=1_000_000)
+    clear_ratio: float = setting(1.0, low=0.001, high=1)
+    min_area: float = setting(0.0, low=0, high=0.999)
+
+    def __post_init__(self) -> None:
+        """Refuse rules that can never hold.
+
+        Raises:
+            ConfigError: a value is out of range, or the values do not fit together.
+        """
+        object.__setattr__(self, "window", self.window or self.frames)
+        check_settings(self)
+        if self.frames > self.window:
+            raise ConfigError(
+                f"expected an alarm of M out of N frames with M <= N, got {self.frames} out of "
+                f"{self.window}"
+            )
+
+
+class Alarm:
+    """The alarm of one camera.
+
+    Attributes:
+        on: whether it is raised.
+    """
+
+    def __init__(self, rule: AlarmRule, map_threshold: Callable[[], float]) -> None:
+        """Start cleared.
+
+        Args:
+            rule: when it goes on and off.
+            map_threshold: gives the map value from which a pixel belongs to a region.
+        """
+        self.on = False
+        self._rule = rule
+        self._map_threshold = map_threshold
+        self._last: deque[bool] = deque(maxlen=rule.window)
+        self._calm = 0
+
+    def update(self, captured: CapturedFrame, result: Result) -> Event | None:
+        """Take a verdict into account; return the event if the alarm goes on or off."""
+        counts = result.anomalous and self._is_large(result.anomaly_map)
+        self._last.append(counts)
+        calm = not counts and result.score < self._rule.clear_ratio * result.threshold
+        self._calm = self._calm + 1 if calm else 0
+        found = sum(self._last)
+        if not self.on and found >= self._rule.frames:
+            self.on = True
+            reason = f"{found} of {len(self._last)} frames"
+            return _alarm_event(captured, result, on=True, reason=reason)
+        if self.on and self._calm >= self._rule.clear_frames:
+            self.on = False
+            self._last.clear()
+            reason = f"{self._calm} calm frames"
+            return _alarm_event(captured, result, on=False, reason=reason)
+        return None
+
+    def _is_large(self, anomaly_map: NDArray[np.float32]) -> bool:
+        if self._rule.min_area == 0:
+            return True
+        threshold = self._map_threshold()
+        return largest_region(anomaly_map, threshold) >= self._rule.min_area * anomaly_map.size
+
+
+def largest_region(anomaly_map: NDArray[np.float32], threshold: float) -> int:
+    """Return the pixels of the largest connected region at or above the threshold; 0: none."""
+    hot = (anomaly_map >= threshold).astype(np.uint8)
+    count, _, stats, _ = cv2.connectedComponentsWithStats(hot, connectivity=8)
+    return int(stats[1:, cv2.CC_STAT_AREA].max()) if count > 1 else 0
+
+
+def _alarm_event(captured: CapturedFrame, result: Result, *, on: bool, reason: str) -> Event:
+    state = "on" if on else "off"
+    return Event(
+        kind="alarm on" if on else "alarm off",
+        message=f"alarm {state} at frame {captured.number} of {captured.camera}: {reason}",
+        camera=captured.camera,
+        timestamp=captured.timestamp,
+        details={"frame": captured.number, "score": result.score},
+    )
 
 
 class Drift:

@@ -1,0 +1,210 @@
+"""Limits that people set at cameras: reported on every output, and kept over a restart."""
+
+import json
+import math
+import os
+import threading
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from edge_ad_runtime.errors import ConfigError
+from edge_ad_runtime.events import Event, EventKind, Report, iso_time
+from edge_ad_runtime.files import write_whole
+from edge_ad_runtime.stream.model_slot import ModelSlot, Override
+
+_VERSION = 1
+_LARGEST_BYTES = 1_000_000
+
+
+class Thresholds:
+    """Changes the limits of cameras, one change at a time.
+
+    The state file is a small JSON document, written whole at each change:
+
+        {"version": 1, "thresholds": {"left": {"threshold": 31.5, "who": "...", "since": "..."}}}
+
+    Entries of cameras that are not in the configuration at present stay in it.
+    """
+
+    def __init__(self, slots: Mapping[str, ModelSlot], path: Path | None, report: Report) -> None:
+        """Start with the models' own limits.
+
+        Args:
+            slots: the model of each camera.
+            path: the state file, which need not exist yet; None: changes end with the stream.
+            report: takes an event for each change.
+        """
+        self._slots = slots
+        self._path = path
+        self._report = report
+        self._lock = threading.Lock()
+        self._kept: dict[str, Override] = {}
+
+    def restore(self) -> None:
+        """Put the limits of the state file into force; what cannot be used is an event."""
+        if self._path is None:
+            return
+        try:
+            self._kept = _read(self._path)
+        except ConfigError as error:
+            self._report(Event(kind="state refused", message=str(error)))
+        for camera, override in self._kept.items():
+            slot = self._slots.get(camera)
+            if slot is None:
+                continue
+            slot.set_override(camera, override)
+            message = f"the limit at {camera} stays {_described(override)}"
+            if override.model and override.model != slot.content:
+                message += "; the model has changed since, so check whether it still fits"
+            self._report(_event("threshold kept", camera, message, override))
+
+    def set(self, camera: str, threshold: float, who: str) -> None:
+        """Set the limit of one camera.
+
+        Raises:
+            ConfigError: there is no such camera, or the limit is not a finite number.
+        """
+        override = Override(threshold=threshold, who=who, model=self._slot(camera).content)
+        self._change(camera, override, who)
+
+    def reset(self, camera: str, who: str) -> None:
+        """Give a camera back the limit of its model, or of the configuration.
+
+        Raises:
+            ConfigError: there is no such camera.
+        """
+        self._slot(camera)
+        self._change(camera, None, who)
+
+    def report_kept(self) -> None:
+        """Say which limits outlive a reload."""
+        for camera, slot in self._slots.items():
+            override = slot.overrides.get(camera)
+            if override is not None:
+                message = f"the limit at {camera} stays {_described(override)}"
+                self._report(_event("threshold kept", camera, message, override))
+
+    def _slot(self, camera: str) -> ModelSlot:
+        if camera not in self._slots:
+            raise ConfigError(
+                f"there is no camera {camera[:80]!a}: expected one of {', '.join(self._slots)}"
+            )
+        return self._slots[camera]
+
+    def _change(self, camera: str, override: Override | None, who: str) -> None:
+        slot = self._slots[camera]
+        # Held until the file is written: two changes must not end in the file in another order.
+        with self._lock:
+            before = slot.set_override(camera, override)
+            now = slot.threshold(camera)
+            problem = self._keep(camera, override)
+        message = f"the limit at {camera} is now {now:.4g} instead of {before:.4g}, set by {who}"
+        if override is None:
+            message = f"the limit at {camera} is the model's own again, {now:.4g}, reset by {who}"
+        if problem:
+            message += f"; it is not kept over a restart: {problem}"
+        details = {"old": before, "new": now, "who": who}
+        self._report(
+            Event(kind="threshold changed", message=message, camera=camera, details=details)
+        )
+
+    def _keep(self, camera: str, override: Override | None) -> str:
+        """Write the state file; return why that failed, or nothing."""
+        self._kept.pop(camera, None)
+        if override is not None:
+            self._kept[camera] = override
+        if self._path is None:
+            return ""
+        thresholds = {name: _entry(item) for name, item in sorted(self._kept.items())}
+        document = {"version": _VERSION, "thresholds": thresholds}
+        try:
+            write_whole(self._path, json.dumps(document, indent=2).encode() + b"\n")
+        except OSError as error:
+            return f"cannot write {self._path}: {error.strerror}"
+        return ""
+
+
+def _described(override: Override) -> str:
+    return f"{override.threshold:.4g}, set by {override.who} on {iso_time(override.since)}"
+
+
+def _event(kind: EventKind, camera: str, message: str, override: Override) -> Event:
+    details = {
+        "threshold": override.threshold,
+        "who": override.who,
+        "since": iso_time(override.since),
+    }
+    return Event(kind=kind, message=message, camera=camera, details=details)
+
+
+def _read(path: Path) -> dict[str, Override]:
+    """Return the limits in the state file; none where there is no file.
+
+    Raises:
+        ConfigError: it cannot be read, or is damaged. A damaged one is renamed, so that the next
+            change does not overwrite what may still be in it.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST_BYTES + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the state file {path}: {error.strerror}: the limits that people have set "
+            "are not in force"
+        ) from error
+    try:
+        return _parse(data)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"the state file {path} is damaged ({error}): the limits that people have set are not "
+            f"in force, set them again; the file is now {_set_aside(path)}"
+        ) from error
+
+
+def _set_aside(path: Path) -> Path:
+    aside = path.with_name(path.name + ".damaged")
+    try:
+        os.replace(path, aside)
+    except OSError:
+        return path
+    return aside
+
+
+def _entry(override: Override) -> dict[str, object]:
+    return {
+        "threshold": override.threshold,
+        "who": override.who,
+        "since": iso_time(override.since),
+        "model": override.model,
+    }
+
+
+def _parse(data: bytes) -> dict[str, Override]:
+    if len(data) > _LARGEST_BYTES:
+        raise ValueError(f"longer than {_LARGEST_BYTES} bytes")
+    document = json.loads(data)
+    if not isinstance(document, dict) or document.get("version") != _VERSION:
+        raise ValueError(f"no object of version {_VERSION}")
+    thresholds = document["thresholds"]
+    if not isinstance(thresholds, dict):
+        raise ValueError("'thresholds' is no object")
+    return {camera: _override(entry) for camera, entry in thresholds.items()}
+
+
+def _override(entry: Any) -> Override:
+    if not isinstance(entry, dict):
+        raise ValueError(f"expected an object for each camera, found {type(entry).__name__}")
+    threshold, who, model = entry["threshold"], entry["who"], entry.get("model", "")
+    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+    if not number or not math.isfinite(threshold):
+        raise ValueError(f"expected a finite number as threshold, found {str(threshold)[:40]}")
+    if not isinstance(who, str) or not isinstance(model, str):
+        raise ValueError("expected texts as 'who' and 'model'")
+    since = datetime.fromisoformat(entry["since"].replace("Z", "+00:00"))
+    if since.tzinfo is None:
+        raise ValueError("expected a time zone in 'since'")
+    return Override(threshold=float(threshold), who=who, since=since, model=model)
