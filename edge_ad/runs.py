@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 DEFAULT_RESULTS = Path("results")
-METHODS = ("spade", "padim", "patchcore")
 DETECTOR_FILE = "detector.json"
 
 

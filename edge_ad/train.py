@@ -57,7 +57,7 @@ def train(detector: Detector, category: Category, results: Path) -> Run:
     """
     folder = run_folder(results, category.name, detector.method)
     make_writable(folder)
-    fit_part, held_out_part = _split(category.train, detector.seed)
+    fit_part, held_out_part = _split(category.train, detector.config.seed)
     content_hash = category.train.content_hash()
     started = time.perf_counter()
     detector.fit(fit_part)
@@ -117,7 +117,7 @@ def _metrics(detector: Detector, evaluation: Evaluation | None, limits: Limits) 
         "backbone": detector.backbone.name,
         "layers": [layer.name for layer in detector.backbone.layers],
         "input_size": list(detector.preprocessing.input_size),
-        "seed": detector.seed,
+        "seed": detector.config.seed,
         "device": str(detector.device),
         **asdict(limits),
         "versions": {

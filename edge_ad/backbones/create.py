@@ -41,7 +41,7 @@ def feature_maps(name: str) -> tuple[FeatureMap, ...]:
 
 
 def create_backbone(
-    name: str, *, layers: Sequence[str] | None = None, weights: str = "pretrained"
+    name: str, *, layers: Sequence[str] | None = None, weights: str | None = "pretrained"
 ) -> Backbone:
     """Build a frozen backbone that runs no further than the deepest of the layers.
 
@@ -49,8 +49,8 @@ def create_backbone(
         name: one of `BACKBONES`, or `timm:NAME`.
         layers: names out of `feature_maps(name)`; None: all up to stride 16.
         weights: `pretrained` (ImageNet), `none` (random, the same each time, with a warning), the
-            path of a state dict of the whole classifier, or `saved`: as `none`, silently, for
-            a caller that hands over its own weights through `load_state_dict` next.
+            path of a state dict of the whole classifier, or None: as `none`, silently, for a caller
+            that hands over its own weights through `load_state_dict` next.
 
     Raises:
         EdgeAdError: unknown names, or weights that cannot be had or do not fit.

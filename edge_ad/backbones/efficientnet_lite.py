@@ -17,7 +17,6 @@ from torch.nn import functional
 from edge_ad.backbones.backbone import Backbone
 from edge_ad.backbones.feature_map import FeatureMap
 from edge_ad.backbones.weights import (
-    UNTRAINED,
     load_strictly,
     packaged_state_dict,
     read_state_dict,
@@ -70,10 +69,10 @@ def lite_feature_maps(name: str) -> tuple[FeatureMap, ...]:
     return tuple(item for item, _ in _last_blocks(name))
 
 
-def create_lite(name: str, maps: Sequence[FeatureMap], weights: str) -> Backbone:
+def create_lite(name: str, maps: Sequence[FeatureMap], weights: str | None) -> Backbone:
     """Build a truncated network; see `create_backbone`."""
     network = EfficientNetLite(name, maps)
-    if weights not in UNTRAINED:
+    if weights is not None and weights != "none":
         classifier = EfficientNetLiteClassifier(name)
         classifier.load(weights)
         # The whole was checked key by key; what is left over here is only what was cut off.

@@ -29,7 +29,7 @@ def timm_feature_maps(name: str) -> tuple[FeatureMap, ...]:
     )
 
 
-def create_timm(name: str, maps: Sequence[FeatureMap], weights: str) -> Backbone:
+def create_timm(name: str, maps: Sequence[FeatureMap], weights: str | None) -> Backbone:
     """Build a truncated network; see `create_backbone`."""
     model = _pretrained(name) if weights == "pretrained" else _model(name)
     if weights not in (*UNTRAINED, "pretrained"):

@@ -78,7 +78,7 @@ _NODES = {
 _RESNET_NODES = {"stem": "relu"}
 
 
-def create_torchvision(name: str, maps: Sequence[FeatureMap], weights: str) -> Backbone:
+def create_torchvision(name: str, maps: Sequence[FeatureMap], weights: str | None) -> Backbone:
     """Build a truncated network; see `create_backbone`."""
     from torchvision.models import get_model, get_model_weights
     from torchvision.models.feature_extraction import create_feature_extractor

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from edge_ad_runtime.errors import EdgeAdError, MissingExtraError
 
-UNTRAINED = ("none", "saved")
+UNTRAINED = ("none", None)
 """Values of `weights` that load nothing."""
 
 CONNECT_SECONDS = 20.0

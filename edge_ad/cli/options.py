@@ -4,24 +4,15 @@ import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-import click
-
 from edge_ad_runtime.errors import MissingExtraError
 
 TRAINING_PACKAGES = ("torch", "torchvision", "sklearn", "joblib", "safetensors", "tqdm", "cv2")
 """What training cannot do without; all of them come with the extra `train`."""
 
 
-def parse_size(text: object) -> tuple[int, int]:
-    """Read `HxW`, or one number for a square, as (height, width).
-
-    Raises:
-        click.BadParameter: the text is neither.
-    """
-    parts = str(text).lower().split("x")
-    if len(parts) > 2 or not all(part.isdigit() for part in parts):
-        raise click.BadParameter(f"expected HxW such as 256x256, or one number, got {text!r}")
-    return int(parts[0]), int(parts[-1])
+def parse_names(text: object) -> tuple[str, ...]:
+    """Read names with commas between them."""
+    return tuple(part.strip() for part in str(text).split(",") if part.strip())
 
 
 def prepare_training(purpose: str) -> None:

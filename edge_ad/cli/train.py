@@ -1,15 +1,17 @@
 """`edge-ad train METHOD`: pictures of good parts in, a run folder out."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from edge_ad.cli.config_options import config_options
 from edge_ad.cli.options import prepare_training
-from edge_ad.cli.train_options import TrainOptions, parse_coreset, parse_dims, shared_options
+from edge_ad.config import CONFIGS, DetectorConfig
+from edge_ad.runs import DEFAULT_RESULTS
 
 if TYPE_CHECKING:
-    from edge_ad.models import Detector
     from edge_ad.train import Run
 
 
@@ -19,124 +21,54 @@ def train() -> None:
     prepare_training("training")
 
 
-@train.command()
-@shared_options
-@click.option(
-    "--dims",
-    type=parse_dims,
-    metavar="N|all",
-    help="Channels drawn once. Default: all up to 200, or 100.",
-)
-@click.option("--epsilon", type=float, default=0.1, show_default=True, help="Added to variances.")
-@click.option(
-    "--patch-size", type=int, default=3, show_default=True, help="Local average; paper: 1."
-)
-def padim(options: TrainOptions, dims: int | str | None, epsilon: float, patch_size: int) -> None:
-    """PaDiM: one Gaussian per position (Defard et al. 2020)."""
-    from edge_ad.models import PaDiM
+def _method_command(config_class: type[DetectorConfig]) -> click.Command:
+    """Return `edge-ad train METHOD`; its options are those of the detector and of every run."""
 
-    detector = PaDiM(
-        backbone=options.backbone,
-        layers=options.layers,
-        weights=options.weights,
-        input_size=options.input_size,
-        resize=options.resize,
-        device=options.device,
-        seed=options.seed,
-        sigma=options.sigma,
-        grid_stride=options.grid_stride,
-        dims=dims,
-        epsilon=epsilon,
-        patch_size=patch_size,
+    @click.command(config_class.method, help=config_class.__doc__)
+    @click.option("--class", "category", required=True, help="Folder of the product's pictures.")
+    @click.option(
+        "--data-root",
+        type=click.Path(path_type=Path),
+        default=Path("datasets"),
+        show_default=True,
+        help="Where the class folders lie.",
     )
-    _run(detector, options)
-
-
-@train.command()
-@shared_options
-@click.option(
-    "--coreset",
-    type=parse_coreset,
-    metavar="SHARE|N",
-    default="0.1",
-    show_default=True,
-    help="Share of the patches to keep (with a point), or their number.",
-)
-@click.option(
-    "--neighbours", type=int, default=9, show_default=True, help="Of the re-weighting; 1: none."
-)
-def patchcore(options: TrainOptions, coreset: float | int, neighbours: int) -> None:
-    """PatchCore: nearest patch in a coreset of good ones (Roth et al. 2021)."""
-    from edge_ad.models import PatchCore
-
-    detector = PatchCore(
-        backbone=options.backbone,
-        layers=options.layers,
-        weights=options.weights,
-        input_size=options.input_size,
-        resize=options.resize,
-        device=options.device,
-        seed=options.seed,
-        sigma=options.sigma,
-        grid_stride=options.grid_stride,
-        coreset=coreset,
-        neighbours=neighbours,
+    @click.option(
+        "--results",
+        type=click.Path(path_type=Path),
+        default=DEFAULT_RESULTS,
+        show_default=True,
+        help="Where runs are written.",
     )
-    _run(detector, options)
+    @config_options(config_class)
+    @click.option("--skip-bad", is_flag=True, help="Leave unreadable pictures out and count them.")
+    @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+    def command(
+        config: DetectorConfig,
+        category: str,
+        data_root: Path,
+        results: Path,
+        skip_bad: bool,
+        as_json: bool,
+    ) -> None:
+        from edge_ad.data import load_category
+
+        # Before PyTorch is loaded, so that a typing mistake is told at once.
+        pictures = load_category(category, data_root, skip_bad=skip_bad)
+        from edge_ad.models import create
+        from edge_ad.train import train as train_detector
+
+        run = train_detector(create(config), pictures, results)
+        if as_json:
+            click.echo(json.dumps(run.metrics | {"run": str(run.folder)}))
+        else:
+            click.echo(summary(run))
+
+    return command
 
 
-@train.command()
-@shared_options
-@click.option("--k", type=int, default=50, show_default=True, help="Pictures to retrieve.")
-@click.option(
-    "--gallery",
-    "gallery_rule",
-    type=click.Choice(["position", "full"]),
-    default="position",
-    show_default=True,
-    help="Compare with patches at the same position, or at any (the paper).",
-)
-@click.option(
-    "--dims", type=parse_dims, metavar="N|all", help="Channels of a stored patch. Default: 64."
-)
-@click.option(
-    "--patch-size", type=int, default=3, show_default=True, help="Local average; paper: 1."
-)
-def spade(
-    options: TrainOptions, k: int, gallery_rule: str, dims: int | str | None, patch_size: int
-) -> None:
-    """SPADE: nearest pictures, then nearest patches (Cohen & Hoshen 2020)."""
-    from edge_ad.models import SPADE
-
-    detector = SPADE(
-        backbone=options.backbone,
-        layers=options.layers,
-        weights=options.weights,
-        input_size=options.input_size,
-        resize=options.resize,
-        device=options.device,
-        seed=options.seed,
-        sigma=options.sigma,
-        grid_stride=options.grid_stride,
-        k=k,
-        gallery_rule=gallery_rule,
-        dims=dims,
-        patch_size=patch_size,
-    )
-    _run(detector, options)
-
-
-def _run(detector: "Detector", options: TrainOptions) -> None:
-    """Train on the category and print where the run lies and what it reached."""
-    from edge_ad.data import load_category
-    from edge_ad.train import train as train_detector
-
-    category = load_category(options.category, options.data_root, skip_bad=options.skip_bad)
-    run = train_detector(detector, category, options.results)
-    if options.as_json:
-        click.echo(json.dumps(run.metrics | {"run": str(run.folder)}))
-    else:
-        click.echo(summary(run))
+for _config in CONFIGS.values():
+    train.add_command(_method_command(_config))
 
 
 def summary(run: "Run") -> str:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from edge_ad.config import CONFIGS, DetectorConfig
 from edge_ad.models.detector import JSON_FILE, TENSOR_FILE, Detector, Prediction, sha256_of
 from edge_ad.models.padim import PaDiM
 from edge_ad.models.patchcore import PatchCore
@@ -10,12 +11,15 @@ from edge_ad.models.spade import SPADE
 from edge_ad_runtime.errors import DataError
 
 DETECTORS: dict[str, type[Detector]] = {
-    "spade": SPADE,
-    "padim": PaDiM,
-    "patchcore": PatchCore,
+    detector.method: detector for detector in (SPADE, PaDiM, PatchCore)
 }
 
-__all__ = ["DETECTORS", "SPADE", "Detector", "PaDiM", "PatchCore", "Prediction", "load"]
+__all__ = ["DETECTORS", "SPADE", "Detector", "PaDiM", "PatchCore", "Prediction", "create", "load"]
+
+
+def create(config: DetectorConfig) -> Detector:
+    """Return the unfitted detector of a configuration, by its class."""
+    return DETECTORS[config.method](**vars(config))
 
 
 def load(folder: Path | str, device: str = "auto") -> Detector:
@@ -45,7 +49,6 @@ def load(folder: Path | str, device: str = "auto") -> Detector:
         )
     if digest != expected:
         raise DataError(f"{folder / TENSOR_FILE} is damaged or incomplete: train the run again")
-    options["input_size"] = tuple(options["input_size"])
-    detector = DETECTORS[method](**options, weights="saved", device=device)
+    detector = create(CONFIGS[method].from_json(options, weights=None, device=device))
     detector.restore(folder / TENSOR_FILE)
     return detector

@@ -1,13 +1,14 @@
 """The one contract of all detectors: fit, forward, predict, evaluate, save, load."""
 
 import hashlib
+import inspect
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edge_ad.backbones import create_backbone, feature_maps
+from edge_ad.config import DetectorConfig, describe
 from edge_ad.data import Dataset, choose_input_size
 from edge_ad.evaluate import Evaluation, Evaluator
 from edge_ad.models.smoothing import Smoothing
@@ -29,6 +31,38 @@ BATCH_SIZE = 4
 """Small, so that the feature maps of a batch stay in the cache: on a CPU twice as fast as 16."""
 
 SelfDetector = TypeVar("SelfDetector", bound="Detector")
+Config = TypeVar("Config", bound=DetectorConfig)
+Options = ParamSpec("Options")
+
+
+def takes_options(
+    config: Callable[Options, Config],
+) -> Callable[
+    [Callable[[SelfDetector, Config], None]], Callable[Concatenate[SelfDetector, Options], None]
+]:
+    """Let a constructor that takes a configuration be called with the fields of one.
+
+    `PaDiM(epsilon=0.2)` then means `PaDiM(PaDiMConfig(epsilon=0.2))`; type checkers, `help` and
+    completion see the fields.
+    """
+
+    def decorate(
+        init: Callable[[SelfDetector, Config], None],
+    ) -> Callable[Concatenate[SelfDetector, Options], None]:
+        def with_options(
+            self: SelfDetector, /, *args: Options.args, **kwargs: Options.kwargs
+        ) -> None:
+            init(self, config(*args, **kwargs))
+
+        itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = inspect.signature(config).parameters.values()
+        vars(with_options)["__signature__"] = inspect.Signature([itself, *parameters])
+        with_options.__doc__ = (
+            f"{inspect.getdoc(init)}\n\nArgs:\n{describe(cast('type[DetectorConfig]', config))}"
+        )
+        return with_options
+
+    return decorate
 
 
 @dataclass(frozen=True)
@@ -46,49 +80,30 @@ class Detector(nn.Module, ABC):
     """
 
     method: ClassVar[str]
+    config: DetectorConfig
     smoothing: Smoothing
 
-    def __init__(
-        self,
-        *,
-        backbone: str,
-        layers: Sequence[str] | None,
-        weights: str,
-        input_size: tuple[int, int] | None,
-        resize: int | None,
-        device: str,
-        seed: int,
-        sigma: float,
-        grid_stride: int,
-    ) -> None:
+    def __init__(self, config: DetectorConfig) -> None:
         """Build the backbone; nothing is learnt yet.
 
         Args:
-            backbone: name as in `edge_ad.backbones`.
-            layers: names of the feature maps; None: by `default_strides`.
-            weights: `pretrained`, `none` (tests only) or the path of a state dict.
-            input_size: (height, width), multiples of 32; None: chosen from the pictures at `fit`.
-            resize: shorter side before a centre crop of `input_size`; None: the whole frame.
-            device: `auto`, `cpu` or `cuda`.
-            seed: for everything that is drawn.
-            sigma: Gaussian blur of the map in input pixels; 0: none.
-            grid_stride: input pixels between two patches.
+            config: what was asked for; `self.config` holds what came of it, such as the names of
+                the layers.
+
+        Raises:
+            EdgeAdError: the backbone, its layers or its weights cannot be had.
+            DeviceError: the device is not there.
         """
         super().__init__()
-        if sigma < 0:
-            raise EdgeAdError(f"expected a sigma of 0 or more input pixels, got {sigma}")
-        if layers is None:
-            layers = _layers_of_strides(backbone, self.default_strides())
-        self.backbone = create_backbone(backbone, layers=layers, weights=weights)
-        self.seed = seed
-        self.sigma = sigma
-        self.grid_stride = _check_grid_stride(grid_stride)
+        layers = config.layers or _layers_of_strides(config.backbone, self.default_strides())
+        self.config = replace(config, layers=tuple(layers))
+        self.backbone = create_backbone(config.backbone, layers=layers, weights=config.weights)
         self.n_channels = sum(layer.channels for layer in self.backbone.layers)
-        self._resize = resize
         self._preprocessing: Preprocessing | None = None
-        self.device = _torch_device(device)
-        if input_size is not None:
-            self._set_input_size(input_size)
+        self._has_weights = config.weights is not None
+        self.device = _torch_device(config.device)
+        if config.input_size is not None:
+            self._set_input_size(config.input_size)
 
     @classmethod
     @abstractmethod
@@ -107,18 +122,6 @@ class Detector(nn.Module, ABC):
             Scores (N,) and anomaly maps (N, h, w), float32, both in the method's unit of distance.
         """
 
-    def options(self) -> dict[str, Any]:
-        """Return the constructor arguments that rebuild this detector, as JSON values."""
-        return {
-            "backbone": self.backbone.name,
-            "layers": [layer.name for layer in self.backbone.layers],
-            "input_size": list(self.preprocessing.input_size),
-            "resize": self._resize,
-            "seed": self.seed,
-            "sigma": self.sigma,
-            "grid_stride": self.grid_stride,
-        }
-
     @property
     def preprocessing(self) -> Preprocessing:
         """How frames become the input.
@@ -134,14 +137,20 @@ class Detector(nn.Module, ABC):
     def grid(self) -> tuple[int, int]:
         """Height and width of the grid of patches."""
         height, width = self.preprocessing.input_size
-        return height // self.grid_stride, width // self.grid_stride
+        stride = self.config.grid_stride
+        return height // stride, width // stride
 
     def fit(self: SelfDetector, dataset: Dataset) -> SelfDetector:
         """Learn from pictures of good parts, in one pass.
 
         Raises:
             DataError: no pictures, or unreadable ones.
+            NotFittedError: the backbone was built for weights that never came.
         """
+        if not self._has_weights:
+            raise NotFittedError(
+                "the backbone has no weights: give `weights` as pretrained or a file"
+            )
         if len(dataset) == 0:
             raise DataError("expected pictures of good parts to fit, got none")
         if self._preprocessing is None:
@@ -190,7 +199,7 @@ class Detector(nn.Module, ABC):
         document = {
             "format_version": 1,
             "method": self.method,
-            "options": self.options(),
+            "options": self.config.to_json(),
             "sha256": digest,
         }
         write_whole(folder / JSON_FILE, json.dumps(document, indent=2).encode())
@@ -202,6 +211,7 @@ class Detector(nn.Module, ABC):
             if name in state:
                 setattr(self, name, torch.empty_like(state[name]))
         self.load_state_dict(state)
+        self._has_weights = True
         self.to(self.device)
 
     def _frames(self, dataset: Dataset, description: str) -> Iterator[Tensor]:
@@ -222,13 +232,9 @@ class Detector(nn.Module, ABC):
         ]
 
     def _set_input_size(self, input_size: tuple[int, int]) -> None:
-        if any(side < 32 or side % 32 for side in input_size):
-            raise EdgeAdError(
-                "expected an input size of multiples of 32 pixels, "
-                f"got {input_size[0]}x{input_size[1]}: round each side to a multiple of 32"
-            )
-        self._preprocessing = Preprocessing(input_size=input_size, resize=self._resize)
-        self.smoothing = Smoothing(self.grid, input_size, self.sigma)
+        self.config = replace(self.config, input_size=input_size)
+        self._preprocessing = Preprocessing(input_size=input_size, resize=self.config.resize)
+        self.smoothing = Smoothing(self.grid, input_size, self.config.sigma)
 
 
 def sha256_of(path: Path) -> str:
@@ -250,12 +256,6 @@ def _layers_of_strides(backbone: str, strides: Sequence[int]) -> list[str]:
             f"only of {sorted(names)}: choose --layers by name"
         )
     return [names[stride] for stride in strides]
-
-
-def _check_grid_stride(grid_stride: int) -> int:
-    if grid_stride not in (4, 8, 16, 32):
-        raise EdgeAdError(f"expected a grid stride of 4, 8, 16 or 32 pixels, got {grid_stride}")
-    return grid_stride
 
 
 def _torch_device(name: str) -> torch.device:

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edge_ad_runtime.errors import EdgeAdError
-
 
 def embed_on_grid(maps: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
     """Concatenate feature maps (N, C_i, h_i, w_i) on one grid: (N, sum C_i, grid height, width).
@@ -25,17 +23,6 @@ def local_average(maps: Sequence[Tensor], patch_size: int) -> list[Tensor]:
     if patch_size == 1:
         return list(maps)
     return [functional.avg_pool2d(one, patch_size, 1, patch_size // 2) for one in maps]
-
-
-def check_patch_size(patch_size: int) -> int:
-    """Refuse window sizes that would move the patches.
-
-    Raises:
-        EdgeAdError: not an odd number of 1 or more.
-    """
-    if patch_size < 1 or patch_size % 2 == 0:
-        raise EdgeAdError(f"expected an odd patch size such as 1, 3 or 5, got {patch_size}")
-    return patch_size
 
 
 def _to_grid(one: Tensor, grid: tuple[int, int]) -> Tensor:

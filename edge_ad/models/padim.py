@@ -1,15 +1,17 @@
 """PaDiM: one Gaussian per position over the concatenated feature maps."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from edge_ad.models.detector import Detector
-from edge_ad.models.features import check_patch_size, embed_on_grid, local_average
+from edge_ad.config import PaDiMConfig
+from edge_ad.models.detector import Detector, takes_options
+from edge_ad.models.features import embed_on_grid, local_average
 from edge_ad.models.memory import check_memory
-from edge_ad_runtime.errors import DataError, EdgeAdError
+from edge_ad_runtime.errors import ConfigError, DataError
 
 ALL_CHANNELS_UP_TO = 200
 """With this many channels or fewer, all are used by default: the Lite backbones have 176 to 192."""
@@ -24,63 +26,23 @@ class PaDiM(Detector):
     Defard et al., 2020, https://arxiv.org/abs/2011.08785. Larger is more anomalous, without bound.
     """
 
-    method: ClassVar[str] = "padim"
+    method: ClassVar[str] = PaDiMConfig.method
+    config: PaDiMConfig
     mean_whitened: Tensor
     whitening: Tensor
     channels: Tensor
 
-    def __init__(
-        self,
-        *,
-        backbone: str = "efficientnet_lite0",
-        layers: Sequence[str] | None = None,
-        weights: str = "pretrained",
-        input_size: tuple[int, int] | None = None,
-        resize: int | None = None,
-        device: str = "auto",
-        seed: int = 0,
-        dims: int | str | None = None,
-        epsilon: float = 0.1,
-        patch_size: int = 3,
-        sigma: float = 4.0,
-        grid_stride: int = 8,
-    ) -> None:
-        """Set up an unfitted detector; the arguments of all detectors are described there.
-
-        Args:
-            backbone: see `Detector`.
-            layers: feature maps by name; None: those of stride 4, 8 and 16.
-            weights: see `Detector`.
-            input_size: see `Detector`.
-            resize: see `Detector`.
-            device: see `Detector`.
-            seed: draws the channels.
-            dims: number of channels drawn once, or `all`; None: all up to 200, else 100.
-            epsilon: added to the diagonal of each covariance; the paper has 0.01.
-            patch_size: side of the window over which feature maps are averaged; the paper has 1.
-            sigma: width of the Gaussian blur of the map in input pixels.
-            grid_stride: input pixels between two positions; finer maps are averaged down to it.
+    @takes_options(PaDiMConfig)
+    def __init__(self, config: PaDiMConfig) -> None:
+        """Set up an unfitted detector.
 
         Raises:
-            EdgeAdError: a value is out of its range, with what was expected.
+            EdgeAdError: more channels than there are; and see `Detector`.
         """
-        super().__init__(
-            backbone=backbone,
-            layers=layers,
-            weights=weights,
-            input_size=input_size,
-            resize=resize,
-            device=device,
-            seed=seed,
-            sigma=sigma,
-            grid_stride=grid_stride,
-        )
-        if epsilon <= 0:
-            raise EdgeAdError(f"expected an epsilon above 0, got {epsilon}: 0.1 is usual")
-        self.epsilon = epsilon
-        self.patch_size = check_patch_size(patch_size)
-        self.dims = _check_dims(dims, self.n_channels)
-        self.register_buffer("channels", _draw(self.n_channels, self.dims, seed))
+        super().__init__(config)
+        self.dims = _check_dims(config.dims, self.n_channels)
+        self.config = replace(self.config, dims=self.dims)
+        self.register_buffer("channels", _draw(self.n_channels, self.dims, config.seed))
         self.register_buffer("mean_whitened", torch.empty(0))
         self.register_buffer("whitening", torch.empty(0))
 
@@ -89,15 +51,10 @@ class PaDiM(Detector):
         """Strides of the feature maps that are used unless `layers` says otherwise."""
         return (4, 8, 16)
 
-    def options(self) -> dict[str, Any]:
-        """Return the constructor arguments that rebuild this detector."""
-        own = {"dims": self.dims, "epsilon": self.epsilon, "patch_size": self.patch_size}
-        return super().options() | own
-
     def embed(self, frames: Tensor) -> Tensor:
         """Describe each position of frames (N, h, w, 3): (positions, dims, N)."""
         maps = self.backbone(self.backbone.normalise(frames))
-        features = embed_on_grid(local_average(maps, self.patch_size), self.grid)
+        features = embed_on_grid(local_average(maps, self.config.patch_size), self.grid)
         if self.dims < self.n_channels:
             features = features[:, self.channels]
         return features.flatten(2).permute(2, 1, 0)
@@ -113,7 +70,7 @@ class PaDiM(Detector):
         statistics = GaussianStatistics()
         for frames in batches:
             statistics.add(self.embed(frames))
-        self.mean_whitened, self.whitening = statistics.whitening(self.epsilon)
+        self.mean_whitened, self.whitening = statistics.whitening(self.config.epsilon)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Score frames; see `Detector.forward`."""
@@ -188,7 +145,7 @@ def _check_dims(dims: int | str | None, n_channels: int) -> int:
     if dims == "all":
         return n_channels
     if isinstance(dims, str) or not 1 <= dims <= n_channels:
-        raise EdgeAdError(
+        raise ConfigError(
             f"expected dims from 1 to {n_channels}, the channels of the chosen layers, or 'all', "
             f"got {dims!r}: lower --dims or choose more --layers"
         )

@@ -1,23 +1,23 @@
 """PatchCore: the distance of each patch to a small memory of good patches."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from edge_ad.config import PatchCoreConfig
 from edge_ad.models.coreset import (
     coreset_memory_bytes,
     greedy_coreset,
     project,
     projected_width,
 )
-from edge_ad.models.detector import Detector
+from edge_ad.models.detector import Detector, takes_options
 from edge_ad.models.features import embed_on_grid, local_average
 from edge_ad.models.memory import check_memory
 from edge_ad.models.nearest import nearest_distance, squared_distances
-from edge_ad_runtime.errors import EdgeAdError
 
 logger = logging.getLogger(__name__)
 
@@ -32,71 +32,20 @@ class PatchCore(Detector):
     by eq. 7; larger is more anomalous; unbounded above.
     """
 
-    method: ClassVar[str] = "patchcore"
+    method: ClassVar[str] = PatchCoreConfig.method
+    config: PatchCoreConfig
     memory: Tensor
 
-    def __init__(
-        self,
-        *,
-        backbone: str = "efficientnet_lite0",
-        layers: Sequence[str] | None = None,
-        weights: str = "pretrained",
-        input_size: tuple[int, int] | None = None,
-        resize: int | None = None,
-        device: str = "auto",
-        seed: int = 0,
-        coreset: float | int = 0.1,
-        neighbours: int = 9,
-        sigma: float = 4.0,
-        grid_stride: int = 8,
-    ) -> None:
-        """Set up an unfitted detector; the arguments of all detectors are described there.
-
-        Args:
-            backbone: see `Detector`.
-            layers: feature maps by name; None: those of stride 8 and 16, the two middle stages.
-            weights: see `Detector`.
-            input_size: see `Detector`.
-            resize: see `Detector`.
-            device: see `Detector`.
-            seed: draws the projection and the first pick of the coreset.
-            coreset: share of the training patches to keep (a float up to 1.0), or their number.
-            neighbours: b of eq. 7, memory rows around the nearest one; 1: no re-weighting.
-            sigma: width of the Gaussian blur of the map in input pixels.
-            grid_stride: input pixels between two patches.
-
-        Raises:
-            EdgeAdError: a value is out of its range, with what was expected.
-        """
-        super().__init__(
-            backbone=backbone,
-            layers=layers,
-            weights=weights,
-            input_size=input_size,
-            resize=resize,
-            device=device,
-            seed=seed,
-            sigma=sigma,
-            grid_stride=grid_stride,
-        )
-        if coreset <= 0 or (isinstance(coreset, float) and coreset > 1):
-            raise EdgeAdError(
-                f"expected a coreset share above 0 and up to 1.0, or a count, got {coreset}"
-            )
-        if neighbours < 1:
-            raise EdgeAdError(f"expected 1 neighbour or more, got {neighbours}")
-        self.coreset = coreset
-        self.neighbours = neighbours
+    @takes_options(PatchCoreConfig)
+    def __init__(self, config: PatchCoreConfig) -> None:
+        """Set up an unfitted detector; raises what `Detector` raises."""
+        super().__init__(config)
         self.register_buffer("memory", torch.empty(0))
 
     @classmethod
     def default_strides(cls) -> tuple[int, ...]:
         """Strides of the two middle stages."""
         return (8, 16)
-
-    def options(self) -> dict[str, Any]:
-        """Return the constructor arguments that rebuild this detector."""
-        return super().options() | {"coreset": self.coreset, "neighbours": self.neighbours}
 
     def embed(self, frames: Tensor) -> Tensor:
         """Describe each patch of frames (N, h, w, 3): (N, patches, channels)."""
@@ -120,18 +69,18 @@ class PatchCore(Detector):
             filled += len(batch)
         patches = patches[:filled]
         picks = greedy_coreset(
-            project(patches, seed=self.seed, dtype=self._coreset_dtype),
+            project(patches, seed=self.config.seed, dtype=self._coreset_dtype),
             self._count(filled),
-            seed=self.seed,
+            seed=self.config.seed,
             description=f"{self.method} coreset",
         )
         self.memory = patches[picks].clone()
-        if self.neighbours > len(self.memory):
+        if self.config.neighbours > len(self.memory):
             logger.warning(
                 "the memory has %d rows, so %d neighbours are used instead of %d",
                 len(self.memory),
                 len(self.memory),
-                self.neighbours,
+                self.config.neighbours,
             )
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,7 +93,7 @@ class PatchCore(Detector):
     def _reweight(self, patches: Tensor, distance: Tensor) -> Tensor:
         """Score the image by its farthest patch: s = w s* (eq. 6 and 7), (N,)."""
         score, farthest = distance.max(dim=1)  # s*, and where m_test* is
-        neighbours = min(self.neighbours, self.memory.shape[0])
+        neighbours = min(self.config.neighbours, self.memory.shape[0])
         if neighbours == 1:
             return score
         index = farthest[:, None, None].expand(-1, 1, patches.shape[2])
@@ -170,6 +119,6 @@ class PatchCore(Detector):
         return size + n_patches * self.n_channels * 4 if copied else size
 
     def _count(self, n_patches: int) -> int:
-        if isinstance(self.coreset, float):
-            return max(1, int(self.coreset * n_patches))
-        return min(self.coreset, n_patches)
+        if isinstance(self.config.coreset, float):
+            return max(1, int(self.config.coreset * n_patches))
+        return min(self.config.coreset, n_patches)

@@ -1,21 +1,21 @@
 """SPADE: the k nearest good pictures, then the nearest patches among theirs."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from edge_ad.models.detector import Detector
-from edge_ad.models.features import check_patch_size, embed_on_grid, local_average
+from edge_ad.config import SpadeConfig
+from edge_ad.models.detector import Detector, takes_options
+from edge_ad.models.features import embed_on_grid, local_average
 from edge_ad.models.memory import check_memory
 from edge_ad.models.nearest import squared_distances
-from edge_ad_runtime.errors import EdgeAdError
+from edge_ad_runtime.errors import ConfigError
 
 logger = logging.getLogger(__name__)
-
-GALLERIES = ("position", "full")
 
 DEFAULT_DIMS = 64
 """Channels of a stored patch: on three classes within 0.04 points of all 176."""
@@ -29,76 +29,31 @@ class SPADE(Detector):
     the gallery (sec. 3.3). Larger is more anomalous; both unbounded above, each in its own unit.
     """
 
-    method: ClassVar[str] = "spade"
+    method: ClassVar[str] = SpadeConfig.method
+    config: SpadeConfig
     pooled: Tensor
     gallery: Tensor
     projection: Tensor
 
-    def __init__(
-        self,
-        *,
-        backbone: str = "efficientnet_lite0",
-        layers: Sequence[str] | None = None,
-        weights: str = "pretrained",
-        input_size: tuple[int, int] | None = None,
-        resize: int | None = None,
-        device: str = "auto",
-        seed: int = 0,
-        k: int = 50,
-        gallery_rule: str = "position",
-        dims: int | str | None = None,
-        patch_size: int = 3,
-        sigma: float = 4.0,
-        grid_stride: int = 8,
-    ) -> None:
-        """Set up an unfitted detector; the arguments of all detectors are described there.
+    @takes_options(SpadeConfig)
+    def __init__(self, config: SpadeConfig) -> None:
+        """Set up an unfitted detector.
 
-        Args:
-            backbone: see `Detector`.
-            layers: feature maps by name, the deepest for the pooled features, the others for the
-                map; None: those of stride 4, 8, 16 and 32.
-            weights: see `Detector`.
-            input_size: see `Detector`.
-            resize: see `Detector`.
-            device: see `Detector`.
-            seed: draws the projection.
-            k: training pictures to retrieve.
-            gallery_rule: `position`: patches at the same position only; `full`: at any position.
-            dims: channels of a stored patch after a random projection, or `all` for no projection;
-                None: 64, which costs next to nothing (docs/detectors.md).
-            patch_size: side of the window over which feature maps are averaged; the paper has 1.
-            sigma: width of the Gaussian blur of the map in input pixels.
-            grid_stride: input pixels between two patches.
+        The deepest of the layers gives the pooled features, the others give the map.
 
         Raises:
-            EdgeAdError: a value is out of its range, with what was expected.
+            EdgeAdError: fewer than two layers, or more channels than there are; and see `Detector`.
         """
-        super().__init__(
-            backbone=backbone,
-            layers=layers,
-            weights=weights,
-            input_size=input_size,
-            resize=resize,
-            device=device,
-            seed=seed,
-            sigma=sigma,
-            grid_stride=grid_stride,
-        )
-        if k < 1:
-            raise EdgeAdError(f"expected k of 1 or more pictures, got {k}")
-        if gallery_rule not in GALLERIES:
-            raise EdgeAdError(f"expected a gallery rule of {GALLERIES}, got {gallery_rule!r}")
+        super().__init__(config)
         if len(self.backbone.layers) < 2:
-            raise EdgeAdError(
+            raise ConfigError(
                 "expected at least 2 layers, the deepest to retrieve pictures and the others for "
                 f"the map, got {len(self.backbone.layers)}: name more --layers"
             )
-        self.k = k
-        self.gallery_rule = gallery_rule
-        self.patch_size = check_patch_size(patch_size)
         patch_channels = self.n_channels - self.backbone.layers[-1].channels
-        self.dims = _check_dims(dims, patch_channels)
-        self.register_buffer("projection", _projection(patch_channels, self.dims, seed))
+        self.dims = _check_dims(config.dims, patch_channels)
+        self.config = replace(self.config, dims=self.dims)
+        self.register_buffer("projection", _projection(patch_channels, self.dims, config.seed))
         self.register_buffer("pooled", torch.empty(0))
         self.register_buffer("gallery", torch.empty(0))
 
@@ -107,19 +62,10 @@ class SPADE(Detector):
         """Three stages for the map, the last one to retrieve pictures."""
         return (4, 8, 16, 32)
 
-    def options(self) -> dict[str, Any]:
-        """Return the constructor arguments that rebuild this detector."""
-        return super().options() | {
-            "k": self.k,
-            "gallery_rule": self.gallery_rule,
-            "dims": self.dims,
-            "patch_size": self.patch_size,
-        }
-
     def embed(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Describe frames (N, h, w, 3): pooled features (N, C), patches (N, patches, dims)."""
         *maps, deepest = self.backbone(self.backbone.normalise(frames))
-        averaged = local_average(maps, self.patch_size)
+        averaged = local_average(maps, self.config.patch_size)
         patches = embed_on_grid(averaged, self.grid).flatten(2).transpose(1, 2)
         return deepest.mean(dim=(2, 3)), patches @ self.projection
 
@@ -141,13 +87,13 @@ class SPADE(Detector):
             filled += len(patches)
         self.pooled = torch.cat(pooled)
         self.gallery = gallery[:filled]
-        if self.k > filled:
+        if self.config.k > filled:
             logger.warning("there are %d training pictures, so k is %d", filled, filled)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Score frames; see `Detector.forward`."""
         pooled, patches = self.embed(frames)
-        k = min(self.k, self.pooled.shape[0])
+        k = min(self.config.k, self.pooled.shape[0])
         nearest = squared_distances(pooled, self.pooled).topk(k, dim=1, largest=False).indices
         # Not from the products: they are accurate to a fraction of the norms, not of the distance.
         to_k = (pooled[:, None] - self.pooled[nearest]).square().sum(dim=2).sqrt()  # (N, k)
@@ -157,7 +103,7 @@ class SPADE(Detector):
 
     def _patch_distance(self, patches: Tensor, pictures: Tensor) -> Tensor:
         """Distance of patches (N, P, d) to the nearest one of the pictures (N, k): (N, P)."""
-        compare = self._at_position if self.gallery_rule == "position" else self._anywhere
+        compare = self._at_position if self.config.gallery_rule == "position" else self._anywhere
         # One retrieved picture at a time keeps the memory at one gallery entry per frame.
         nearest = compare(patches, self.gallery[pictures[:, 0]].float())
         for rank in range(1, pictures.shape[1]):
@@ -184,7 +130,7 @@ def _check_dims(dims: int | str | None, channels: int) -> int:
     if dims == "all":
         return channels
     if isinstance(dims, str) or not 1 <= dims <= channels:
-        raise EdgeAdError(
+        raise ConfigError(
             f"expected dims from 1 to {channels}, the channels of a patch, or 'all', got {dims!r}"
         )
     return dims

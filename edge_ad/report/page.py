@@ -9,14 +9,13 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from edge_ad.config import CONFIGS
 from edge_ad.evaluate import ScoredSample, decision_rates
 from edge_ad.report.histogram import draw_histogram
 from edge_ad.report.pictures import Tile, make_tiles
 from edge_ad.report.report import Report, Section, choose_sections
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import write_whole
-
-_METHOD_TITLES = {"padim": "PaDiM", "patchcore": "PatchCore", "spade": "SPADE"}
 
 _NONE = "–"  # noqa: RUF001 - the dash is meant
 
@@ -58,7 +57,7 @@ def write_report(path: Path, report: Report) -> None:
 def _page(report: Report) -> str:
     root = _common_folder([*report.scored, *report.held_out])
     sections = [_section(report, section, root) for section in choose_sections(report)]
-    method = _METHOD_TITLES.get(report.method, report.method)
+    method = CONFIGS[report.method].title
     resources = files("edge_ad.report")
     return Template(resources.joinpath("report.html").read_text(encoding="utf-8")).substitute(
         title=escape(f"{report.category}: {method} report"),

@@ -2,17 +2,17 @@
 
 import json
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
+from edge_ad.config import CONFIGS, DetectorConfig
 from edge_ad.data import load_category
-from edge_ad.models import DETECTORS, Detector
-from edge_ad.presets import PAPER, PAPER_BACKBONE, PAPER_CROP, PAPER_RESIZE
+from edge_ad.models import create
 from edge_ad.train import train
 from edge_ad_runtime.errors import EdgeAdError
 from edge_ad_runtime.files import write_whole
@@ -24,21 +24,29 @@ CELL_FOLDER = "benchmark-cells"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all cells of a benchmark share.
+    """What all cells of a comparison share.
 
     Attributes:
-        preset: `default` or `paper`.
-        backbone: in place of the preset's; None: the preset's.
-        weights: as for a detector.
-        device: `auto`, `cpu` or `cuda`.
-        seed: as for a detector.
+        preset: one of `edge_ad.config.PRESETS`.
+        options: fields of `DetectorConfig` in place of the preset's and the defaults.
     """
 
     preset: str = "default"
-    backbone: str | None = None
-    weights: str = "pretrained"
-    device: str = "auto"
-    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def config(self, method: str) -> DetectorConfig:
+        """Return the configuration of a method.
+
+        Raises:
+            ConfigError: a value that is not accepted.
+        """
+        config = CONFIGS[method]
+        return config(**config.preset(self.preset) | dict(self.options))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the preset and every shared option; null: left to preset and default."""
+        names = [item.name for item in fields(DetectorConfig)]
+        return {"preset": self.preset} | {name: self.options.get(name) for name in names}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,32 +108,15 @@ def run_cell(cell: Cell, settings: Settings, data_root: Path, results: Path) -> 
     """Train and evaluate one cell, and record its figures."""
     try:
         category = load_category(cell.category, data_root)
-        metrics = train(create_detector(cell.method, settings), category, results).metrics
+        metrics = train(create(settings.config(cell.method)), category, results).metrics
     # What a cell can die of: our own refusals, and what PyTorch raises when memory runs out.
     except (EdgeAdError, OSError, RuntimeError, MemoryError) as error:
         return CellResult(cell=cell, metrics=None, error=f"{type(error).__name__}: {error}")
     path = _record(cell, results)
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"settings": asdict(settings), "metrics": metrics}
+    document = {"settings": settings.to_json(), "metrics": metrics}
     write_whole(path, json.dumps(document, indent=2).encode())
     return CellResult(cell=cell, metrics=metrics)
-
-
-def create_detector(method: str, settings: Settings) -> Detector:
-    """Build the unfitted detector of a cell."""
-    options: dict[str, Any] = {}
-    if settings.preset == "paper":
-        options = {
-            "backbone": PAPER_BACKBONE,
-            "input_size": (PAPER_CROP, PAPER_CROP),
-            "resize": PAPER_RESIZE,
-            **PAPER[method],
-        }
-    if settings.backbone is not None:
-        options["backbone"] = settings.backbone
-    return DETECTORS[method](
-        weights=settings.weights, device=settings.device, seed=settings.seed, **options
-    )
 
 
 def _record(cell: Cell, results: Path) -> Path:
@@ -138,7 +129,7 @@ def _finished(cell: Cell, settings: Settings, results: Path) -> dict[str, Any] |
         document = json.loads(_record(cell, results).read_text())
     except (FileNotFoundError, ValueError):
         return None
-    if document.get("settings") != asdict(settings):
+    if document.get("settings") != settings.to_json():
         return None
     metrics: dict[str, Any] = document["metrics"]
     return metrics

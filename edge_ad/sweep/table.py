@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 
+from edge_ad.config import CONFIGS
 from edge_ad.data import MVTEC_CLASSES
 from edge_ad.sweep.benchmark import CellResult, Settings
 from edge_ad.sweep.published import IMAGE_AUROC, IMAGE_AUROC_MEAN, PIXEL_AUROC, PIXEL_AUROC_MEAN
 from edge_ad_runtime.files import write_whole
 
-TITLES = {"spade": "SPADE", "padim": "PaDiM", "patchcore": "PatchCore"}
 COLUMNS = (
     "category",
     "method",
@@ -38,7 +38,7 @@ def write_tables(results: Path, outcomes: Sequence[CellResult], settings: Settin
         "benchmark.md": markdown(outcomes),
         "benchmark.csv": _csv(outcomes),
         "benchmark.json": json.dumps(
-            {"settings": asdict(settings), "cells": [_row(item) for item in outcomes]}, indent=2
+            {"settings": settings.to_json(), "cells": [_row(item) for item in outcomes]}, indent=2
         ),
     }
     results.mkdir(parents=True, exist_ok=True)
@@ -70,10 +70,10 @@ def _table(
     header, rows = ["class"], [[name] for name in (*categories, f"mean of {len(complete)}")]
     for method in methods:
         mine = {name: ours.get((name, method)) for name in categories}
-        header.append(f"{TITLES[method]} (edge-ad)" if with_paper else TITLES[method])
+        header.append(f"{CONFIGS[method].title} (edge-ad)" if with_paper else CONFIGS[method].title)
         _append(rows, [*mine.values(), _mean(mine, complete)])
         if with_paper:
-            header.append(f"{TITLES[method]} (paper)")
+            header.append(f"{CONFIGS[method].title} (paper)")
             paper = {name: published[method].get(name) for name in categories}
             all_classes = set(complete) == set(MVTEC_CLASSES)
             average = published_mean[method] if all_classes else _mean(paper, complete)

@@ -74,7 +74,7 @@ def _cleaned(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def has_integer_form(detector: Detector) -> bool:
     """Whether int8 is offered; a full gallery is compared picture by picture, in float32."""
-    return not isinstance(detector, SPADE) or detector.gallery_rule == "position"
+    return not isinstance(detector, SPADE) or detector.config.gallery_rule == "position"
 
 
 def _integer_graph(detector: Detector) -> onnx.ModelProto:

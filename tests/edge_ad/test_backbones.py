@@ -105,7 +105,7 @@ def test_top_1_of_sample_pictures_is_sensible(
     picture: str, index: int, lite0_classifier: EfficientNetLiteClassifier
 ) -> None:
     frame = Preprocessing(input_size=(224, 224), resize=256).apply(sample_frame(picture))
-    backbone = create_backbone(LITE0, layers=["stage1"], weights="saved")
+    backbone = create_backbone(LITE0, layers=["stage1"], weights=None)
     images = backbone.normalise(torch.from_numpy(frame)[None])
     with torch.inference_mode():
         logits = lite0_classifier.logits(images)
@@ -179,19 +179,19 @@ def test_what_comes_after_the_deepest_map_is_gone(
 ) -> None:
     if name.startswith("timm:"):
         timm_or_skip()
-    keys = create_backbone(name, layers=[layer], weights="saved").network.state_dict()
+    keys = create_backbone(name, layers=[layer], weights=None).network.state_dict()
     assert any(key.startswith(last_kept) for key in keys)
     assert not any(key.startswith((first_dropped, "fc.", "_fc.", "model.fc.")) for key in keys)
 
 
 def test_layers_come_in_the_order_of_the_network() -> None:
-    backbone = create_backbone(LITE0, layers=["stage4", "stage2"], weights="saved")
+    backbone = create_backbone(LITE0, layers=["stage4", "stage2"], weights=None)
     assert [item.name for item in backbone.layers] == ["stage2", "stage4"]
     assert [one.shape[1] for one in backbone(torch.zeros(1, 3, 32, 32))] == [24, 112]
 
 
 def test_default_layers_end_at_stride_16() -> None:
-    backbone = create_backbone(LITE0, weights="saved")
+    backbone = create_backbone(LITE0, weights=None)
     assert [item.stride for item in backbone.layers] == [2, 4, 8, 16]
 
 
@@ -206,7 +206,7 @@ def test_normalise_takes_bgr_bytes_and_gives_rgb(
     name: str, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> None:
     first = feature_maps(name)[0].name
-    backbone = create_backbone(name, layers=[first], weights="saved")
+    backbone = create_backbone(name, layers=[first], weights=None)
     frames = torch.tensor([0, 51, 255], dtype=torch.uint8).expand(2, 4, 8, 3)
     images = backbone.normalise(frames)
     assert images.shape == (2, 3, 4, 8)
@@ -216,14 +216,14 @@ def test_normalise_takes_bgr_bytes_and_gives_rgb(
 
 
 def test_train_mode_does_not_thaw_the_batch_statistics() -> None:
-    backbone = create_backbone(LITE0, layers=["stage1"], weights="saved").train()
+    backbone = create_backbone(LITE0, layers=["stage1"], weights=None).train()
     assert not any(module.training for module in backbone.modules())
 
 
 def test_load_state_dict_reproduces_a_backbone_silently(caplog: pytest.LogCaptureFixture) -> None:
     layers = ["stage2", "stage3"]
     backbone = create_backbone(LITE0, layers=layers)
-    again = create_backbone(LITE0, layers=layers, weights="saved")
+    again = create_backbone(LITE0, layers=layers, weights=None)
     again.load_state_dict(backbone.state_dict())
     images = backbone.normalise(random_frames(1))
     for ours, theirs in zip(again(images), backbone(images), strict=True):
@@ -246,7 +246,7 @@ def test_unknown_names_are_answered_with_what_there_is(
     name: str, layers: list[str] | None, words: list[str]
 ) -> None:
     with pytest.raises(EdgeAdError) as caught:
-        create_backbone(name, layers=layers, weights="saved")
+        create_backbone(name, layers=layers, weights=None)
     assert all(word in str(caught.value) for word in words)
 
 

@@ -9,14 +9,14 @@ import pytest
 from click.testing import CliRunner
 
 from edge_ad.cli import main
+from edge_ad.config import METHODS
 from edge_ad.data import MVTEC_CLASSES
-from edge_ad.models import DETECTORS
-from edge_ad.runs import METHODS
-from edge_ad.sweep.benchmark import Cell, CellResult, Settings, create_detector, run_benchmark
+from edge_ad.models import DETECTORS, create
+from edge_ad.sweep.benchmark import Cell, CellResult, Settings, run_benchmark
 from edge_ad.sweep.published import IMAGE_AUROC_MEAN, PIXEL_AUROC, PIXEL_AUROC_MEAN
 from edge_ad.sweep.table import COLUMNS, markdown, write_tables
 
-UNTRAINED = Settings(weights="none")
+UNTRAINED = Settings(options={"weights": "none"})
 
 
 def result(method: str, category: str, image: float, pixel: float | None) -> CellResult:
@@ -122,9 +122,9 @@ def test_cells_run_on_a_dask_cluster(data_root: Path, tmp_path: Path) -> None:
 
 
 def test_the_paper_preset_is_what_the_papers_used() -> None:
-    settings = Settings(preset="paper", backbone="resnet18", weights="none")
-    detector = create_detector("patchcore", settings)
+    settings = Settings(preset="paper", options={"backbone": "resnet18", "weights": "none"})
+    detector = create(settings.config("patchcore"))
     assert detector.backbone.name == "resnet18"
     assert detector.preprocessing.input_size == (224, 224)
     assert detector.preprocessing.resize == 256
-    assert detector.options()["coreset"] == 0.1
+    assert detector.config.to_json()["coreset"] == 0.1

@@ -126,10 +126,10 @@ def test_a_count_beyond_the_patches_keeps_all(category: Category) -> None:
 
 @pytest.mark.parametrize("coreset", [0, -1, 1.5, 0.0])
 def test_impossible_coresets_are_refused(coreset: float) -> None:
-    with pytest.raises(EdgeAdError, match="coreset share"):
+    with pytest.raises(EdgeAdError, match=r"a share above 0 and up to 1\.0"):
         PatchCore(weights="none", coreset=coreset)
 
 
 def test_no_neighbour_is_refused() -> None:
-    with pytest.raises(EdgeAdError, match="1 neighbour or more"):
+    with pytest.raises(EdgeAdError, match="1 or more as neighbours"):
         PatchCore(weights="none", neighbours=0)

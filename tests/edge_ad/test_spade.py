@@ -100,8 +100,8 @@ def test_a_projection_keeps_distances_roughly(category: Category) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 0}, "k of 1 or more"),
-        ({"gallery_rule": "none"}, "gallery rule"),
+        ({"k": 0}, "1 or more as k, got 0"),
+        ({"gallery_rule": "none"}, "position, full as gallery_rule"),
         ({"dims": 177}, "dims from 1 to 176"),
         ({"layers": ["stage3"]}, "at least 2 layers"),
     ],

@@ -46,7 +46,7 @@ class GridFeatures(nn.Module):
         for layer in layers:
             here = (channels >= start) & (channels < start + layer.channels)
             own = channels[here] - start
-            averaging = _Averaging(layer, own, gains[here], (patch_size, detector.grid_stride))
+            averaging = _Averaging(layer, own, gains[here], (patch_size, detector.config.grid_stride))
             self.maps.append(nn.Sequential(averaging, _ToGrid(layer, detector)))
             start += layer.channels
 
@@ -94,7 +94,7 @@ class _ToGrid(nn.Module):
         self._grid = detector.grid
         height, width = detector.preprocessing.input_size
         self._matrices = None
-        if layer.stride > detector.grid_stride:
+        if layer.stride > detector.config.grid_stride:
             sides = (height // layer.stride, width // layer.stride)
             rows, columns = (
                 _interpolation(*pair) for pair in zip(sides, detector.grid, strict=True)

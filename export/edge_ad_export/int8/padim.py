@@ -26,7 +26,7 @@ class _Features(nn.Module):
         self.to_grid = GridFeatures(
             detector,
             detector.backbone.layers,
-            detector.patch_size,
+            detector.config.patch_size,
             channels=detector.channels,
             gains=gains,
         )

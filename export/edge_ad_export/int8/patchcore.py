@@ -203,7 +203,7 @@ class _Farthest:
     def score(self) -> str:
         """Append eq. 7: s = (1 - exp(s*) / sum exp(d)) s*, with each row's neighbours baked."""
         graph, detector = self._graph, self._detector
-        count = min(detector.neighbours, len(detector.memory))
+        count = min(detector.config.neighbours, len(detector.memory))
         best, place = graph.nodes("TopK", (self.distance, graph.constant([1])), 2, axis=1)
         if count == 1:
             return graph.node("Squeeze", best, graph.constant([1]))

@@ -27,7 +27,7 @@ class _Embedding(nn.Module):
         super().__init__()
         self.backbone = detector.backbone
         self.projection = detector.projection
-        self.to_grid = GridFeatures(detector, detector.backbone.layers[:-1], detector.patch_size)
+        self.to_grid = GridFeatures(detector, detector.backbone.layers[:-1], detector.config.patch_size)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         *maps, deepest = self.backbone(self.backbone.normalise(frames))
@@ -41,7 +41,7 @@ def spade_graph(detector: SPADE) -> onnx.ModelProto:
     graph = GraphBuilder(model)
     gallery = graph.constant(detector.pooled.numpy(), "pooled_gallery")
     squared = _to_pictures(graph, detector, gallery)
-    k = graph.constant([min(detector.k, len(detector.pooled))])
+    k = graph.constant([min(detector.config.k, len(detector.pooled))])
     nearest, pictures = graph.nodes("TopK", (squared, k), 2, axis=1, largest=0)
     score = _mean_distance(graph, graph.node("Gather", gallery, pictures))
     distance = _at_position(graph, detector, _others(graph, detector, squared, nearest))
@@ -64,9 +64,9 @@ def _mean_distance(graph: GraphBuilder, retrieved: str) -> str:
 
 def _others(graph: GraphBuilder, detector: SPADE, squared: str, nearest: str) -> str | None:
     """Append what keeps pictures that were not retrieved away: (1, N, n); None: all were."""
-    if detector.k >= len(detector.pooled):
+    if detector.config.k >= len(detector.pooled):
         return None
-    last = graph.constant([detector.k - 1])
+    last = graph.constant([detector.config.k - 1])
     farther = graph.node("Greater", squared, graph.node("Gather", nearest, last, axis=1))
     far = graph.node("Where", farther, graph.scalar(FAR), graph.scalar(0))
     return graph.node("Unsqueeze", far, graph.constant([0]))

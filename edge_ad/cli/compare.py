@@ -1,14 +1,15 @@
-"""`edge-ad benchmark`: every method on every class, as a table."""
+"""`edge-ad compare`: every method on every class, as a table."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from edge_ad.cli.options import prepare_training
-from edge_ad.cli.train_options import parse_names
-from edge_ad.presets import PRESETS
-from edge_ad.runs import DEFAULT_RESULTS, METHODS
-from edge_ad_runtime.errors import DataError, EdgeAdError
+from edge_ad.cli.config_options import config_option
+from edge_ad.cli.options import parse_names, prepare_training
+from edge_ad.config import METHODS, PRESETS, DetectorConfig
+from edge_ad.runs import DEFAULT_RESULTS
+from edge_ad_runtime.errors import ConfigError, EdgeAdError
 
 
 @click.command()
@@ -42,33 +43,28 @@ from edge_ad_runtime.errors import DataError, EdgeAdError
     help="Where runs, finished cells and the tables are written.",
 )
 @click.option("--preset", type=click.Choice(PRESETS), default="default", show_default=True)
-@click.option("--backbone", help="In place of the preset's.")
-@click.option("--weights", default="pretrained", show_default=True, metavar="pretrained|none|FILE")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
-@click.option("--seed", type=int, default=0, show_default=True)
+@config_option(DetectorConfig, "backbone")
+@config_option(DetectorConfig, "weights")
+@config_option(DetectorConfig, "device")
+@config_option(DetectorConfig, "seed")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--again", is_flag=True, help="Run finished cells again.")
 @click.option("--json", "as_json", is_flag=True, help="Print benchmark.json in place of the table.")
-def benchmark(
+def compare(
     methods: tuple[str, ...],
     classes: tuple[str, ...],
     data_root: Path,
     results: Path,
     preset: str,
-    backbone: str | None,
-    weights: str,
-    device: str,
-    seed: int,
     workers: int,
     again: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
-    """Train every method on every class; writes benchmark.md, .csv and .json.
+    """Train every method on every class and compare them; writes benchmark.md, .csv and .json.
 
-    A cell that was finished with the same settings is not run again. A cell that fails is
-    reported at the end, with exit code 1, and the others are kept.
+    A cell (one method on one class) that was finished with the same settings is not run again.
+    Cells that fail are reported at the end, with exit code 1; the others are kept.
     """
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
@@ -76,15 +72,16 @@ def benchmark(
             f"expected methods out of {', '.join(METHODS)}, got {unknown[0]}",
             param_hint="--methods",
         )
-    prepare_training("the benchmark")
+    prepare_training("the comparison")
     from edge_ad.data import list_categories
     from edge_ad.sweep.benchmark import Cell, Settings, run_benchmark
     from edge_ad.sweep.table import write_tables
 
     categories = list_categories(data_root) if classes == ("all",) else classes
     if not categories:
-        raise DataError(f"found no class folder below {data_root}: check --data-root")
-    settings = Settings(preset=preset, backbone=backbone, weights=weights, device=device, seed=seed)
+        raise ConfigError(f"found no class folder below {data_root}: check --data-root")
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = Settings(preset=preset, options=given)
     cells = [Cell(method=method, category=name) for name in categories for method in methods]
     outcomes = run_benchmark(cells, settings, data_root, results, workers=workers, again=again)
     table, _, document = write_tables(results, outcomes, settings)
