@@ -115,7 +115,7 @@ def _expanded(path: Path) -> list[Path]:
         return [path]
     pictures = list_pictures(path)
     if not pictures:
-        raise DataError(f"found no pictures (PNG, JPEG, BMP, TIFF) in the folder {path}")
+        raise DataError(f"found no pictures (PNG, JPEG, BMP, TIFF, WebP) in the folder {path}")
     return pictures
 
 

@@ -77,7 +77,7 @@ class Dataset(Sequence[Sample]):
         if not paths:
             raise DataError(
                 f"expected pictures of good parts below {folder}, found none: "
-                "put PNG, JPEG, BMP or TIFF files there"
+                "put PNG, JPEG, BMP, TIFF or WebP files there"
             )
         return cls([Sample(path=path) for path in paths], name=folder.name, skip_bad=skip_bad)
 

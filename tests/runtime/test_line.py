@@ -1,7 +1,6 @@
 """Triggers, reload, several cameras on one model, plug-ins, watched folders, systemd."""
 
 import io
-import os
 import shutil
 import socket
 import threading
@@ -18,7 +17,6 @@ import pytest
 from edge_ad_runtime import (
     CameraError,
     CapturedFrame,
-    DataError,
     FakeCamera,
     Frame,
     FrameSource,
@@ -26,7 +24,7 @@ from edge_ad_runtime import (
     Scorer,
     open_source,
 )
-from edge_ad_runtime.cameras import WatchedFolder, plugins
+from edge_ad_runtime.cameras import plugins
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.outputs import Delivery
 from edge_ad_runtime.stream.config import parse_config
@@ -231,41 +229,6 @@ def test_a_camera_that_changes_its_size_goes_on(
     loop.add_camera("a", FakeCamera(mixed, live=False))
     loop.run(threading.Event())
     assert [result.score for _, result in recorder.verdicts] == [10, 20, 30, 40]
-
-
-def test_watched_folder_takes_complete_pictures_once(tmp_path: Path) -> None:
-    def write(name: str, value: int) -> None:
-        cv2.imwrite(str(tmp_path / name), np.full((40, 40, 3), value, np.uint8))
-
-    write("old.png", 1)
-    found: list[tuple[str, int]] = []
-    source = open_source(str(tmp_path), watch=True)
-    assert isinstance(source, WatchedFolder) and not source.live
-    source._every = 0.05
-
-    def read() -> None:
-        while (captured := source.read()) is not None:
-            assert captured.path is not None
-            found.append((captured.path.name, int(captured.frame.mean())))
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    write("a.png", 10)
-    wait(lambda: len(found) == 1)
-    _, data = cv2.imencode(".png", np.full((300, 300, 3), 20, np.uint8))
-    with (tmp_path / "slow.png").open("wb", buffering=0) as file:
-        for start_at in range(0, data.nbytes, data.nbytes // 8 + 1):
-            file.write(data.tobytes()[start_at : start_at + data.nbytes // 8 + 1])
-            time.sleep(0.02)
-    write(".hidden.tmp.png", 30)
-    os.replace(tmp_path / ".hidden.tmp.png", tmp_path / "renamed.png")
-    wait(lambda: len(found) == 3)
-    source.cancel()
-    thread.join(5)
-    assert found[0] == ("a.png", 10)
-    assert sorted(found[1:]) == [("renamed.png", 30), ("slow.png", 20)]
-    with pytest.raises(DataError, match="cannot list the folder"):
-        open_source(str(tmp_path / "missing"), watch=True)
 
 
 def test_plugins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,22 @@
 """Picture files: a list of them, and a folder into which another program writes them."""
 
 import os
+import stat
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource
 from edge_ad_runtime.errors import DataError, FrameError
 from edge_ad_runtime.model.image import PICTURE_SUFFIXES, Frame, read_frame
+from edge_ad_runtime.model.picture_header import PICTURE_FORMATS
 
 _State = tuple[int, int]
 """Size and time of change in nanoseconds."""
+
+_REMEMBERED = 100_000
+"""How many pictures that have gone are remembered, beyond as many as were ever there at once."""
 
 
 class Pictures(FrameSource):
@@ -30,7 +36,7 @@ class Pictures(FrameSource):
         """
         if not paths:
             raise DataError(
-                f"found no pictures (PNG, JPEG, BMP, TIFF) in {name}: check the path or the pattern"
+                f"found no pictures ({PICTURE_FORMATS}) in {name}: check the path or the pattern"
             )
         self.name = name
         self._paths = paths
@@ -53,7 +59,8 @@ class WatchedFolder(FrameSource):
     """The pictures that arrive in a folder from now on, in order of their time.
 
     A picture is complete when its size and time have not changed from one look to the next. Files
-    that are renamed into the folder, the better way, are taken as quickly.
+    that are renamed into the folder, the better way, are taken as quickly. A picture that goes away
+    and comes back unchanged is not read again: a network share may look empty for a moment.
     """
 
     live = False
@@ -73,8 +80,9 @@ class WatchedFolder(FrameSource):
         self._every = every
         self._cancelled = threading.Event()
         self._next = 0
-        self._waiting: list[Path] = []
+        self._waiting: deque[Path] = deque()
         self._growing: dict[str, _State] = {}
+        self._most = 0
         try:
             self._done = self._look()
         except OSError as error:
@@ -92,7 +100,7 @@ class WatchedFolder(FrameSource):
             if self._cancelled.wait(self._every):
                 return None
             self._collect()
-        number, path = self._next, self._waiting.pop(0)
+        number, path = self._next, self._waiting.popleft()
         self._next += 1
         return CapturedFrame(number=number, frame=_read_picture(path), path=path)
 
@@ -101,29 +109,44 @@ class WatchedFolder(FrameSource):
         self._cancelled.set()
 
     def _collect(self) -> None:
-        """Queue the pictures that are new and no longer grow; forget those that have gone."""
+        """Queue the pictures that are new and no longer grow."""
         try:
             found = self._look()
         except OSError:
             return  # a network share that is away; its pictures come when it is back
-        self._done = {name: state for name, state in self._done.items() if name in found}
         fresh = {name: state for name, state in found.items() if self._done.get(name) != state}
         complete = [name for name, state in fresh.items() if self._growing.get(name) == state]
         self._growing = fresh
         for name in sorted(complete, key=lambda name: (fresh[name][1], name)):
             self._done[name] = self._growing.pop(name)
             self._waiting.append(self._folder / name)
+        self._most = max(self._most, len(found))
+        if len(self._done) > 2 * self._most + _REMEMBERED:
+            self._forget(found)
+
+    def _forget(self, found: Mapping[str, _State]) -> None:
+        """Keep memory bounded where pictures are removed after use: forget the oldest of them."""
+        gone = [name for name in self._done if name not in found]
+        for name in gone[: len(self._done) - self._most - _REMEMBERED]:
+            del self._done[name]
 
     def _look(self) -> dict[str, _State]:
+        """Return the regular picture files that are there.
+
+        Raises:
+            OSError: the folder cannot be listed.
+        """
         found = {}
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 suffix = os.path.splitext(entry.name)[1].lower()
-                if suffix in PICTURE_SUFFIXES and not entry.name.startswith("."):
-                    try:
-                        state = entry.stat()
-                    except FileNotFoundError:
-                        continue
+                if suffix not in PICTURE_SUFFIXES or entry.name.startswith("."):
+                    continue
+                try:
+                    state = entry.stat()
+                except OSError:
+                    continue  # removed meanwhile, or a link to nothing, to itself, out of reach
+                if stat.S_ISREG(state.st_mode):
                     found[entry.name] = (state.st_size, state.st_mtime_ns)
         return found
 

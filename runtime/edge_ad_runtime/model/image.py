@@ -3,6 +3,8 @@
 Training and the device both use this file, so that a score cannot change between them.
 """
 
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.model.picture_header import PICTURE_FORMATS, read_header
 
 Frame = NDArray[np.uint8]
 """uint8, H x W x 3, BGR."""
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """File name endings, lower case, that count as pictures in a folder."""
+
+LARGEST_PICTURE_BYTES = 2**29
+"""Largest file, and largest decoded picture: 178 megapixels at 8 bits a channel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,37 +98,77 @@ class Preprocessing:
         )
 
 
-def read_frame(path: Path) -> Frame:
+def read_frame(path: Path | str) -> Frame:
     """Read a picture as a frame: grey tripled, 16 bits made 8, alpha dropped, EXIF obeyed.
 
     16-bit values are divided by 257, so that 0..65535 becomes 0..255 for every picture alike.
+    Files over 512 MiB and pictures that decode to more are refused before they take any memory.
 
     Raises:
-        DataError: the file cannot be read, is no picture, is cut off, or has another depth.
+        DataError: the file cannot be read, is no picture, is cut off, too large, or has another
+            depth.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
+        return _decode(_read_file(Path(path)), path)
+    except MemoryError as error:
         raise DataError(
-            f"cannot read the picture {path}: {error.strerror}: check the path and its permissions"
+            f"the picture {path} needs more memory than this device has left: make it smaller"
         ) from error
-    # OpenCV decodes the rest of a cut-off JPEG or PNG as grey or black and only prints a warning.
-    if not _is_complete(data):
-        raise DataError(f"the picture {path} is cut off: copy it again or remove it")
-    pixels = None
-    if data:
-        buffer = np.frombuffer(data, dtype=np.uint8)
-        try:
-            pixels = cv2.imdecode(buffer, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-        except cv2.error as error:
-            raise DataError(f"the picture {path} is damaged ({error.err}): remove it") from error
-    if pixels is None:
+
+
+def _read_file(path: Path) -> bytes:
+    """Return the content of a regular file, without ever waiting for a pipe or a device."""
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode):
+                raise DataError(f"expected a picture at {path}, found a pipe or device: remove it")
+            if state.st_size > LARGEST_PICTURE_BYTES:
+                raise DataError(
+                    f"the file {path} has {state.st_size / 2**20:.0f} MiB, more than the "
+                    f"{LARGEST_PICTURE_BYTES // 2**20} MiB that a picture may have: make it smaller"
+                )
+            return file.read(LARGEST_PICTURE_BYTES)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(
-            f"the file {path} is not a readable picture (PNG, JPEG, BMP, TIFF): "
-            "replace or remove it"
+            f"cannot read the picture {path}: {reason}: check the path and its permissions"
+        ) from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a FIFO without a writer too, which would wait for one for ever."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _decode(data: bytes, path: Path | str) -> Frame:
+    header = read_header(data)
+    if header is None:
+        heic = data[4:8] == b"ftyp"
+        raise DataError(
+            f"the file {path} is not a readable picture ({PICTURE_FORMATS}): "
+            + ("it is HEIC or AVIF, convert it" if heic else "replace or remove it")
         )
+    if not header.complete:
+        raise DataError(f"the picture {path} is cut off: copy it again or remove it")
+    if header.decoded_bytes > LARGEST_PICTURE_BYTES:
+        raise DataError(
+            f"the picture {path} has {header.width} x {header.height} pixels of {header.bits} "
+            f"bits, which decode to more than {LARGEST_PICTURE_BYTES // 2**20} MiB: make it smaller"
+        )
+    try:
+        pixels = cv2.imdecode(
+            np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+        )
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from error
+        raise DataError(f"the picture {path} is damaged ({error.err}): remove it") from error
+    if pixels is None:
+        raise DataError(f"the picture {path} is damaged and cannot be decoded: remove it")
     if pixels.dtype == np.uint16:
-        return np.asarray(np.rint(pixels / np.float32(257)), dtype=np.uint8)
+        # No value is half-way between two results, and no copy in floats is made.
+        return np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257), dtype=np.uint8)
     if pixels.dtype != np.uint8:
         raise DataError(
             f"expected 8 or 16 bits a channel in {path}, got {pixels.dtype}: convert the picture"
@@ -130,7 +176,7 @@ def read_frame(path: Path) -> Frame:
     return np.asarray(pixels, dtype=np.uint8)
 
 
-def read_mask(path: Path) -> NDArray[np.bool_]:
+def read_mask(path: Path | str) -> NDArray[np.bool_]:
     """Read a ground-truth mask: (H, W), True where the part is defective (any value above 0).
 
     Raises:
@@ -162,17 +208,8 @@ def list_pictures(folder: Path) -> list[Path]:
         for path in folder.rglob("*")
         if path.suffix.lower() in PICTURE_SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
+        and os.path.isfile(path)
     )
-
-
-def _is_complete(data: bytes) -> bool:
-    if data.startswith(b"\xff\xd8"):
-        # 0xFF is escaped inside compressed data: an end marker must follow the last scan's start.
-        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
-    if data.startswith(b"\x89PNG"):
-        return b"IEND" in data[-4096:]
-    return True
 
 
 def _resize(frame: Frame, height: int, width: int) -> Frame:
