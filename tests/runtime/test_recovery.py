@@ -306,6 +306,8 @@ def test_a_slow_camera_is_not_lost_between_its_frames(
         with ticked:
             sent[0] = value
             ticked.notify_all()
+        for given_up in feed._hanging:
+            given_up._thread.join(10)
         with changed:
             assert changed.wait_for(lambda: feed.ready, 10)
         captured = feed.take()

@@ -142,6 +142,13 @@ def test_a_lost_frame_is_counted_and_the_stream_goes_on(
     assert "torn" in caplog.text
 
 
+def test_a_wrong_frame_of_a_file_is_one_lost_frame(model: Path, frames: MakeFrames) -> None:
+    one, two = frames(1, 2)
+    camera = FakeCamera([one, np.zeros((4, 4)), two], live=False)  # type: ignore[list-item]
+    summary = run_stream(camera, Scorer(model, threads=1))
+    assert (summary.frames, summary.failed, summary.camera_error) == (2, 1, None)
+
+
 def test_a_lost_camera_ends_the_stream_after_its_frames(frames: MakeFrames) -> None:
     camera = FakeCamera([*frames(1, 2), CameraError("unplugged")], live=False)
     summary = run_stream(camera, Mean())

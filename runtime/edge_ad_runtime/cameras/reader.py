@@ -259,7 +259,10 @@ class Reader:
         """Read until the end, a lost camera or `close`."""
         while not self._closing.is_set():
             try:
-                captured = self._read()
+                captured = self._source.read()
+                if captured is None:
+                    return
+                item = self._examined(captured)
             except DataError as error:
                 self.freshness.failed(error)
                 self._put(error)
@@ -269,19 +272,20 @@ class Reader:
                 self._put(error)
                 return
             else:
-                if captured is None:
-                    return
-                if captured.number >= self._next_wanted:
-                    self._next_wanted = captured.number + self._every
-                    self._put(self._prepared(captured))
+                if item is not None:
+                    self._put(item)
 
-    def _read(self) -> CapturedFrame | None:
-        captured = self._source.read()
-        if captured is not None and self._source.live:
+    def _examined(self, captured: CapturedFrame) -> CapturedFrame | None:
+        """Return the frame with what is to be made of it; None: it is not the N-th.
+
+        Raises:
+            DataError: it is not a frame at all.
+        """
+        if self._source.live:
             self.freshness.arrived(captured.frame)
-        return captured
-
-    def _prepared(self, captured: CapturedFrame) -> CapturedFrame:
+        if captured.number < self._next_wanted:
+            return None
+        self._next_wanted = captured.number + self._every
         if self._prepare is None or self._source.live:
             return captured
         return replace(captured, prepared=self._prepare(captured.frame))
