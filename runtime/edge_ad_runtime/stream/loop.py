@@ -16,6 +16,7 @@ from edge_ad_runtime.outputs import Delivery
 from edge_ad_runtime.stream.summary import Tally
 from edge_ad_runtime.stream.triggers import Triggers
 from edge_ad_runtime.stream.watchers import Monitor
+from edge_ad_runtime.supervisor import Supervisor
 
 _WAIT_SECONDS = 0.2
 """How soon the loop notices a stop or a stall while no frame comes."""
@@ -50,18 +51,26 @@ class Loop:
         tally: counts.
     """
 
-    def __init__(self, model: Model, delivery: Delivery, triggers: Triggers | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        delivery: Delivery,
+        triggers: Triggers | None = None,
+        supervisor: Supervisor | None = None,
+    ) -> None:
         """Start without cameras.
 
         Args:
             model: scores the frames.
             delivery: takes verdicts and events.
             triggers: frames are scored on demand only; None: as they come.
+            supervisor: starts the threads that read the cameras.
         """
         self.tally = Tally()
         self._model = model
         self._delivery = delivery
         self._triggers = triggers
+        self._supervisor = supervisor or Supervisor(delivery.event)
         self._changed = threading.Condition()
         self._feeds: list[Feed] = []
         self._given_up: set[Feed] = set()
@@ -97,6 +106,7 @@ class Loop:
             report=self._delivery.event,
             prepare=self._model.prepare,
             changed=self._changed,
+            supervisor=self._supervisor,
         )
         self._feeds.append(feed)
         self._monitors[name] = []

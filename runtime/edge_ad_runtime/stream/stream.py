@@ -186,7 +186,8 @@ class Stream:
         """Return one loop for each model, with its cameras being read."""
         self._unread.pop_all()
         loops = {
-            model.path: Loop(model.slot, self.delivery, self.triggers) for model in self.models
+            model.path: Loop(model.slot, self.delivery, self.triggers, self.supervisor)
+            for model in self.models
         }
         for camera, source in zip(self.config.cameras, self._sources, strict=True):
             self._add_camera(loops[camera.model], camera, source)
