@@ -156,6 +156,59 @@ def test_two_cameras_share_a_model_and_a_dead_one_delays_nobody(model: Path) -> 
     assert min(counts[:2]) > 10 and counts[2] == 0
 
 
+def test_a_file_that_has_ended_beside_a_camera_takes_no_time(
+    model: Path, frames: Callable[..., list[Any]]
+) -> None:
+    rounds: list[int] = []
+    stop, release = threading.Event(), threading.Event()
+    recorder = Recorder()
+    loop = Loop(ModelSlot(Scorer(model, threads=1)), Delivery([recorder]))
+    loop.add_camera("file", FakeCamera(frames(1, 2), live=False))
+    loop.add_camera("camera", FakeCamera(live(release)))
+    running = threading.Thread(
+        target=loop.run, args=(stop,), kwargs={"after_round": lambda: rounds.append(1)}
+    )
+    running.start()
+    wait(lambda: len(recorder.verdicts) > 50)
+    stop.set()
+    release.set()
+    running.join(10)
+    # Each frame is worth at most two rounds: one that takes it, and one that finds nothing.
+    assert len(rounds) < 3 * len(recorder.verdicts)
+
+
+def test_waiting_for_work_changes_nothing(model: Path) -> None:
+    recorder, now = Recorder(), [0.0]
+    triggers = Triggers(["left"], recorder.event, timeout=1.0, clock=lambda: now[0])
+    loop = Loop(ModelSlot(Scorer(model, threads=1)), Delivery([recorder]), triggers)
+    release = threading.Event()
+    feed = loop.add_camera("left", FakeCamera(live(release)))
+    wait(lambda: feed.ready)
+    triggers.request("late")
+    now[0] = 5.0
+    assert loop._has_work() and loop._has_work()
+    assert recorder.events == [], "only a round expires triggers"
+    triggers.expire("left")
+    assert [event.details["trigger"] for event in recorder.events] == ["late"]
+    assert not loop._has_work()
+    release.set()
+    feed.close()
+
+
+def test_a_camera_that_is_lost_for_good_does_not_end_the_others(
+    model: Path, frames: Callable[..., list[Any]]
+) -> None:
+    recorder = Recorder()
+    loop = Loop(ModelSlot(Scorer(model, threads=1)), Delivery([recorder]))
+    loop.add_camera("gone", FakeCamera([*frames(1), CameraError("unplugged")], live=False))
+    loop.add_camera("file", FakeCamera(frames(*range(60)), live=False))
+    loop.run(threading.Event())
+    counts = [captured.camera for captured, _ in recorder.verdicts]
+    assert (counts.count("gone"), counts.count("file")) == (1, 60)
+    assert [(event.kind, event.camera) for event in recorder.events] == [("camera lost", "gone")]
+    assert str(loop.tally.camera_error) == "unplugged"
+
+
 @pytest.mark.parametrize("batching", [True, False])
 def test_together_or_alone_gives_the_same(
     model: Path, frames: Callable[..., list[Any]], batching: bool
