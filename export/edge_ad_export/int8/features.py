@@ -46,7 +46,9 @@ class GridFeatures(nn.Module):
         for layer in layers:
             here = (channels >= start) & (channels < start + layer.channels)
             own = channels[here] - start
-            averaging = _Averaging(layer, own, gains[here], (patch_size, detector.config.grid_stride))
+            averaging = _Averaging(
+                layer, own, gains[here], (patch_size, detector.config.grid_stride)
+            )
             self.maps.append(nn.Sequential(averaging, _ToGrid(layer, detector)))
             start += layer.channels
 

@@ -27,7 +27,9 @@ class _Embedding(nn.Module):
         super().__init__()
         self.backbone = detector.backbone
         self.projection = detector.projection
-        self.to_grid = GridFeatures(detector, detector.backbone.layers[:-1], detector.config.patch_size)
+        self.to_grid = GridFeatures(
+            detector, detector.backbone.layers[:-1], detector.config.patch_size
+        )
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         *maps, deepest = self.backbone(self.backbone.normalise(frames))
