@@ -37,10 +37,12 @@ def make_tiles(report: Report, item: ScoredSample) -> list[Tile]:
     height, width = frame.shape[:2]
     values = report.preprocessing.map_to_frame(anomaly_map, (height, width))
     low, limit = report.metrics["map_range"][0], report.metrics["map_threshold"]
+    found = item.score >= report.metrics["threshold"]
+    overlay = lay_heat(frame, values, low, limit, outline=found)
     return [
         Tile(caption="picture", address=_address(frame)),
         Tile(caption="heat map", address=_address(heat_map(values, *color_range(low, limit)))),
-        Tile(caption="overlay", address=_address(lay_heat(frame, values, low, limit))),
+        Tile(caption="overlay", address=_address(overlay)),
         _mask_tile(item, (height, width)),
     ]
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edge_ad_runtime.model.image import Frame, Preprocessing, list_pictures, read_frame
     from edge_ad_runtime.model.info import ModelInfo
     from edge_ad_runtime.model.overlay import draw_overlay, heat_map
+    from edge_ad_runtime.model.regions import Region
     from edge_ad_runtime.model.result import Result
     from edge_ad_runtime.model.scorer import Scorer
     from edge_ad_runtime.outputs import JsonLines, OverlayFolder
@@ -63,6 +64,7 @@ __all__ = [
     "OverlayFolder",
     "Preprocessing",
     "Reader",
+    "Region",
     "Result",
     "Scorer",
     "Stream",
@@ -81,6 +83,7 @@ _MODULES = {
     "outputs": ("JsonLines", "OverlayFolder"),
     "model.overlay": ("draw_overlay", "heat_map"),
     "cameras.reader": ("Reader",),
+    "model.regions": ("Region",),
     "model.result": ("Result",),
     "model.scorer": ("Scorer",),
     "cameras": ("CapturedFrame", "FakeCamera", "FrameSource", "open_source"),

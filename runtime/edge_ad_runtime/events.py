@@ -13,6 +13,7 @@ EventKind = Literal[
     "alarm on",
     "alarm off",
     "drift",
+    "scene changed",
     "overload",
     "output failed",
     "output back",

@@ -7,6 +7,7 @@ limit and the p-value below are exact on average over training sets, however few
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -353,7 +354,7 @@ def _limit(scores: Sequence[float], tail: Tail, n: int, rate: float) -> float:
 def _p_value(scores: Sequence[float], tail: Tail, n: int, score: float) -> float:
     if score > tail.u:
         return tail.p_value(score, n)
-    share = np.count_nonzero(np.asarray(scores) >= score) / len(scores)
+    share = 1 - bisect_left(scores, score) / len(scores)
     return float(min(1.0, (1 + share * n) / (n + 1)))
 
 

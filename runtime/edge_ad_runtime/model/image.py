@@ -89,6 +89,24 @@ class Preprocessing:
         full[top : top + height, left : left + width] = anomaly_map
         return _enlarge(full, *frame_size)
 
+    def box_to_frame(
+        self, box: tuple[float, float, float, float], frame_size: tuple[int, int]
+    ) -> tuple[float, float, float, float]:
+        """Lay a box (x, y, width, height) of the anomaly map over its frame, in frame pixels."""
+        height, width = self.input_size
+        full_height, full_width = self.input_size
+        if self.resize is not None:
+            full_height, full_width = self._full_size(frame_size)
+        scale_x, scale_y = frame_size[1] / full_width, frame_size[0] / full_height
+        left, top = (full_width - width) // 2, (full_height - height) // 2
+        x, y, box_width, box_height = box
+        return (
+            (x + left) * scale_x,
+            (y + top) * scale_y,
+            box_width * scale_x,
+            box_height * scale_y,
+        )
+
     def _full_size(self, frame_size: tuple[int, ...]) -> tuple[int, int]:
         """Height and width of the whole frame once its shorter side is `resize` pixels."""
         height, width = frame_size[0], frame_size[1]

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.info import ModelInfo
-from edge_ad_runtime.model.result import Result
+from edge_ad_runtime.model.result import Result, false_alarms_in_words
 
 _OPACITY = 0.6
 _HOTTEST = 225
@@ -35,7 +35,14 @@ def heat_map(anomaly_map: NDArray[np.float32], low: float, high: float) -> Frame
     return np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), dtype=np.uint8)
 
 
-def lay_heat(frame: Frame, values: NDArray[np.float32], low: float, limit: float) -> Frame:
+def lay_heat(
+    frame: Frame,
+    values: NDArray[np.float32],
+    low: float,
+    limit: float,
+    *,
+    outline: bool = True,
+) -> Frame:
     """Return the frame under the heat of its map, what reaches the limit outlined in white.
 
     Args:
@@ -43,17 +50,21 @@ def lay_heat(frame: Frame, values: NDArray[np.float32], low: float, limit: float
         values: the anomaly map laid over the frame, (H, W).
         low: the coldest colour.
         limit: the map's limit, from which a pixel counts as defective.
+        outline: False for a good part, on which nothing counts as defective.
     """
     _, high = color_range(low, limit)
     # What every good part shows stays clear: the picture remains visible where nothing is wrong.
     cover = (_OPACITY * _heat(values, (low + limit) / 2, high))[:, :, np.newaxis]
     picture = np.rint(frame * (1 - cover) + heat_map(values, low, high) * cover).astype(np.uint8)
-    _outline(picture, values >= limit)
+    if outline:
+        _outline(picture, values >= limit)
     return np.asarray(picture, dtype=np.uint8)
 
 
 def draw_overlay(frame: Frame, result: Result, info: ModelInfo) -> Frame:
-    """Return the frame under its heat map, defects outlined, with a strip above that says why.
+    """Return the frame under its heat map with a strip above that says why; defects are outlined.
+
+    A good part gets no outlines: what its map shows above the map's limit is no defect.
 
     Args:
         frame: uint8, H x W x 3, BGR; it is not changed.
@@ -65,7 +76,9 @@ def draw_overlay(frame: Frame, result: Result, info: ModelInfo) -> Frame:
     """
     height, width = frame.shape[:2]
     values = info.preprocessing.map_to_frame(result.anomaly_map, (height, width))
-    picture = lay_heat(frame, values, info.map_range[0], info.map_threshold)
+    picture = lay_heat(
+        frame, values, info.map_range[0], info.map_threshold, outline=result.anomalous
+    )
     return np.concatenate([_strip(width, result), picture])
 
 
@@ -87,13 +100,22 @@ def _outline(picture: Frame, hot: NDArray[np.bool_]) -> None:
 def _strip(width: int, result: Result) -> Frame:
     """Draw the verdict as wide as the frame: red or green, score and limit in white."""
     verdict, sign = ("ANOMALOUS", ">=") if result.anomalous else ("GOOD", "<")
-    text = f"{verdict}  {result.score:.4g} {sign} {result.threshold:.4g}"
+    rows = [_row(width, f"{verdict}  {result.score:.4g} {sign} {result.threshold:.4g}")]
+    if result.anomalous and result.p_value is not None:
+        rows.append(_row(width, false_alarms_in_words(result.p_value)))
+    covered = np.concatenate(rows)[:, :, np.newaxis]
+    ground = np.asarray(_RED if result.anomalous else _GREEN)
+    return np.rint(ground * (1 - covered) + np.asarray(_WHITE) * covered).astype(np.uint8)
+
+
+def _row(width: int, text: str) -> NDArray[np.float32]:
+    """Draw a row of text as wide as the frame: (h, W), 0 where the ground is seen, else up to 1."""
     (full_width, _), _ = cv2.getTextSize(text, _FONT, 1.0, 2)
     scale = min(0.95 * width / full_width, max(0.5, width / 1200))
     thickness = max(1, round(2 * scale))
     (_, text_height), baseline = cv2.getTextSize(text, _FONT, scale, thickness)
     height = text_height + 2 * baseline + 4
-    strip = np.full((height, width, 3), _RED if result.anomalous else _GREEN, dtype=np.uint8)
+    row = np.zeros((height, width), dtype=np.uint8)
     origin = (round(0.02 * width), height - baseline - 2)
-    cv2.putText(strip, text, origin, _FONT, scale, _WHITE, thickness, cv2.LINE_AA)
-    return strip
+    cv2.putText(row, text, origin, _FONT, scale, (255.0,), thickness, cv2.LINE_AA)
+    return np.asarray(row / np.float32(255), dtype=np.float32)

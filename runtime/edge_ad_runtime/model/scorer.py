@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad_runtime.errors import DataError, DeviceError, ModelFileError
+from edge_ad_runtime.errors import ConfigError, DataError, DeviceError, ModelFileError
 from edge_ad_runtime.model.checksum import verify
 from edge_ad_runtime.model.image import Frame, check_frame
 from edge_ad_runtime.model.info import ModelInfo
+from edge_ad_runtime.model.regions import RegionFinder
 from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.model.session import create_session, first_line, native_errors
 
@@ -43,6 +44,7 @@ class Scorer:
         device: str = "auto",
         threads: int | None = None,
         threshold: float | None = None,
+        min_region_area: float = 0.0,
     ) -> None:
         """Read the file, once, and start a session on the device.
 
@@ -51,15 +53,21 @@ class Scorer:
             device: `auto` (CUDA where it works, else the CPU), `cpu`, `cuda` or `tensorrt`.
             threads: CPU threads for one inference; None: one for each physical core.
             threshold: decision limit in place of the model's own; a finite number.
+            min_region_area: share of the picture, 0..1, from which a region is told.
 
         Raises:
             ModelFileError: the file is missing, damaged, not ours, or of a newer format.
             DeviceError: the device cannot run the model here; it never becomes the CPU silently.
             MissingExtraError: ONNX Runtime is not installed.
-            DataError: the threshold is not a finite number.
+            ConfigError: the threshold is not a finite number, or the area is not from 0 to below 1.
         """
         if threshold is not None:
             _check_threshold(threshold)
+        if not 0 <= min_region_area < 1:
+            raise ConfigError(
+                "expected a smallest region from 0 to below 1, as a share of the picture, "
+                f"got {min_region_area}"
+            )
         model = _read(Path(path))
         try:
             # First of all, so that nothing interprets damaged bytes.
@@ -81,6 +89,12 @@ class Scorer:
             self._set_threshold(threshold)
         self.provider: str = self._session.get_providers()[0]
         self.preprocessing = self.info.preprocessing
+        self._finder = RegionFinder(
+            map_threshold=self.info.map_threshold,
+            preprocessing=self.preprocessing,
+            calibration=self.info.calibration,
+            min_area=min_region_area,
+        )
 
     def with_threshold(self, threshold: float) -> "Scorer":
         """Return a scorer of the same session with another decision limit.
@@ -119,7 +133,8 @@ class Scorer:
         started = perf_counter()
         prepared = [self.prepare(frame) for frame in frames]
         prepared_ms = (perf_counter() - started) * 1000 / max(1, len(frames))
-        return self.score_prepared(prepared, prepared_ms=prepared_ms)
+        sizes = [_size(frame) for frame in frames]
+        return self.score_prepared(prepared, prepared_ms=prepared_ms, frame_sizes=sizes)
 
     def prepare(self, frame: Frame) -> Frame:
         """Return the frame as the model sees it, (h, w, 3): work that another thread can take over.
@@ -131,26 +146,36 @@ class Scorer:
         return np.ascontiguousarray(self.preprocessing.apply(frame))
 
     def score_prepared(
-        self, prepared: Sequence[Frame], *, prepared_ms: float = 0.0
+        self,
+        prepared: Sequence[Frame],
+        *,
+        prepared_ms: float = 0.0,
+        frame_sizes: Sequence[tuple[int, int]] | None = None,
     ) -> list[Result]:
         """Score frames that went through `prepare`.
 
         Args:
             prepared: what `prepare` returned.
             prepared_ms: what that took for one frame; it is part of the result's latency.
+            frame_sizes: (height, width) of each frame before `prepare`, in whose pixels the regions
+                are told; None: those of the prepared frames.
 
         Raises:
             DataError: a score is not finite.
             DeviceError: the device failed.
         """
-        sizes = {frame.shape for frame in prepared}
-        step = 1 if self._one_by_one or len(sizes) > 1 else max(1, len(prepared))
+        shapes = {frame.shape for frame in prepared}
+        sizes = frame_sizes or [_size(frame) for frame in prepared]
+        step = 1 if self._one_by_one or len(shapes) > 1 else max(1, len(prepared))
         results = []
         for start in range(0, len(prepared), step):
-            results += self._run(prepared[start : start + step], prepared_ms)
+            end = start + step
+            results += self._run(prepared[start:end], prepared_ms, sizes[start:end])
         return results
 
-    def _run(self, prepared: Sequence[Frame], prepared_ms: float) -> list[Result]:
+    def _run(
+        self, prepared: Sequence[Frame], prepared_ms: float, sizes: Sequence[tuple[int, int]]
+    ) -> list[Result]:
         started = perf_counter()
         # A single frame is not copied again.
         batch = prepared[0][np.newaxis] if len(prepared) == 1 else np.stack(prepared)
@@ -161,15 +186,19 @@ class Scorer:
                 f"expected a finite score, the model gave {scores.tolist()}: "
                 "check the frame, and the model file with `edge-ad export`"
             )
+        calibration = self.info.calibration
         return [
             Result(
-                score=float(score),
-                anomalous=bool(score >= self.threshold),
+                score=score,
+                anomalous=score >= self.threshold,
                 threshold=self.threshold,
                 anomaly_map=anomaly_map,
                 latency_ms=latency,
+                p_value=None if calibration is None else calibration.p_value(score),
+                frame_size=size,
+                finder=self._finder,
             )
-            for score, anomaly_map in zip(scores, maps, strict=True)
+            for score, anomaly_map, size in zip(scores.tolist(), maps, sizes, strict=True)
         ]
 
     def _infer(self, batch: Frame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -189,9 +218,13 @@ class Scorer:
         return scores, maps
 
 
+def _size(frame: Frame) -> tuple[int, int]:
+    return frame.shape[0], frame.shape[1]
+
+
 def _check_threshold(threshold: float) -> None:
     if not math.isfinite(threshold):
-        raise DataError(f"expected a finite number as threshold, got {threshold}")
+        raise ConfigError(f"expected a finite number as threshold, got {threshold}")
 
 
 def _read(path: Path) -> bytes:

@@ -77,6 +77,6 @@ def _encode(frame: Frame, result: Result, info: ModelInfo, look: tuple[int, floa
     enlarged = info.preprocessing.map_to_frame(result.anomaly_map, frame.shape[:2])
     low = info.map_range[0]
     limit = low + (info.map_threshold - low) / contrast
-    picture = lay_heat(frame, enlarged, low, limit)
+    picture = lay_heat(frame, enlarged, low, limit, outline=result.anomalous)
     _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return data.tobytes()

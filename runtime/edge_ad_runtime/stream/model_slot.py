@@ -152,7 +152,11 @@ class ModelSlot:
             scorer, overrides = self._scorer, self._overrides
         prepared = [_prepared(scorer, captured) for captured in batch]
         longest = max(item.milliseconds for item in prepared)
-        results = scorer.score_prepared([item.frame for item in prepared], prepared_ms=longest)
+        results = scorer.score_prepared(
+            [item.frame for item in prepared],
+            prepared_ms=longest,
+            frame_sizes=[captured.frame.shape[:2] for captured in batch],
+        )
         self._last_frame = batch[-1].frame
         return [
             _judged(result, overrides.get(captured.camera))
