@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from edge_ad.cli import main
 
-NAMES = {"timestamp", "score", "threshold", "anomalous", "latency_ms"}
+NAMES = {"timestamp", "score", "threshold", "anomalous", "p_value", "regions", "latency_ms"}
 BLOCKED = "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'sklearn'))); "
 RUN = "from edge_ad.cli import main; main()"
 

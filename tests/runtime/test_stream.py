@@ -247,6 +247,8 @@ def test_json_lines(frames: MakeFrames) -> None:
         "score": 120.0,
         "threshold": 100.0,
         "anomalous": True,
+        "p_value": None,
+        "regions": [],
         "latency_ms": 1.0,
     }
 
