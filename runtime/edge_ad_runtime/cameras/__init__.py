@@ -101,8 +101,9 @@ def _open_path(spec: str) -> FrameSource:
     if glob.has_magic(spec):
         matches = sorted(Path(match) for match in glob.glob(spec, recursive=True))
         pictures = [match for match in matches if match.suffix.lower() in PICTURE_SUFFIXES]
-        return Pictures(pictures, name=spec)
+        return Pictures(pictures, name=redact(spec))
     raise DataError(
-        f"expected a camera index, device, file, folder, glob or URL, found nothing at {spec!r}: "
+        "expected a camera index, device, file, folder, glob or URL, found nothing at "
+        f"{redact(spec)!r}: "
         "check the path"
     )

@@ -11,6 +11,7 @@ from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource
 from edge_ad_runtime.errors import DataError, FrameError
 from edge_ad_runtime.model.image import PICTURE_SUFFIXES, Frame, read_frame
 from edge_ad_runtime.model.picture_header import PICTURE_FORMATS
+from edge_ad_runtime.redact import redact
 
 _State = tuple[int, int]
 """Size and time of change in nanoseconds."""
@@ -87,7 +88,8 @@ class WatchedFolder(FrameSource):
             self._done = self._look()
         except OSError as error:
             raise DataError(
-                f"cannot list the folder {folder}: {error.strerror}: check path and permissions"
+                f"cannot list the folder {redact(str(folder))}: {error.strerror}: "
+                "check the path and its permissions"
             ) from error
 
     def read(self) -> CapturedFrame | None:
