@@ -39,6 +39,7 @@ def main(data_root: Path, category_name: str, coreset: float) -> None:
     with phase(f"coreset: {int(coreset * len(patches)):,} of {len(patches):,} patches"):
         picks = greedy_coreset(project(patches, seed=0), int(coreset * len(patches)))
         detector.memory = patches[picks].clone()
+        detector.owners = torch.zeros(len(picks), dtype=torch.int32)
         del patches
     with phase(f"evaluation of {len(category.test)} test pictures"):
         detector.evaluate(category.test)

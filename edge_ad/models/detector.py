@@ -20,6 +20,7 @@ from edge_ad.backbones import create_backbone, feature_maps
 from edge_ad.config import DetectorConfig, describe
 from edge_ad.data import Dataset, choose_input_size
 from edge_ad.evaluate import Evaluation, Evaluator
+from edge_ad.models.good import FEWEST, GoodScores, LeftOut
 from edge_ad.models.smoothing import Smoothing
 from edge_ad_runtime.errors import DataError, DeviceError, EdgeAdError, NotFittedError
 from edge_ad_runtime.files import write_whole
@@ -82,6 +83,8 @@ class Detector(nn.Module, ABC):
     method: ClassVar[str]
     config: DetectorConfig
     smoothing: Smoothing
+    good: GoodScores | None
+    """Leave-one-out scores of the fitted pictures; None before `fit`, and of a loaded detector."""
 
     def __init__(self, config: DetectorConfig) -> None:
         """Build the backbone; nothing is learnt yet.
@@ -95,6 +98,7 @@ class Detector(nn.Module, ABC):
             DeviceError: the device is not there.
         """
         super().__init__()
+        self.good = None
         layers = config.layers or _layers_of_strides(config.backbone, self.default_strides())
         self.config = replace(config, layers=tuple(layers))
         self.backbone = create_backbone(config.backbone, layers=layers, weights=config.weights)
@@ -111,8 +115,16 @@ class Detector(nn.Module, ABC):
         """Strides of the feature maps that are used unless `layers` says otherwise."""
 
     @abstractmethod
-    def fit_features(self, batches: Iterator[Tensor], n_frames: int) -> None:
-        """Learn from batches of frames (n, h, w, 3), uint8, BGR, `n_frames` in all, in one pass."""
+    def fit_features(self, batches: Iterator[Tensor], n_frames: int) -> LeftOut:
+        """Learn from batches of frames (n, h, w, 3), uint8, BGR, in one pass.
+
+        Args:
+            batches: the frames.
+            n_frames: how many there are in all, unreadable pictures included.
+
+        Returns:
+            How far each picture lies from what was learnt from the others.
+        """
 
     @abstractmethod
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,6 +155,9 @@ class Detector(nn.Module, ABC):
     def fit(self: SelfDetector, dataset: Dataset) -> SelfDetector:
         """Learn from pictures of good parts, in one pass.
 
+        Afterwards `good` holds what each of them scores as a new picture; a limit follows from it
+        (`detector.good.calibrate()`). With fewer than 3 pictures it stays None.
+
         Raises:
             DataError: no pictures, or unreadable ones.
             NotFittedError: the backbone was built for weights that never came.
@@ -157,8 +172,15 @@ class Detector(nn.Module, ABC):
             self._set_input_size(choose_input_size(dataset))
         self.to(self.device)
         with torch.inference_mode():
-            self.fit_features(self._frames(dataset, f"{self.method} fit"), len(dataset))
+            left_out = self.fit_features(self._frames(dataset, f"{self.method} fit"), len(dataset))
+            enough = len(left_out.distance) >= FEWEST
+            self.good = GoodScores.from_left_out(left_out, self.smooth) if enough else None
         return self
+
+    def smooth(self, distance: Tensor) -> Tensor:
+        """Turn distances (N, patches) into anomaly maps (N, h, w)."""
+        anomaly_map: Tensor = self.smoothing(distance.reshape(-1, *self.grid))
+        return anomaly_map
 
     def predict(self, frames: Sequence[Frame]) -> list[Prediction]:
         """Score frames of any size.

@@ -10,8 +10,10 @@ from torch import Tensor
 from edge_ad.config import PaDiMConfig
 from edge_ad.models.detector import Detector, takes_options
 from edge_ad.models.features import embed_on_grid, local_average
+from edge_ad.models.gaussian import GaussianStatistics
+from edge_ad.models.good import LeftOut
 from edge_ad.models.memory import check_memory
-from edge_ad_runtime.errors import ConfigError, DataError
+from edge_ad_runtime.errors import ConfigError
 
 ALL_CHANNELS_UP_TO = 200
 """With this many channels or fewer, all are used by default: the Lite backbones have 176 to 192."""
@@ -59,84 +61,28 @@ class PaDiM(Detector):
             features = features[:, self.channels]
         return features.flatten(2).permute(2, 1, 0)
 
-    def fit_features(self, batches: Iterator[Tensor], n_frames: int) -> None:
-        """One pass over frames (n, h, w, 3): sums and outer products only."""
-        del n_frames  # memory does not grow with the number of pictures
+    def fit_features(self, batches: Iterator[Tensor], n_frames: int) -> LeftOut:
+        """One pass over frames (n, h, w, 3): sums, outer products and the features in float16."""
+        del n_frames  # from half a gigabyte on, the features go to disk
         check_memory(
             2 * self.grid[0] * self.grid[1] * self.dims**2 * 4,
             self.device,
             advice="use fewer --dims, a coarser --grid-stride or a smaller --input-size",
         )
-        statistics = GaussianStatistics()
-        for frames in batches:
-            statistics.add(self.embed(frames))
-        self.mean_whitened, self.whitening = statistics.whitening(self.config.epsilon)
+        with GaussianStatistics() as statistics:
+            for frames in batches:
+                statistics.add(self.embed(frames))
+            self.mean_whitened, self.whitening = statistics.whitening(self.config.epsilon)
+            distance = statistics.left_out(self.mean_whitened, self.whitening, self.config.epsilon)
+        return LeftOut(distance=distance)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Score frames; see `Detector.forward`."""
         # With cov = L L^T, the distance^2 = |L^-1 (x - mean)|^2 = |L^-1 x - L^-1 mean|^2.
         whitened = self.whitening @ self.embed(frames) - self.mean_whitened[:, :, None]
         distance = (whitened * whitened).sum(dim=1).sqrt()  # (positions, N)
-        anomaly_map = self.smoothing(distance.T.reshape(-1, *self.grid))
+        anomaly_map = self.smooth(distance.T)
         return anomaly_map.amax(dim=(1, 2)), anomaly_map
-
-
-class GaussianStatistics:
-    """Mean and covariance per position in one pass, whatever the number of samples.
-
-    Values are taken relative to the mean of the first batch, so that float32 sums do not cancel.
-    """
-
-    def __init__(self) -> None:
-        """Start empty; the shapes come with the first batch."""
-        self._count = 0
-        self._shift = torch.empty(0)
-        self._sum = torch.empty(0)
-        self._outer = torch.empty(0)
-
-    def add(self, features: Tensor) -> None:
-        """Add features (positions, dims, n)."""
-        if self._count == 0:
-            positions, dims, _ = features.shape
-            self._shift = features.mean(dim=2, keepdim=True)
-            self._sum = torch.zeros_like(self._shift)
-            self._outer = features.new_zeros(positions, dims, dims)
-        centred = features - self._shift
-        self._sum += centred.sum(dim=2, keepdim=True)
-        self._outer.baddbmm_(centred, centred.transpose(1, 2))
-        self._count += features.shape[2]
-
-    def whitening(self, epsilon: float) -> tuple[Tensor, Tensor]:
-        """Finish: return L^-1 mean (positions, dims) and L^-1 (positions, dims, dims), cov = L L^T.
-
-        The covariance is that of the paper's eq. 1: divided by n - 1, epsilon on the diagonal.
-
-        Raises:
-            DataError: fewer than two samples.
-        """
-        if self._count < 2:
-            raise DataError(
-                f"expected at least 2 pictures to estimate a covariance, got {self._count}: "
-                "add pictures of good parts"
-            )
-        means = torch.empty_like(self._sum[:, :, 0])
-        factors = self._outer  # overwritten piece by piece: gigabytes for a large backbone
-        for chunk in torch.split(torch.arange(len(factors)), 64):
-            factors[chunk], means[chunk] = self._whiten(chunk, epsilon)
-        self._count = 0
-        return means, factors
-
-    def _whiten(self, chunk: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-        """Float64 for a few positions at a time: the factor (p, d, d) and its mean (p, d)."""
-        total = self._sum[chunk].double()
-        covariance = self._outer[chunk].double() - total @ total.transpose(1, 2) / self._count
-        covariance /= self._count - 1
-        covariance.diagonal(dim1=1, dim2=2).add_(epsilon)
-        cholesky = torch.linalg.cholesky(covariance)
-        identity = torch.eye(covariance.shape[1], dtype=torch.float64, device=covariance.device)
-        factor = torch.linalg.solve_triangular(cholesky, identity.expand_as(cholesky), upper=False)
-        mean = self._shift[chunk].double() + total / self._count
-        return factor.float(), (factor @ mean)[:, :, 0].float()
 
 
 def _check_dims(dims: int | str | None, n_channels: int) -> int:

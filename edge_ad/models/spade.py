@@ -11,6 +11,7 @@ from torch import Tensor
 from edge_ad.config import SpadeConfig
 from edge_ad.models.detector import Detector, takes_options
 from edge_ad.models.features import embed_on_grid, local_average
+from edge_ad.models.good import FEWEST, LeftOut
 from edge_ad.models.memory import check_memory
 from edge_ad.models.nearest import squared_distances
 from edge_ad_runtime.errors import ConfigError
@@ -69,7 +70,7 @@ class SPADE(Detector):
         patches = embed_on_grid(averaged, self.grid).flatten(2).transpose(1, 2)
         return deepest.mean(dim=(2, 3)), patches @ self.projection
 
-    def fit_features(self, batches: Iterator[Tensor], n_frames: int) -> None:
+    def fit_features(self, batches: Iterator[Tensor], n_frames: int) -> LeftOut:
         """Store every picture: pooled in float32, its patches in float16."""
         positions = self.grid[0] * self.grid[1]
         check_memory(
@@ -89,17 +90,38 @@ class SPADE(Detector):
         self.gallery = gallery[:filled]
         if self.config.k > filled:
             logger.warning("there are %d training pictures, so k is %d", filled, filled)
+        return self._left_out()
+
+    def _left_out(self) -> LeftOut:
+        """Score each picture of the gallery against the others."""
+        scores, distances = [self.pooled.new_empty(0)], [self.gallery.new_empty(0).float()]
+        n = len(self.pooled)
+        for picture in range(n if n >= FEWEST else 0):
+            own = slice(picture, picture + 1)
+            score, nearest = self._retrieve(self.pooled[own], without=picture)
+            scores.append(score)
+            distances.append(self._patch_distance(self.gallery[own].float(), nearest))
+        return LeftOut(distance=torch.cat(distances), score=torch.cat(scores))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Score frames; see `Detector.forward`."""
         pooled, patches = self.embed(frames)
-        k = min(self.config.k, self.pooled.shape[0])
-        nearest = squared_distances(pooled, self.pooled).topk(k, dim=1, largest=False).indices
+        score, nearest = self._retrieve(pooled)
+        return score, self.smooth(self._patch_distance(patches, nearest))
+
+    def _retrieve(self, pooled: Tensor, *, without: int | None = None) -> tuple[Tensor, Tensor]:
+        """Find the k nearest pictures of pooled features (N, C): mean distance (N,), which (N, k).
+
+        `without` is a picture that is not in the gallery for this search.
+        """
+        k = min(self.config.k, len(self.pooled) - (without is not None))
+        squared = squared_distances(pooled, self.pooled)
+        if without is not None:
+            squared[:, without] = torch.inf
+        nearest = squared.topk(k, dim=1, largest=False).indices
         # Not from the products: they are accurate to a fraction of the norms, not of the distance.
         to_k = (pooled[:, None] - self.pooled[nearest]).square().sum(dim=2).sqrt()  # (N, k)
-        score = to_k.mean(dim=1)
-        distance = self._patch_distance(patches, nearest)
-        return score, self.smoothing(distance.reshape(-1, *self.grid))
+        return to_k.mean(dim=1), nearest
 
     def _patch_distance(self, patches: Tensor, pictures: Tensor) -> Tensor:
         """Distance of patches (N, P, d) to the nearest one of the pictures (N, k): (N, P)."""

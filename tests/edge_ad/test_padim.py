@@ -6,7 +6,7 @@ import torch
 
 from edge_ad.data import Dataset, Sample, load_category
 from edge_ad.models import PaDiM
-from edge_ad.models.padim import GaussianStatistics
+from edge_ad.models.gaussian import GaussianStatistics
 from edge_ad_runtime.errors import DataError, EdgeAdError, NotFittedError
 
 
@@ -38,19 +38,21 @@ def test_distance_equals_the_formula(n_train: int, batch: int, offset: float) ->
     rng = np.random.default_rng(1)
     train = (rng.normal(0, 1, (6, 12, n_train)) + offset).astype(np.float32)
     test = (rng.normal(0.5, 2, (6, 12, 9)) + offset).astype(np.float32)
-    statistics = GaussianStatistics()
-    for start in range(0, n_train, batch):
-        statistics.add(torch.from_numpy(train[:, :, start : start + batch]))
-    mean_whitened, whitening = statistics.whitening(epsilon=0.01)
+    with GaussianStatistics() as statistics:
+        for start in range(0, n_train, batch):
+            statistics.add(torch.from_numpy(train[:, :, start : start + batch]))
+        mean_whitened, whitening = statistics.whitening(epsilon=0.01)
     whitened = whitening @ torch.from_numpy(test) - mean_whitened[:, :, None]
     ours = whitened.square().sum(dim=1).sqrt().numpy()
     np.testing.assert_allclose(ours, direct_mahalanobis(train, test, 0.01), rtol=2e-3)
 
 
 def test_one_sample_has_no_covariance() -> None:
-    statistics = GaussianStatistics()
-    statistics.add(torch.zeros(2, 3, 1))
-    with pytest.raises(DataError, match="at least 2 pictures"):
+    with (
+        GaussianStatistics() as statistics,
+        pytest.raises(DataError, match="at least 2 pictures"),
+    ):
+        statistics.add(torch.zeros(2, 3, 1))
         statistics.whitening(0.01)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from edge_ad.data import Category, Dataset, load_category
 from edge_ad.models import PatchCore
+from edge_ad.models.memory_bank import image_score
 from edge_ad.models.nearest import nearest_distance
 from edge_ad_runtime.errors import EdgeAdError
 
@@ -32,12 +33,10 @@ def direct_score(patches: Array, memory: Array, neighbours: int) -> float:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_score_equals_the_formula(neighbours: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    detector = PatchCore(weights="none", input_size=(32, 32), neighbours=neighbours)
-    detector.memory = torch.randn(40, 6, generator=generator)
+    memory = torch.randn(40, 6, generator=generator)
     patches = torch.randn(5, 12, 6, generator=generator)
-    distance = nearest_distance(patches, detector.memory)
-    ours = detector._reweight(patches, distance)
-    expected = [direct_score(p.numpy(), detector.memory.numpy(), neighbours) for p in patches]
+    ours = image_score(patches, nearest_distance(patches, memory), memory, neighbours)
+    expected = [direct_score(p.numpy(), memory.numpy(), neighbours) for p in patches]
     np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-5)
 
 
