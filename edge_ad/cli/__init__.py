@@ -14,6 +14,7 @@ from edge_ad.cli.demo import demo
 from edge_ad.cli.export import export
 from edge_ad.cli.info import info
 from edge_ad.cli.predict import predict
+from edge_ad.cli.sign import sign, verify
 from edge_ad.cli.stream import stream
 from edge_ad.cli.train import train
 from edge_ad_runtime.errors import EdgeAdError
@@ -51,6 +52,8 @@ main.add_command(stream)
 main.add_command(bench)
 main.add_command(info)
 main.add_command(demo)
+main.add_command(sign)
+main.add_command(verify)
 main.add_command(compare)
 # The name before; `bench` and `benchmark` sounded alike.
 _alias = copy.copy(compare)

@@ -1,0 +1,199 @@
+"""Signatures: valid here and for the reference implementation; refused after any change."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from edge_ad.cli import main
+from edge_ad_runtime.errors import ConfigError, ModelFileError
+from edge_ad_runtime.model.signature import sign, verify
+
+pytest.importorskip("cryptography", reason="no cryptography: pip install 'edge-ad[sign]'")
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+MODEL = bytes(range(256)) * 40
+PEER = Path(sys.executable).with_name("model_signing")
+
+
+def pem(private: Any, password: bytes | None = None) -> tuple[bytes, bytes]:
+    """Return the private and the public key of a pair as PEM."""
+    encryption = NoEncryption() if password is None else BestAvailableEncryption(password)
+    return (
+        private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption),
+        private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+    )
+
+
+@pytest.fixture(scope="module")
+def keys() -> tuple[bytes, bytes]:
+    return pem(ec.generate_private_key(ec.SECP256R1()))
+
+
+@pytest.mark.parametrize("curve", [ec.SECP256R1, ec.SECP384R1, ec.SECP521R1])
+def test_a_signature_is_valid_for_its_file(curve: Any) -> None:
+    private, public = pem(ec.generate_private_key(curve()))
+    text = sign(MODEL, "cable.onnx", private, version=7)
+    signed = verify(MODEL, text.encode(), public, least_version=7)
+    assert (signed.name, signed.version) == ("cable.onnx", 7)
+
+
+def test_any_flipped_bit_of_the_model_is_refused(keys: tuple[bytes, bytes]) -> None:
+    private, public = keys
+    text = sign(MODEL, "cable.onnx", private, version=7).encode()
+    for place in range(0, len(MODEL), 97):
+        changed = bytearray(MODEL)
+        changed[place] ^= 1 << place % 8
+        with pytest.raises(ModelFileError, match="not the one that was signed"):
+            verify(bytes(changed), text, public)
+
+
+def test_any_changed_byte_of_the_signature_is_refused_or_without_effect(
+    keys: tuple[bytes, bytes],
+) -> None:
+    private, public = keys
+    text = sign(MODEL, "cable.onnx", private, version=7).encode()
+    for place in range(len(text)):
+        changed = bytearray(text)
+        changed[place] ^= 1
+        try:
+            signed = verify(MODEL, bytes(changed), public)
+        except ModelFileError:
+            continue
+        # What the signature does not cover, such as the hint on the key, cannot mislead.
+        assert (signed.name, signed.version) == ("cable.onnx", 7)
+
+
+def test_another_key_is_refused(keys: tuple[bytes, bytes]) -> None:
+    text = sign(MODEL, "cable.onnx", keys[0], version=7).encode()
+    _, other = pem(ec.generate_private_key(ec.SECP256R1()))
+    with pytest.raises(ModelFileError, match="not valid for this key"):
+        verify(MODEL, text, other)
+
+
+def test_an_older_version_is_refused(keys: tuple[bytes, bytes]) -> None:
+    text = sign(MODEL, "cable.onnx", keys[0], version=7).encode()
+    with pytest.raises(ModelFileError, match="version 7, older than 8"):
+        verify(MODEL, text, keys[1], least_version=8)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[]", b"null", b"{}", b'{"mediaType": 1}', b"\xff\xfe", b"[" * 100_000],
+)
+def test_damaged_signature_files(keys: tuple[bytes, bytes], text: bytes) -> None:
+    with pytest.raises(ModelFileError):
+        verify(MODEL, text, keys[1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"_type": "other"},
+        {"predicateType": "https://slsa.dev/provenance/v1"},
+        {"subject": []},
+        {"subject": None},
+        {"predicate": {}},
+        {"predicate": 1},
+    ],
+)
+def test_a_valid_signature_of_another_statement_is_refused(change: dict[str, Any]) -> None:
+    private = ec.generate_private_key(ec.SECP256R1())
+    bundle = json.loads(sign(MODEL, "cable.onnx", pem(private)[0], version=7))
+    envelope = bundle["dsseEnvelope"]
+    payload = json.dumps(json.loads(base64.b64decode(envelope["payload"])) | change).encode()
+    kind = envelope["payloadType"]
+    covered = f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    raw = private.sign(covered, ec.ECDSA(SHA256()))
+    envelope["payload"] = base64.b64encode(payload).decode()
+    envelope["signatures"][0]["sig"] = base64.b64encode(raw).decode()
+    with pytest.raises(ModelFileError):
+        verify(MODEL, json.dumps(bundle).encode(), pem(private)[1])
+
+
+def test_keys_that_cannot_be_used(keys: tuple[bytes, bytes]) -> None:
+    for private in (ed25519.Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256K1())):
+        with pytest.raises(ConfigError, match="P-256"):
+            sign(MODEL, "a", pem(private)[0], version=1)
+    with pytest.raises(ConfigError, match="private key"):
+        sign(MODEL, "a", b"nothing", version=1)
+    encrypted, _ = pem(ec.generate_private_key(ec.SECP256R1()), b"secret")
+    with pytest.raises(ConfigError, match="password"):
+        sign(MODEL, "a", encrypted, version=1)
+    assert sign(MODEL, "a", encrypted, version=1, password=b"secret")
+    with pytest.raises(ConfigError, match="public key"):
+        verify(MODEL, b"{}", b"nothing")
+    with pytest.raises(ConfigError, match="version"):
+        sign(MODEL, "a", keys[0], version=0)
+
+
+def write(tmp_path: Path, keys: tuple[bytes, bytes]) -> tuple[str, str, str]:
+    """Write a model file and a pair of keys; return their paths."""
+    for name, data in (("m.onnx", MODEL), ("key.pem", keys[0]), ("key.pub", keys[1])):
+        (tmp_path / name).write_bytes(data)
+    return str(tmp_path / "m.onnx"), str(tmp_path / "key.pem"), str(tmp_path / "key.pub")
+
+
+def test_the_commands(tmp_path: Path, keys: tuple[bytes, bytes]) -> None:
+    model, private, public = write(tmp_path, keys)
+    run = CliRunner()
+    assert run.invoke(main, ["verify", model, "--key", public]).exit_code == 1
+    done = run.invoke(main, ["sign", model, "--key", private, "--version", "3"])
+    assert done.exit_code == 0, done.output
+    done = run.invoke(main, ["verify", model, "--key", public, "--json"])
+    assert json.loads(done.stdout)["version"] == 3
+    done = run.invoke(main, ["verify", model, "--key", public, "--at-least", "4"])
+    assert done.exit_code == 1 and "older than 4" in done.output
+    assert "Traceback" not in done.output
+    done = run.invoke(main, ["sign", model, "--key", private])
+    assert done.exit_code == 0
+    done = run.invoke(main, ["verify", model, "--key", public, "--at-least", "1700000000"])
+    assert done.exit_code == 0, done.output
+
+
+needs_peer = pytest.mark.skipif(
+    not PEER.exists() and shutil.which("model_signing") is None,
+    reason="no model_signing: pip install model-signing pyopenssl",
+)
+
+
+@needs_peer
+def test_the_reference_implementation_accepts_what_we_sign(
+    tmp_path: Path, keys: tuple[bytes, bytes]
+) -> None:
+    model, private, public = write(tmp_path, keys)
+    assert CliRunner().invoke(main, ["sign", model, "--key", private]).exit_code == 0
+    command = [os.fspath(PEER), "verify", "key", model, "--public_key", public]
+    done = subprocess.run([*command, "--signature", f"{model}.sig"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    Path(model).write_bytes(MODEL + b"x")
+    done = subprocess.run([*command, "--signature", f"{model}.sig"], capture_output=True, text=True)
+    assert done.returncode != 0
+
+
+@needs_peer
+def test_we_accept_what_the_reference_implementation_signs(
+    tmp_path: Path, keys: tuple[bytes, bytes]
+) -> None:
+    model, private, public = write(tmp_path, keys)
+    command = [os.fspath(PEER), "sign", "key", model, "--private_key", private]
+    subprocess.run([*command, "--signature", f"{model}.sig"], check=True, capture_output=True)
+    done = CliRunner().invoke(main, ["verify", model, "--key", public, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["version"] == 0
