@@ -33,7 +33,8 @@ class Text(NamedTuple):
 
 
 ANY_TEXT = Text(r"[^\0]+", "a text")
-ADDRESS = Text(r"[^\s/\0]{1,253}", "a name or an address")
+HOST = r"(?=.{1,253}$)[\w-]{1,63}(\.[\w-]{1,63})*"
+ADDRESS = Text(rf"(?a:{HOST}|[0-9a-fA-F:.]+(%[\w-]+)?)", "a name or an address")
 VARIABLE = Text(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")
 
 _LONGEST_TEXT = 4096

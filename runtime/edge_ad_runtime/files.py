@@ -1,29 +1,78 @@
-"""Write files that are either whole or not there."""
+"""Write files that are either whole or not there, also where others may write."""
 
 import os
+import secrets
 import tempfile
 from pathlib import Path
 
 from edge_ad_runtime.errors import DataError
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows, where a file that is open cannot be deleted anyway
+    fcntl = None  # type: ignore[assignment]
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write beside the path first and rename then: no reader ever sees half a file.
+_TEMPORARY = ".edge-ad-*.tmp"
+
+
+def write_whole(path: Path, data: bytes, *, replace: bool = True, private: bool = False) -> None:
+    """Write a temporary file in the same folder and rename it: no reader ever sees half a file.
+
+    The temporary name cannot be guessed, and nothing that exists under it is opened or followed,
+    since another user may be able to write into the folder.
+
+    Args:
+        path: of the file.
+        data: what it holds.
+        replace: a file that is already there.
+        private: only this user may read the file.
 
     Raises:
+        FileExistsError: the file is there, and must not be replaced.
         OSError: the file cannot be written; nothing of it remains.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(_TEMPORARY.replace("*", secrets.token_hex(16)))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        with open(os.open(temporary, flags, 0o600 if private else 0o666), "wb") as file:
+            if fcntl is not None:
+                # As long as it is locked, `remove_leftovers` knows that somebody writes it.
+                fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(data)
+            file.flush()
+            if not replace and os.path.lexists(path):
+                raise FileExistsError(f"{path} is already there")
+            os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of processes that were killed while they wrote.
+
+    Raises:
+        OSError: one cannot be deleted.
+    """
+    if fcntl is None:
+        return
+    for path in folder.glob(_TEMPORARY):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            continue  # it has just gone, or is not ours
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        else:
+            path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+
 def make_writable(folder: Path) -> None:
-    """Create the folder and prove that files can be written into it.
+    """Create the folder, prove that files can be written into it, and tidy it up.
 
     Raises:
         DataError: they cannot.
@@ -32,6 +81,7 @@ def make_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        remove_leftovers(folder)
     except OSError as error:
         raise DataError(
             f"cannot write into the output folder {folder}: {error.strerror}: "

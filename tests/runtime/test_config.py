@@ -65,7 +65,7 @@ def test_a_whole_file(tmp_path: Path) -> None:
     assert config.recovery.stall_timeout == 3
     outputs = config.outputs
     assert outputs.mqtt is not None and outputs.mqtt.port == 8883
-    assert outputs.pictures is not None and outputs.pictures.max_mb == 100
+    assert outputs.pictures is not None and outputs.pictures.retention.max_mb == 100
     assert outputs.digital is not None and outputs.serve is not None
 
 

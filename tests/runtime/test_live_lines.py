@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from edge_ad_runtime import CapturedFrame, Result
-from edge_ad_runtime.outputs.live_lines import LiveLines
+from edge_ad_runtime.outputs.queued import LiveLines
 
 MakeVerdict = Callable[..., tuple[CapturedFrame, Result]]
 

@@ -25,10 +25,10 @@ from edge_ad_runtime import (
 )
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.outputs import Output
-from edge_ad_runtime.outputs.background import Background
 from edge_ad_runtime.outputs.gpio import Digital
-from edge_ad_runtime.outputs.retention import Limits, Retention
-from edge_ad_runtime.outputs.rotating import RotatingFile
+from edge_ad_runtime.outputs.json_lines import RotatingFile
+from edge_ad_runtime.outputs.pictures import KeptPictures, Retention
+from edge_ad_runtime.outputs.queued import Background
 
 MakeFrames = Callable[..., list[Any]]
 MakeVerdict = Callable[..., tuple[CapturedFrame, Result]]
@@ -101,16 +101,16 @@ def test_a_torn_line_is_taken_back(tiny_disk: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "left"),
     [
-        (Limits(count=3), [7, 8, 9]),
-        (Limits(megabytes=0.0025), [8, 9]),
-        (Limits(days=2.5 / 86_400), [7, 8, 9]),
-        (Limits(), list(range(10))),
+        (Retention(max_count=3), [7, 8, 9]),
+        (Retention(max_mb=0.0025), [8, 9]),
+        (Retention(max_days=2.5 / 86_400), [7, 8, 9]),
+        (Retention(), list(range(10))),
     ],
 )
-def test_retention(tmp_path: Path, limits: Limits, left: list[int]) -> None:
+def test_retention(tmp_path: Path, limits: Retention, left: list[int]) -> None:
     (tmp_path / "holiday.jpg").write_bytes(b"not ours")
     now = [0.0]
-    retention = Retention(tmp_path, limits, now=lambda: now[0])
+    retention = KeptPictures(tmp_path, limits, now=lambda: now[0])
     for number in range(10):
         now[0] = float(number)
         path = tmp_path / f"{number:06d}-a.jpg"
@@ -129,7 +129,7 @@ def test_retention_knows_the_pictures_of_earlier_runs(
         path = tmp_path / f"{number:06d}-old.jpg"
         path.write_bytes(b"0")
         os.utime(path, (number, number))
-    output = OverlayFolder(tmp_path, info, limits=Limits(count=3), by_camera=True)
+    output = OverlayFolder(tmp_path, info, retention=Retention(max_count=3), by_camera=True)
     output.write(*verdict(7))
     names = sorted(item.relative_to(tmp_path).parts[0] for item in tmp_path.iterdir())
     assert names == ["000003-old.jpg", "000004-old.jpg", "left"]
@@ -145,7 +145,7 @@ def test_which_pictures_are_kept(
     assert len(list(tmp_path.iterdir())) == count
 
 
-class Slow:
+class Slow(Output):
     """An output that waits for its release."""
 
     def __init__(self) -> None:

@@ -147,7 +147,7 @@ def test_messages_are_triggers(broker: Broker, tmp_path: Path) -> None:
     from edge_ad_runtime.outputs.mqtt import MqttSender
 
     config = MqttConfig(host="127.0.0.1", port=broker.port, topic="cell")
-    asked: list[str] = []
+    asked: list[bytes] = []
     sender = MqttSender(config, {"cell/trigger": asked.append})
     output = Spooled(sender, Spool(tmp_path / "spool", limit=10), lambda event: None)
     wait(lambda: sender._connected)
@@ -155,7 +155,7 @@ def test_messages_are_triggers(broker: Broker, tmp_path: Path) -> None:
     single("cell/trigger", "part-7 left", qos=1, hostname="127.0.0.1", port=broker.port)
     wait(lambda: asked)
     output.close()
-    assert asked == ["part-7 left"]
+    assert asked == [b"part-7 left"]
 
 
 @needs_mosquitto

@@ -17,9 +17,9 @@ import pytest
 
 from edge_ad_runtime import FakeCamera, Frame, JsonLines, OverlayFolder, Scorer
 from edge_ad_runtime.outputs import Delivery
-from edge_ad_runtime.outputs.background import Background
-from edge_ad_runtime.outputs.retention import Limits
-from edge_ad_runtime.outputs.rotating import RotatingFile
+from edge_ad_runtime.outputs.json_lines import RotatingFile
+from edge_ad_runtime.outputs.pictures import Retention
+from edge_ad_runtime.outputs.queued import Background
 from edge_ad_runtime.stream.loop import Loop
 from edge_ad_runtime.stream.model_slot import ModelSlot
 from edge_ad_runtime.stream.watchers import Alarm, AlarmRule, Drift, Overload
@@ -50,7 +50,7 @@ def soak(model: Path, folder: Path) -> dict[str, list[int]]:
 
     scorer = Scorer(model, threads=1)
     file = RotatingFile(folder / "verdicts.jsonl", max_bytes=500_000, files=3)
-    kept = OverlayFolder(folder / "kept", scorer.info, limits=Limits(count=50))
+    kept = OverlayFolder(folder / "kept", scorer.info, retention=Retention(max_count=50))
     delivery = Delivery([JsonLines(file), Background(kept, wait=True)])
     loop = Loop(ModelSlot(scorer), delivery)
     feed = loop.add_camera("left", FakeCamera(frames(), live=False))

@@ -205,7 +205,7 @@ def test_a_failing_device_is_raised(frames: MakeFrames) -> None:
         run_stream(FakeCamera(frames(1)), Mean(fail))
 
 
-class Full:
+class Full(Output):
     """An output on a full disk, or with nobody behind the pipe."""
 
     def __init__(self, error: OSError) -> None:

@@ -12,6 +12,8 @@ _OPACITY = 0.6
 _HOTTEST = 225
 """Clear red. The colour map ends in a brown that looks colder than the red before it."""
 
+_LONGEST_JPEG_SIDE = 65_500
+
 _RED, _GREEN = (48, 48, 220), (90, 150, 40)
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -80,6 +82,24 @@ def draw_overlay(frame: Frame, result: Result, info: ModelInfo) -> Frame:
         frame, values, info.map_range[0], info.map_threshold, outline=result.anomalous
     )
     return np.concatenate([_strip(width, result), picture])
+
+
+def encode_jpeg(picture: Frame, *, quality: int) -> bytes:
+    """Return the picture as JPEG, made smaller where its format ends at 65,500 pixels.
+
+    Raises:
+        OSError: OpenCV cannot encode it.
+    """
+    scale = _LONGEST_JPEG_SIDE / max(picture.shape[:2])
+    if scale < 1:
+        height, width = (max(1, int(side * scale)) for side in picture.shape[:2])
+        small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        picture = np.asarray(small, dtype=np.uint8)
+    try:
+        _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    except cv2.error as error:
+        raise OSError(f"cannot encode the picture as JPEG: {error.err}") from error
+    return data.tobytes()
 
 
 def _heat(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:

@@ -1,15 +1,34 @@
-"""What an output of a stream is."""
+"""What an output is, and how verdicts and events reach all of them, however one may fail."""
 
-from typing import Protocol, runtime_checkable
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Protocol
 
 from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.result import Result
 
+logger = logging.getLogger(__name__)
 
-class Output(Protocol):
-    """Takes every verdict of a stream."""
 
+class Output(ABC):
+    """Takes every verdict of a stream; an output that wants events or an end overrides the rest.
+
+    Attributes:
+        name: what its user knows it by.
+        best_effort: what it cannot take is not a lost verdict: a gallery, not a record.
+        lost: how many verdicts it took and lost later.
+    """
+
+    name: str = "output"
+    best_effort: bool = False
+    lost: int = 0
+
+    @abstractmethod
     def write(self, captured: CapturedFrame, result: Result) -> None:
         """Put out one verdict.
 
@@ -17,25 +36,129 @@ class Output(Protocol):
             OSError: it could not be put out.
         """
 
-
-@runtime_checkable
-class EventOutput(Protocol):
-    """An output that takes events too."""
-
-    def event(self, event: Event) -> None:
+    def event(self, event: Event) -> None:  # noqa: B027  (most outputs need not override it)
         """Put out one event.
 
         Raises:
             OSError: it could not be put out.
         """
 
+    def close(self) -> None:  # noqa: B027  (most outputs need not override it)
+        """Finish what is under way, within seconds; nothing is put out afterwards.
 
-@runtime_checkable
-class ClosableOutput(Protocol):
-    """An output with something to finish at the end of a stream."""
+        Raises:
+            OSError: something could not be finished.
+        """
+
+
+class Writer(Protocol):
+    """The least that a caller of `run_stream` may pass as an output."""
+
+    def write(self, captured: CapturedFrame, result: Result) -> None:
+        """Put out one verdict; as `Output.write`."""
+
+
+class _Adapted(Output):
+    """Gives a `Writer` what it lacks of an `Output`."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.name = type(writer).__name__
+        self._write = writer.write
+        self._event: Callable[[Event], None] = getattr(writer, "event", super().event)
+        self._close: Callable[[], None] = getattr(writer, "close", super().close)
+
+    def write(self, captured: CapturedFrame, result: Result) -> None:
+        self._write(captured, result)
+
+    def event(self, event: Event) -> None:
+        self._event(event)
 
     def close(self) -> None:
-        """Finish what is under way, within seconds."""
+        self._close()
+
+
+class Delivery:
+    """All outputs of a stream; may be called from several threads.
+
+    Attributes:
+        lost: how many verdicts an output could not take, or lost.
+    """
+
+    def __init__(self, outputs: Sequence[Writer] = ()) -> None:
+        """Deliver to these outputs, in this order."""
+        self.lost = 0
+        self._outputs: list[Output] = []
+        self._failing: set[Output] = set()
+        self._lock = threading.RLock()
+        for output in outputs:
+            self.add(output)
+
+    def add(self, output: Writer) -> None:
+        """Deliver to one more output, after the others."""
+        with self._lock:
+            self._outputs.append(output if isinstance(output, Output) else _Adapted(output))
+
+    def verdict(self, captured: CapturedFrame, result: Result) -> None:
+        """Hand a verdict to every output.
+
+        Raises:
+            BrokenPipeError: the reader of an output has gone.
+        """
+        with self._lock:
+            for output in self._outputs:
+                taken = self._try(output, partial(output.write, captured, result))
+                self.lost += not (taken or output.best_effort)
+
+    def event(self, event: Event) -> None:
+        """Log an event and hand it to every output.
+
+        That the reader of an output has gone is left to the next verdict to find out: events come
+        from threads that could not end the stream.
+        """
+        self._tell(event, about=None)
+
+    def close(self) -> None:
+        """Let every output finish, the last one first, whether or not another one fails."""
+        while self._outputs:
+            with self._lock:
+                output = self._outputs.pop()
+            try:
+                output.close()
+            except OSError as error:
+                if output not in self._failing:
+                    self._tell(_failed(output, error), about=output)
+            finally:
+                self.lost += 0 if output.best_effort else output.lost
+
+    def _tell(self, event: Event, about: Output | None) -> None:
+        """Hand out an event, but not to the output that it is about."""
+        logger.warning("%s", event.message)
+        with self._lock:
+            for output in self._outputs:
+                if output is not about:
+                    with suppress(BrokenPipeError):
+                        self._try(output, partial(output.event, event))
+
+    def _try(self, output: Output, put: Callable[[], None]) -> bool:
+        """Put something out; the first failure and the first success after it are events."""
+        try:
+            put()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if output not in self._failing:
+                self._failing.add(output)
+                self._tell(_failed(output, error), about=output)
+            return False
+        if output in self._failing:
+            self._failing.discard(output)
+            message = f"the output {output.name} works again"
+            self._tell(Event(kind="output back", message=message), about=output)
+        return True
+
+
+def _failed(output: Output, error: OSError) -> Event:
+    return Event(kind="output failed", message=f"the output {output.name} failed: {error}")
 
 
 def verdict_fields(captured: CapturedFrame, result: Result, camera: str) -> dict[str, object]:

@@ -9,6 +9,7 @@ from edge_ad_runtime.config_table import setting
 from edge_ad_runtime.errors import DeviceError, MissingExtraError
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.result import Result
+from edge_ad_runtime.outputs.base import Output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,8 @@ class DigitalConfig:
     active_low: bool = setting(False)
 
 
-class OutputLine(Protocol):
-    """One line of a chip."""
+class GpioLine(Protocol):
+    """One line of a GPIO chip."""
 
     def set(self, active: bool) -> None:
         """Switch it.
@@ -36,11 +37,19 @@ class OutputLine(Protocol):
         """Give it back."""
 
 
-class Digital:
-    """Switches a line; it is inactive from the start, and again at the end."""
+class Digital(Output):
+    """Switches a GPIO line; it is inactive from the start, and again at the end."""
 
-    def __init__(self, line: OutputLine, *, on: str = "anomalous", pulse_ms: float = 100.0) -> None:
-        """Take over the line.
+    name = "GPIO line"
+
+    def __init__(
+        self,
+        line: GpioLine,
+        *,
+        on: str = DigitalConfig.on,
+        pulse_ms: float = DigitalConfig.pulse_ms,
+    ) -> None:
+        """Take over the GPIO line.
 
         Args:
             line: of a chip, or a fake.
@@ -53,6 +62,7 @@ class Digital:
         self._seconds = pulse_ms / 1000
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
+        self._error: OSError | None = None
         self._alarms: set[str] = set()
         line.set(False)
 
@@ -60,7 +70,7 @@ class Digital:
         """Start a pulse if the verdict is anomalous.
 
         Raises:
-            OSError: the chip has gone.
+            OSError: the chip has gone, or could not end the last pulse.
         """
         if self._on != "anomalous" or not result.anomalous:
             return
@@ -71,6 +81,9 @@ class Digital:
             self._timer = threading.Timer(self._seconds, self._end_pulse)
             self._timer.daemon = True
             self._timer.start()
+            error, self._error = self._error, None
+        if error is not None:
+            raise error
 
     def event(self, event: Event) -> None:
         """Follow the alarms.
@@ -87,18 +100,27 @@ class Digital:
         self._line.set(bool(self._alarms))
 
     def close(self) -> None:
-        """Let a pulse end, switch the line off and give it back."""
+        """Let a pulse end, switch the GPIO line off and give it back.
+
+        Raises:
+            OSError: the chip has gone.
+        """
         timer = self._timer
         if timer is not None:
             timer.join(self._seconds + 1)
         with self._lock:
-            self._line.set(False)
-            self._line.release()
+            try:
+                self._line.set(False)
+            finally:
+                self._line.release()
 
     def _end_pulse(self) -> None:
         with self._lock:
             if threading.current_thread() is self._timer:
-                self._line.set(False)
+                try:
+                    self._line.set(False)
+                except OSError as error:
+                    self._error = error  # the next verdict tells of it
 
 
 class _GpiodLine:
@@ -122,7 +144,7 @@ class _GpiodLine:
         self._request.release()
 
 
-def open_line(config: DigitalConfig) -> OutputLine:
+def open_line(config: DigitalConfig) -> GpioLine:
     """Request a line of a GPIO character device.
 
     Raises:

@@ -1,15 +1,18 @@
-"""Verdicts and events as JSON, one object a line."""
+"""Verdicts and events as lines of JSON, also in a file that is begun anew when it has grown."""
 
+import errno
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.config_table import setting
+from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.result import Result
-from edge_ad_runtime.outputs.base import verdict_fields
+from edge_ad_runtime.outputs.base import Output, verdict_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +34,13 @@ class TextFile(Protocol):
         """Hold nothing back."""
 
 
-class JsonLines:
-    """One JSON object a line, flushed line by line; events are the lines with the key `event`."""
+class JsonLines(Output):
+    """One JSON object per line, flushed line by line; events are the lines with the key `event`."""
+
+    name = "lines of JSON"
 
     def __init__(self, file: TextFile, *, camera: str = "") -> None:
-        """Write to an open text file.
+        """Write to an open text file, which the caller closes.
 
         Args:
             file: where the lines go.
@@ -63,3 +68,108 @@ class JsonLines:
     def _put(self, fields: dict[str, object]) -> None:
         self._file.write(json.dumps(fields) + "\n")
         self._file.flush()
+
+
+class JsonFile(JsonLines):
+    """`JsonLines` in a file of its own, which is rotated."""
+
+    def __init__(self, config: JsonConfig) -> None:
+        """Open the file.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        self.name = str(config.path)
+        max_bytes = round(config.max_mb * 1e6)
+        self._rotating = RotatingFile(config.path, max_bytes=max_bytes, files=config.files)
+        super().__init__(self._rotating)
+
+    def close(self) -> None:
+        """Close the file.
+
+        Raises:
+            OSError: the system could not write all of it.
+        """
+        self._rotating.close()
+
+
+class RotatingFile:
+    """Appends whole lines or nothing: FILE, FILE.1 (the newest old one), FILE.2..."""
+
+    def __init__(self, path: Path, *, max_bytes: int, files: int) -> None:
+        """Open the file for appending.
+
+        Args:
+            path: of the newest lines.
+            max_bytes: it is begun anew before it grows larger.
+            files: how many old ones are kept.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        self._path = path
+        self._max_bytes = max_bytes
+        self._files = files
+        if path.exists() and not path.is_file():
+            raise DataError(f"expected {path} to be a file for lines of JSON: choose another path")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO | None = self._open()
+        except OSError as error:
+            raise DataError(
+                f"cannot write the lines to {path}: {error.strerror}: choose another file"
+            ) from error
+
+    def write(self, text: str) -> int:
+        """Append the text; a part of it that a full disk took is taken back.
+
+        Raises:
+            OSError: it cannot be appended.
+        """
+        if self._file is None:
+            self._file = self._open()
+        data = text.encode()
+        size = self._file.tell()
+        if size and size + len(data) > self._max_bytes:
+            self._rotate()
+            return self.write(text)
+        written = self._file.write(data)
+        if written < len(data):
+            self._file.truncate(size)
+            self._file.seek(size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """Close the file.
+
+        Raises:
+            OSError: the system could not write all of it.
+        """
+        if self._file is not None:
+            file, self._file = self._file, None
+            file.close()
+
+    def _open(self) -> BinaryIO:
+        file = open(self._path, "ab+", buffering=0)
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                # A power cut or a full disk tore the last line: the next one stands by itself.
+                file.write(b"\n")
+        return file
+
+    def _rotate(self) -> None:
+        self.close()
+        for number in range(self._files - 1, 0, -1):
+            older = self._numbered(number)
+            if older.exists():
+                os.replace(older, self._numbered(number + 1))
+        os.replace(self._path, self._numbered(1))
+        self._file = self._open()
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")

@@ -1,16 +1,21 @@
 """An MQTT broker as the receiver of verdicts, and as the giver of triggers."""
 
+import logging
 import os
 import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from edge_ad_runtime.config_table import ADDRESS, VARIABLE, Text, setting
-from edge_ad_runtime.errors import DataError, MissingExtraError
+from edge_ad_runtime.errors import ConfigError, MissingExtraError
 from edge_ad_runtime.outputs.remote import Refused
+from edge_ad_runtime.supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
 
 TOPIC = Text(
     r"(?!\$)[^+#\0]{1,1000}", "a topic of up to 1,000 characters without + and #, not below $"
@@ -39,7 +44,7 @@ class MqttConfig:
     key: Path | None = setting(None)
     qos: int = setting(2, low=0, high=2)
     spool: Path = setting(Path("edge-ad-mqtt.spool"))
-    spool_limit: int = setting(100_000, low=1, high=10**8)
+    spool_limit: int = setting(100_000, low=1, high=10**7)
 
     def __post_init__(self) -> None:
         """Choose the port that belongs to the protocol."""
@@ -55,22 +60,29 @@ class MqttSender:
     """
 
     def __init__(
-        self, config: MqttConfig, subscribe: Mapping[str, Callable[[str], None]] | None = None
+        self,
+        config: MqttConfig,
+        subscribe: Mapping[str, Callable[[bytes], None]] | None = None,
+        supervisor: Supervisor | None = None,
     ) -> None:
         """Start to connect, in the background and for as long as it takes.
 
         Args:
             config: the broker.
-            subscribe: functions that take the text of the messages of a topic.
+            subscribe: functions that take the payloads of the messages of a topic, in a thread.
+            supervisor: starts that thread, again when it failed.
 
         Raises:
             MissingExtraError: paho-mqtt is not installed.
-            DataError: a certificate cannot be read.
+            ConfigError: a certificate cannot be read.
         """
         self.name = f"mqtt://{config.host}:{config.port}"
         self._topic = config.topic.rstrip("/")
         self._qos = config.qos
         self._subscribe = subscribe or {}
+        self._received: SimpleQueue[Any] = SimpleQueue()
+        if subscribe:
+            (supervisor or Supervisor()).start(f"{self.name} triggers", self._hand_on)
         self._changed = threading.Condition()
         self._connected = False
         self._closing = False
@@ -81,7 +93,8 @@ class MqttSender:
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
         self._client.on_publish = self._on_publish
-        self._client.on_message = self._on_message
+        # What somebody else's message makes of our code must not end the client's own thread.
+        self._client.on_message = lambda client, data, message: self._received.put(message)
         self._client.connect_async(config.host, config.port, keepalive=_KEEP_ALIVE)
         self._client.loop_start()
 
@@ -113,17 +126,22 @@ class MqttSender:
             self._confirmed.clear()
             self._pending = None
 
-    def close(self) -> None:
-        """Sign off."""
+    def cancel(self) -> None:
+        """Let a `send` under way in another thread raise `OSError` at once."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+
+    def close(self) -> None:
+        """Sign off."""
+        self.cancel()
         if self._connected:
             status = self._client.publish(f"{self._topic}/status", "offline", qos=1, retain=True)
             with self._changed:
                 self._changed.wait_for(lambda: status.mid in self._confirmed, 1.0)
         self._client.disconnect()
         self._client.loop_stop()
+        self._received.put(None)
 
     def _publish(self, topic: str, payload: str) -> None:
         full = f"{self._topic}/{_safe(topic)}"
@@ -154,8 +172,13 @@ class MqttSender:
             self._confirmed.add(mid)
             self._changed.notify_all()
 
-    def _on_message(self, client: Any, data: Any, message: Any) -> None:
-        self._subscribe[message.topic](message.payload.decode(errors="replace"))
+    def _hand_on(self) -> None:
+        while (message := self._received.get()) is not None:
+            if message.retain:
+                # The broker repeats a retained message at every reconnection, for ever.
+                logger.warning("a retained message at %s is no trigger", message.topic)
+            elif message.topic in self._subscribe:
+                self._subscribe[message.topic](message.payload)
 
 
 def _client(config: MqttConfig) -> Any:
@@ -181,7 +204,7 @@ def _use_tls(client: Any, config: MqttConfig) -> None:
     try:
         client.tls_set(*(None if path is None else str(path) for path in files))
     except (OSError, ValueError) as error:
-        raise DataError(
+        raise ConfigError(
             f"cannot use the certificates of MQTT ({error}): check ca, certificate and key"
         ) from error
 

@@ -1,21 +1,23 @@
-"""Pictures of what was scored, under their heat map."""
+"""Pictures of what was scored, under their heat map; the oldest of them go."""
 
 import errno
 import re
 import shutil
-from collections.abc import Callable
+import stat
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
-import cv2
-
 from edge_ad_runtime.cameras import CapturedFrame
-from edge_ad_runtime.config_table import setting
-from edge_ad_runtime.files import make_writable, write_whole
+from edge_ad_runtime.config_table import inline, setting
+from edge_ad_runtime.files import make_writable, remove_leftovers, write_whole
 from edge_ad_runtime.model.info import ModelInfo
-from edge_ad_runtime.model.overlay import draw_overlay
+from edge_ad_runtime.model.overlay import draw_overlay, encode_jpeg
 from edge_ad_runtime.model.result import Result
-from edge_ad_runtime.outputs.retention import Limits, Retention
+from edge_ad_runtime.outputs.base import Output
 
 InfoOf = Callable[[str], ModelInfo]
 """Gives the model in use at a camera."""
@@ -23,25 +25,38 @@ InfoOf = Callable[[str], ModelInfo]
 _JPEG_QUALITY = 90
 _RESERVE_BYTES = 64_000_000
 _RESERVE_SHARE = 0.1
+_LONGEST_NAME = 150
+"""In bytes; file systems allow 255, of which number and ending need some."""
+_OURS = re.compile(r"([0-9]{6,}-.+|[0-9]{8}T[0-9]{12}Z-[0-9]{6,})\.jpg")
+"""What `OverlayFolder` calls its files; nothing else is ever deleted."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PicturesConfig:
-    """Overlays in a folder; the oldest go when one of the limits is passed (None: no limit)."""
+class Retention:
+    """When the oldest pictures go: beyond a count, an age or a total size; None: no limit."""
 
-    folder: Path = setting(expected="the path of a folder")
-    keep: str = setting("anomalous", choices=("good", "anomalous", "all"))
     max_count: int | None = setting(None, low=1, high=10**9)
     max_days: float | None = setting(None, low=0.001, high=100_000)
     max_mb: float | None = setting(None, low=0.001, high=1e9)
 
 
-class OverlayFolder:
+@dataclass(frozen=True, kw_only=True)
+class PicturesConfig:
+    """Overlays in a folder: `good`, `anomalous` or `all`, and how long they are kept."""
+
+    folder: Path = setting(expected="the path of a folder")
+    keep: str = setting("anomalous", choices=("good", "anomalous", "all"))
+    retention: Retention = inline(Retention)
+
+
+class OverlayFolder(Output):
     """A JPEG of frames: heat map, outline, score.
 
     Pictures leave a tenth of the disk, at most 64 MB, to the verdicts: a full disk costs pictures
     first.
     """
+
+    name = "pictures"
 
     def __init__(
         self,
@@ -49,8 +64,9 @@ class OverlayFolder:
         info: ModelInfo | InfoOf,
         *,
         keep: str = "anomalous",
-        limits: Limits = Limits(),  # noqa: B008  (frozen)
+        retention: Retention = Retention(),
         by_camera: bool = False,
+        replace: bool = False,
     ) -> None:
         """Create the folder.
 
@@ -58,18 +74,22 @@ class OverlayFolder:
             folder: where the pictures go.
             info: of the model, or a function from the camera's name to it.
             keep: `good`, `anomalous` or `all`.
-            limits: when the oldest ones are deleted.
+            retention: when the oldest ones are deleted.
             by_camera: one subfolder for each camera.
+            replace: a picture of an earlier run with the same name; otherwise both are kept.
 
         Raises:
             DataError: it cannot be written to.
         """
         make_writable(folder)
+        for subfolder in _subfolders(folder):
+            remove_leftovers(subfolder)
         self._folder = folder
         self._info_of: InfoOf = (lambda camera: info) if isinstance(info, ModelInfo) else info
         self._keep = keep
         self._by_camera = by_camera
-        self._retention = Retention(folder, limits)
+        self._replace = replace
+        self._kept = KeptPictures(folder, retention)
 
     def write(self, captured: CapturedFrame, result: Result) -> None:
         """Write the picture if such verdicts are kept.
@@ -82,14 +102,23 @@ class OverlayFolder:
             return
         folder = self._folder
         if self._by_camera:
-            folder = folder / re.sub(r"[^\w.-]+", "_", captured.camera)
+            folder = folder / folder_name(captured.camera)
             folder.mkdir(exist_ok=True)
         self._leave_room()
         picture = draw_overlay(captured.frame, result, self._info_of(captured.camera))
-        _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-        path = folder / _file_name(captured)
-        write_whole(path, data.tobytes())
-        self._retention.add(path, data.nbytes)
+        data = encode_jpeg(picture, quality=_JPEG_QUALITY)
+        self._kept.add(self._put(folder, _stem(captured), data), len(data))
+
+    def _put(self, folder: Path, stem: str, data: bytes) -> Path:
+        """Write a new file: STEM.jpg, or STEM-2.jpg and so on where that is there already."""
+        for number in count(1):
+            path = folder / (f"{stem}.jpg" if number == 1 else f"{stem}-{number}.jpg")
+            try:
+                write_whole(path, data, replace=self._replace)
+            except FileExistsError:
+                continue
+            break
+        return path
 
     def _leave_room(self) -> None:
         usage = shutil.disk_usage(self._folder)
@@ -99,8 +128,82 @@ class OverlayFolder:
             )
 
 
-def _file_name(captured: CapturedFrame) -> str:
-    """Name pictures after their file; others after the time, so that no later run replaces them."""
+class KeptPictures:
+    """The pictures of a folder and its subfolders, the oldest of which are deleted."""
+
+    def __init__(
+        self, folder: Path, retention: Retention, *, now: Callable[[], float] = time.time
+    ) -> None:
+        """List the pictures that earlier runs left.
+
+        Args:
+            folder: where they lie.
+            retention: what may remain.
+            now: the time of day in seconds since 1970, as in the files' times.
+        """
+        self._retention = retention
+        self._now = now
+        found = [] if retention == Retention() else sorted(_list_ours(folder))
+        self._kept = deque(found)
+        self._bytes = sum(size for _, _, size in found)
+
+    def add(self, path: Path, size: int) -> None:
+        """Note a new picture and delete the oldest ones beyond the limits.
+
+        Raises:
+            OSError: one cannot be deleted.
+        """
+        if self._retention == Retention():
+            return
+        self._kept.append((self._now(), path, size))
+        self._bytes += size
+        # The newest stays, whatever the limits.
+        while len(self._kept) > 1 and self._is_too_much():
+            _, oldest, oldest_size = self._kept.popleft()
+            self._bytes -= oldest_size
+            oldest.unlink(missing_ok=True)
+
+    def _is_too_much(self) -> bool:
+        limits = self._retention
+        if limits.max_count is not None and len(self._kept) > limits.max_count:
+            return True
+        if limits.max_mb is not None and self._bytes > limits.max_mb * 1e6:
+            return True
+        if limits.max_days is None:
+            return False
+        return self._now() - self._kept[0][0] > limits.max_days * 86_400
+
+
+def folder_name(camera: str) -> str:
+    """Return a camera's name as the name of one folder, which never leads out of the parent."""
+    name = re.sub(r"[^\w.-]+", "_", camera)
+    return _cut("_" * len(name) if set(name) <= {"."} else name) or "_"
+
+
+def _stem(captured: CapturedFrame) -> str:
+    """Name pictures after their file, and others after the time."""
     if captured.path is not None:
-        return f"{captured.number:06d}-{captured.path.stem}.jpg"
-    return f"{captured.timestamp:%Y%m%dT%H%M%S%f}Z-{captured.number:06d}.jpg"
+        return f"{captured.number:06d}-{_cut(captured.path.stem)}"
+    return f"{captured.timestamp:%Y%m%dT%H%M%S%f}Z-{captured.number:06d}"
+
+
+def _cut(name: str) -> str:
+    data = name.encode(errors="surrogateescape")[:_LONGEST_NAME]
+    return data.decode(errors="ignore") if len(data) == _LONGEST_NAME else name
+
+
+def _subfolders(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+
+
+def _list_ours(folder: Path) -> Iterator[tuple[float, Path, int]]:
+    """Yield time, path and size of the pictures; links and what has just gone are left out."""
+    for path in chain(folder.glob("*.jpg"), folder.glob("*/*.jpg")):
+        if not _OURS.fullmatch(path.name):
+            continue
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            continue
+        if stat.S_ISREG(found.st_mode):
+            yield found.st_mtime, path, found.st_size

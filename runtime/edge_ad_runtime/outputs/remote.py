@@ -1,4 +1,4 @@
-"""Verdicts and events to another machine, through a spool on disk."""
+"""Verdicts and events to another machine, in order, each until it is confirmed."""
 
 import json
 import threading
@@ -6,10 +6,11 @@ import uuid
 from typing import Protocol
 
 from edge_ad_runtime.cameras import CapturedFrame
-from edge_ad_runtime.events import Event, Report
+from edge_ad_runtime.events import Event, EventKind, Report
 from edge_ad_runtime.model.result import Result
-from edge_ad_runtime.outputs.base import verdict_fields
+from edge_ad_runtime.outputs.base import Output, verdict_fields
 from edge_ad_runtime.outputs.spool import Spool
+from edge_ad_runtime.supervisor import Supervisor
 
 _CLOSE_SECONDS = 5.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 30.0
@@ -32,38 +33,45 @@ class Sender(Protocol):
             OSError: it did not work; the message is sent again later.
         """
 
+    def cancel(self) -> None:
+        """Let a `send` under way in another thread raise `OSError` soon."""
+
     def close(self) -> None:
-        """Let a `send` under way in another thread raise `OSError` soon; sign off."""
+        """Sign off, when no `send` is under way any more."""
 
 
-class Spooled:
+class Spooled(Output):
     """Hands each message to a sender, in order, one at a time, until it is confirmed.
 
-    One at a time: when a connection breaks at most one message is in doubt. Each has an `id`, by
-    which a receiver recognises the one that came twice.
+    One at a time: when a connection breaks, at most one message is in doubt. Each has an `id`, by
+    which a receiver recognises a message that came twice.
+
+    Attributes:
+        lost: verdicts that the other side refused, or that were damaged on disk.
     """
 
-    def __init__(self, sender: Sender, spool: Spool, report: Report) -> None:
+    def __init__(
+        self, sender: Sender, spool: Spool, report: Report, supervisor: Supervisor | None = None
+    ) -> None:
         """Start to send what an earlier run left.
 
         Args:
             sender: the way.
             spool: holds what is not confirmed.
-            report: takes an event when the way breaks and when it is there again; these two events
-                do not use the way themselves.
+            report: takes an event when the way breaks and when it is there again; these events do
+                not go this way themselves.
+            supervisor: starts the thread, again when it failed.
         """
+        self.name = sender.name
+        self.lost = 0
         self._sender = sender
         self._spool = spool
         self._report = report
+        self._own_event: Event | None = None
         self._closing = threading.Event()
-        self._failing = False
-        name = f"edge-ad {sender.name}"
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def __str__(self) -> str:
-        """Return the name of the way."""
-        return self._sender.name
+        self._away = False
+        self._refusing = False
+        self._thread = (supervisor or Supervisor()).start(self.name, self._run)
 
     def write(self, captured: CapturedFrame, result: Result) -> None:
         """Spool a verdict.
@@ -74,19 +82,21 @@ class Spooled:
         self._put(captured.camera, "verdict", verdict_fields(captured, result, captured.camera))
 
     def event(self, event: Event) -> None:
-        """Spool an event.
+        """Spool an event, but for those about this way: each would be a reason for the next one.
 
         Raises:
             OSError: as `write`.
         """
-        self._put(event.camera, "event", event.fields())
+        if event is not self._own_event:
+            self._put(event.camera, "event", event.fields())
 
     def close(self) -> None:
         """Send what can be sent within seconds; the rest waits on disk for the next start."""
         self._closing.set()
         self._thread.join(_CLOSE_SECONDS)
-        self._sender.close()
+        self._sender.cancel()
         self._thread.join(_CLOSE_SECONDS)
+        self._sender.close()
         self._spool.close()
 
     def _put(self, camera: str, kind: str, fields: dict[str, object]) -> None:
@@ -95,38 +105,42 @@ class Spooled:
 
     def _run(self) -> None:
         delay = _FIRST_DELAY
-        while not (self._closing.is_set() and (self._failing or not len(self._spool))):
+        while not (self._closing.is_set() and (self._away or not len(self._spool))):
             try:
                 self._send_next()
                 delay = _FIRST_DELAY
             except OSError as error:
-                self._tell_failing(error)
+                if not self._away:
+                    self._away = True
+                    reason = f"cannot be reached ({error}): verdicts are spooled, and sent later"
+                    self._tell("output failed", reason)
                 self._closing.wait(delay)
                 delay = min(2 * delay, _LONGEST_DELAY)
 
     def _send_next(self) -> None:
         head = self._spool.head(timeout=0.2)
+        for notice in self._spool.take_notices():
+            self._tell("output failed", notice)
         if head is None:
             return
         number, topic, payload = head
         try:
             self._sender.send(topic, payload)
         except Refused as error:
-            self._report(
-                Event(kind="output failed", message=f"{self} refused a message for good: {error}")
-            )
+            self.lost += topic.endswith("verdict")
+            if not self._refusing:
+                # Told once until it takes a message again: a wrong setting makes it refuse all.
+                self._refusing = True
+                reason = f"refused a message for good ({error}): what it refuses is lost"
+                self._tell("output failed", reason)
         else:
-            self._tell_back()
+            self._refusing = False
+            if self._away:
+                self._away = False
+                waiting = len(self._spool)
+                self._tell("output back", f"is back, {waiting} messages are waiting for it")
         self._spool.remove(number)
 
-    def _tell_failing(self, error: OSError) -> None:
-        if not self._failing:
-            self._failing = True
-            message = f"{self} cannot be reached ({error}): verdicts are spooled, and sent later"
-            self._report(Event(kind="output failed", message=message))
-
-    def _tell_back(self) -> None:
-        if self._failing:
-            self._failing = False
-            message = f"{self} is back, {len(self._spool)} messages are waiting for it"
-            self._report(Event(kind="output back", message=message))
+    def _tell(self, kind: EventKind, message: str) -> None:
+        self._own_event = Event(kind=kind, message=f"{self.name} {message}")
+        self._report(self._own_event)

@@ -1,43 +1,68 @@
-"""A queue on disk: what waits in it survives a restart."""
+"""A queue on disk: what waits in it survives a restart, and damage is found."""
 
+import os
+import re
 import sqlite3
 import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any, TypeVar
 
-from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.errors import ConfigError
+
+_LOCK_SECONDS = 0.5
+_MAGIC = b"SQLite format 3\0"
+
+T = TypeVar("T")
 
 
 class Spool:
-    """Messages, oldest first, at most `limit`; may be used by several threads."""
+    """Messages on disk, oldest first, at most `limit`; for several threads of one process.
+
+    Each message is handed to the system at once, so neither a crash nor `kill -9` loses it. It is
+    not synced to the disk at once (`synchronous=NORMAL`), since a sync for every verdict would wear
+    out the flash memory of a device. After a power cut the file is intact, but messages of about
+    the last half minute that still waited may be missing, and some that were sent in it come again.
+
+    Each message has a checksum. A file that is damaged is set aside, beside the new one, which
+    takes over the messages that can still be read.
+    """
 
     def __init__(self, path: Path, *, limit: int) -> None:
         """Open or create the file.
 
         Raises:
-            DataError: it cannot be opened, or is something else.
+            ConfigError: it cannot be opened, is something else, or another stream uses it.
         """
+        self._path = path
         self._limit = limit
         self._filled = threading.Condition()
+        self._notices: list[str] = []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._base = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            # Survives the end of the process; a power cut may cost the last moments, for which the
-            # flash of a device is not worn by a sync for every verdict.
-            self._base.execute("PRAGMA journal_mode=WAL")
-            self._base.execute("PRAGMA synchronous=OFF")
-            self._base.execute(
-                "CREATE TABLE IF NOT EXISTS message "
-                "(number INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT, payload TEXT)"
-            )
-            (self._count,) = self._base.execute("SELECT COUNT(*) FROM message").fetchone()
+            try:
+                self._base = _open(path)
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error) or not _is_spool(path):
+                    raise
+                self._begin_anew()
+            self._count = _count(self._base)
         except (sqlite3.Error, OSError) as error:
-            raise DataError(
+            if "locked" in str(error):
+                raise ConfigError(
+                    f"the spool {path} is in use by another stream: give each stream its own, "
+                    "spool = ..."
+                ) from error
+            raise ConfigError(
                 f"cannot use the spool {path} ({error}): choose another file"
             ) from error
 
     def __len__(self) -> int:
         """Return how many messages wait."""
-        return int(self._count)
+        return self._count
 
     def put(self, topic: str, payload: str) -> None:
         """Append a message.
@@ -46,19 +71,12 @@ class Spool:
             OSError: the disk is full; or the spool was, and lost its oldest message.
         """
         with self._filled:
-            try:
-                self._base.execute(
-                    "INSERT INTO message (topic, payload) VALUES (?, ?)", (topic, payload)
-                )
-                self._count += 1
-                full = self._count > self._limit
-                if full:
-                    self._base.execute(
-                        "DELETE FROM message WHERE number = (SELECT MIN(number) FROM message)"
-                    )
-                    self._count -= 1
-            except sqlite3.Error as error:
-                raise OSError(f"cannot write the spool: {error}") from error
+            self._do(lambda base: _insert(base, topic, payload))
+            self._count += 1
+            full = self._count > self._limit
+            if full:
+                self._do(lambda base: base.execute(_DELETE_OLDEST))
+                self._count -= 1
             self._filled.notify_all()
         if full:
             raise OSError(f"the spool holds {self._limit} messages and dropped its oldest one")
@@ -72,15 +90,13 @@ class Spool:
         with self._filled:
             if not self._count:
                 self._filled.wait(timeout)
-            if not self._count:
-                return None
-            try:
-                found: tuple[int, str, str] | None = self._base.execute(
-                    "SELECT number, topic, payload FROM message ORDER BY number LIMIT 1"
-                ).fetchone()
-            except sqlite3.Error as error:
-                raise OSError(f"cannot read the spool: {error}") from error
-        return found
+            while row := self._do(lambda base: base.execute(_SELECT + " LIMIT 1").fetchone()):
+                message = _checked(row)
+                if message is not None:
+                    return row[0], *message
+                self._notices.append(f"lost a message, which was damaged in the spool {self._path}")
+                self._delete(row[0])
+        return None
 
     def remove(self, number: int) -> None:
         """Delete a message that has arrived.
@@ -89,12 +105,140 @@ class Spool:
             OSError: the file cannot be written.
         """
         with self._filled:
-            try:
-                found = self._base.execute("DELETE FROM message WHERE number = ?", (number,))
-            except sqlite3.Error as error:
-                raise OSError(f"cannot write the spool: {error}") from error
-            self._count -= found.rowcount
+            self._delete(number)
+
+    def take_notices(self) -> list[str]:
+        """Return what there is to tell about damage, once."""
+        notices, self._notices = self._notices, []
+        return notices
 
     def close(self) -> None:
         """Close the file; what waits is there at the next start."""
         self._base.close()
+
+    def _delete(self, number: int) -> None:
+        sql = "DELETE FROM message WHERE number = ?"
+        self._count -= self._do(lambda base: base.execute(sql, (number,)).rowcount)
+
+    def _do(self, action: Callable[[sqlite3.Connection], T]) -> T:
+        """Use the file; a damaged one is replaced, and the action repeated.
+
+        Raises:
+            OSError: the file cannot be used.
+        """
+        try:
+            try:
+                return action(self._base)
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                self._base.close()
+                self._begin_anew()
+                self._count = _count(self._base)
+                return action(self._base)
+        except sqlite3.Error as error:
+            raise OSError(f"cannot use the spool {self._path}: {error}") from error
+
+    def _begin_anew(self) -> None:
+        """Set the file aside, and save what can be read of it.
+
+        Raises:
+            OSError, sqlite3.Error: there is no room for a new file.
+        """
+        moment = datetime.now(timezone.utc)
+        aside = self._path.with_name(f"{self._path.name}.damaged-{moment:%Y%m%dT%H%M%S%f}")
+        for ending in ("-shm", "-wal", ""):
+            with suppress(FileNotFoundError):
+                os.replace(f"{self._path}{ending}", f"{aside}{ending}")
+        self._base = _open(self._path)
+        saved = 0
+        for topic, payload in _readable(aside, self._limit):
+            _insert(self._base, topic, payload)
+            saved += 1
+        self._notices.append(
+            f"has a damaged spool, which is now {aside}: {saved} messages could be saved, others "
+            "may be lost"
+        )
+
+
+_CREATE = """CREATE TABLE IF NOT EXISTS message (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT, payload TEXT, checksum INTEGER)"""
+_SELECT = "SELECT number, topic, payload, checksum FROM message ORDER BY number"
+_DELETE_OLDEST = "DELETE FROM message WHERE number = (SELECT MIN(number) FROM message)"
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open a spool for this process alone, and see that it is whole.
+
+    Raises:
+        sqlite3.Error: it is damaged, in use, or cannot be written.
+    """
+    base = sqlite3.connect(
+        path, timeout=_LOCK_SECONDS, check_same_thread=False, isolation_level=None
+    )
+    try:
+        base.text_factory = bytes
+        base.execute("PRAGMA locking_mode=EXCLUSIVE")
+        base.execute("PRAGMA journal_mode=WAL")
+        base.execute("PRAGMA synchronous=NORMAL")
+        base.execute("BEGIN IMMEDIATE")
+        base.execute(_CREATE)
+        if b"checksum" not in [row[1] for row in base.execute("PRAGMA table_info(message)")]:
+            base.execute("ALTER TABLE message ADD COLUMN checksum INTEGER")
+        base.execute(_SELECT + " LIMIT 1")
+        base.execute("COMMIT")
+        if base.execute("PRAGMA quick_check(1)").fetchall() != [(b"ok",)]:
+            raise sqlite3.DatabaseError("it is damaged")
+    except sqlite3.Error:
+        base.close()
+        raise
+    return base
+
+
+def _insert(base: sqlite3.Connection, topic: str, payload: str) -> None:
+    row = (topic, payload, _checksum(topic.encode(), payload.encode()))
+    base.execute("INSERT INTO message (topic, payload, checksum) VALUES (?, ?, ?)", row)
+
+
+def _count(base: sqlite3.Connection) -> int:
+    return int(base.execute("SELECT COUNT(*) FROM message").fetchone()[0])
+
+
+def _checksum(topic: bytes, payload: bytes) -> int:
+    return zlib.crc32(topic + b"\0" + payload)
+
+
+def _checked(row: tuple[Any, ...]) -> tuple[str, str] | None:
+    """Return topic and payload; None: they are damaged. Older versions wrote no checksum."""
+    _, topic, payload, checksum = row
+    if not isinstance(topic, bytes) or not isinstance(payload, bytes):
+        return None
+    if checksum is not None and checksum != _checksum(topic, payload):
+        return None
+    try:
+        return topic.decode(), payload.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _readable(path: Path, limit: int) -> Iterator[tuple[str, str]]:
+    """Yield the messages of a damaged file, up to the place where SQLite gives up."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as base:
+        base.text_factory = bytes
+        for row in base.execute(f"{_SELECT} LIMIT {limit}"):
+            message = _checked(row)
+            if message is not None and row[3] is not None:
+                yield message
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Tell damage from a full disk, a failing one, and a file that is in use or not to be had."""
+    return not re.search("locked|full|I/O|unable to open|closed", str(error))
+
+
+def _is_spool(path: Path) -> bool:
+    """Whether a file was a spool once: a database, or what a power cut made of one, all zeros."""
+    with path.open("rb") as file:
+        start = file.read(len(_MAGIC)).ljust(len(_MAGIC), b"\0")
+    same = sum(found == expected for found, expected in zip(start, _MAGIC, strict=True))
+    return same >= len(_MAGIC) // 2 or not any(start)

@@ -1,23 +1,23 @@
 """A URL that takes each verdict as an HTTP POST of JSON."""
 
+import asyncio
 import os
-import urllib.error
-import urllib.request
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from edge_ad_runtime.config_table import VARIABLE, Text, setting
-from edge_ad_runtime.errors import ConfigError
+from edge_ad_runtime.config_table import HOST, VARIABLE, Text, setting
+from edge_ad_runtime.errors import ConfigError, MissingExtraError
 from edge_ad_runtime.outputs.remote import Refused
 from edge_ad_runtime.redact import redact
 
 _URL = Text(
-    r"https?://([^\s/?#\0]*@)?(\[[0-9a-fA-F:.]+\]|[^\s/?#\0\[\]:@]{1,253})(:[0-9]{1,5})?"
-    r"([/?][^\s#\0]*)?",
+    rf"https?://([^\s/?#\0]*@)?(\[[0-9a-fA-F:.]+\]|{HOST})(:[0-9]{{1,5}})?([/?][^\s#\0]*)?",
     "http://HOST/PATH or https://HOST/PATH",
 )
-_WORTH_TRYING_AGAIN = (408, 425, 429)
+_AGAIN = (401, 403, 404, 405, 407, 408, 421, 425, 429)
+"""Answers that a change of the server, the address or the token puts right: nothing is lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class WebhookConfig:
     timeout: float = setting(5.0, low=0.1, high=60)
     token_env: str = setting("EDGE_AD_WEBHOOK_TOKEN", text=VARIABLE)
     spool: Path = setting(Path("edge-ad-webhook.spool"))
-    spool_limit: int = setting(100_000, low=1, high=10**8)
+    spool_limit: int = setting(100_000, low=1, high=10**7)
 
     def __post_init__(self) -> None:
         """Refuse what only looks like a URL.
@@ -43,41 +43,87 @@ class WebhookConfig:
 
 
 class WebhookSender:
-    """Posts messages; 2xx confirms."""
+    """Posts messages; an answer from 200 to 299 confirms.
+
+    A redirect is not followed: it may turn the POST into a GET, which confirms nothing, and the
+    token is for the configured host only. The timeout is a deadline for the whole request, since a
+    server may send one byte now and then for ever.
+    """
 
     def __init__(self, config: WebhookConfig) -> None:
-        """Read the token of the environment, if there is one; it is sent as a bearer token."""
+        """Read the token of the environment, if there is one; it is sent as a bearer token.
+
+        Raises:
+            MissingExtraError: httpx is not installed.
+            ConfigError: the URL cannot be used.
+        """
+        try:
+            import httpx
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                "the webhook needs the package 'httpx', which is not installed: "
+                "pip install 'edge-ad[webhook]'"
+            ) from error
         self.name = redact(config.url)
-        self._url = config.url
         self._timeout = config.timeout
+        self._errors = (httpx.HTTPError, httpx.StreamError, OSError)
+        try:
+            self._url = httpx.URL(config.url)
+        except httpx.InvalidURL as error:
+            raise ConfigError(f"cannot use the webhook's URL {self.name}: check it") from error
         self._headers = {"Content-Type": "application/json", "User-Agent": "edge-ad"}
-        token = os.environ.get(config.token_env)
+        token = os.environ.get(config.token_env, "").strip()
         if token:
+            if not (token.isascii() and token.isprintable()):
+                raise ConfigError(f"the token in {config.token_env} holds an unusual character")
             self._headers["Authorization"] = f"Bearer {token}"
+            self._url = self._url.copy_with(username=None, password=None)
+        self._client = httpx.AsyncClient(
+            timeout=None, follow_redirects=False, verify=ssl.create_default_context()
+        )
+        self._loop = asyncio.new_event_loop()
+        self._task: asyncio.Task[int] | None = None
 
     def send(self, topic: str, payload: str) -> None:
         """Post a message.
 
         Raises:
-            Refused: the server answers that it will never take it (4xx).
-            OSError: it did not answer, or asks to be tried again.
+            Refused: the server answers that it will never take this message (4xx).
+            OSError: it did not answer in time, redirects, or asks to be tried again.
         """
-        request = urllib.request.Request(
-            self._url, payload.encode(), self._headers | {"X-Edge-AD-Topic": _latin(topic)}
-        )
+        self._task = self._loop.create_task(self._post(topic, payload))
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout):
-                pass
-        except urllib.error.HTTPError as error:
-            code = error.code
-            error.close()
-            if 400 <= code < 500 and code not in _WORTH_TRYING_AGAIN:
-                raise Refused(f"HTTP {code}") from error
-            raise OSError(f"HTTP {code}") from error
+            code = self._loop.run_until_complete(asyncio.wait_for(self._task, self._timeout))
+        except asyncio.TimeoutError as error:
+            raise OSError(f"no answer within {self._timeout:g} s") from error
+        except asyncio.CancelledError as error:
+            raise OSError("the stream ends") from error
+        except self._errors as error:
+            raise OSError(f"{type(error).__name__}: {redact(str(error))}") from error
+        if 300 <= code < 400:
+            raise OSError(f"HTTP {code}, a redirect, which is not followed: give the final address")
+        if 400 <= code < 500 and code not in _AGAIN:
+            raise Refused(f"HTTP {code}")
+        if not 200 <= code < 300:
+            raise OSError(f"HTTP {code}")
+
+    def cancel(self) -> None:
+        """Let a `send` under way in another thread raise `OSError` at once."""
+        if self._task is not None:
+            self._loop.call_soon_threadsafe(self._task.cancel)
 
     def close(self) -> None:
-        """A post ends by its timeout."""
+        """Release everything, when no `send` is under way any more."""
+        if not self._loop.is_running():
+            self._loop.run_until_complete(self._client.aclose())
+            self._loop.close()
 
-
-def _latin(text: str) -> str:
-    return text.encode("ascii", "replace").decode()
+    async def _post(self, topic: str, payload: str) -> int:
+        # HTTP headers are ASCII; the topic is in there for servers that sort by it.
+        headers = {"X-Edge-AD-Topic": topic.encode("ascii", "replace").decode().strip()}
+        request = self._client.stream(
+            "POST", self._url, content=payload.encode(), headers=self._headers | headers
+        )
+        # The status confirms. The rest of the answer, however long, is not waited for.
+        async with request as response:
+            return int(response.status_code)

@@ -12,6 +12,7 @@ from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.overlay import lay_heat
 from edge_ad_runtime.model.result import Result
+from edge_ad_runtime.outputs import Output
 from edge_ad_runtime.outputs.pictures import InfoOf
 
 _LIVE_WIDTH, _SMALL_WIDTH = 960, 320
@@ -28,8 +29,11 @@ def live_picture(
     return _encode(captured.frame, result, info, (_LIVE_WIDTH, contrast))
 
 
-class Gallery:
-    """An output that keeps the last anomalous frames as small pictures, in memory."""
+class Gallery(Output):
+    """Keeps the last anomalous frames as small pictures, in memory."""
+
+    name = "gallery of the live page"
+    best_effort = True
 
     def __init__(self, info: InfoOf) -> None:
         """Start empty; `info` gives the model of a camera."""

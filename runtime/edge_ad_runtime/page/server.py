@@ -4,7 +4,7 @@ import socket
 import threading
 
 from edge_ad_runtime.errors import DataError, MissingExtraError
-from edge_ad_runtime.outputs.background import Background
+from edge_ad_runtime.outputs.queued import Background
 from edge_ad_runtime.stream.config import ServeConfig
 from edge_ad_runtime.stream.stream import Stream
 

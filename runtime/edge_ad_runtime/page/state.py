@@ -8,6 +8,7 @@ from time import monotonic
 from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.result import Result
+from edge_ad_runtime.outputs import Output
 
 _HISTORY = 300
 _EVENTS = 200
@@ -40,8 +41,11 @@ class CameraState:
     scores: deque[float] = field(default_factory=lambda: deque(maxlen=_HISTORY))
 
 
-class PageState:
-    """An output that remembers little; encoding is left to those who look."""
+class PageState(Output):
+    """Remembers little; encoding is left to those who look."""
+
+    name = "live page"
+    best_effort = True
 
     def __init__(self, cameras: list[str]) -> None:
         """Start with nothing seen of these cameras."""

@@ -2,18 +2,17 @@
 
 import io
 import sys
+from collections.abc import Callable
 from functools import partial
 
+from edge_ad_runtime.errors import EdgeAdError
 from edge_ad_runtime.outputs import Delivery, JsonLines, Output, OverlayFolder
-from edge_ad_runtime.outputs.background import Background
 from edge_ad_runtime.outputs.gpio import Digital, open_line
-from edge_ad_runtime.outputs.json_lines import JsonConfig
-from edge_ad_runtime.outputs.live_lines import LiveLines
+from edge_ad_runtime.outputs.json_lines import JsonFile
 from edge_ad_runtime.outputs.mqtt import MqttConfig, MqttSender
-from edge_ad_runtime.outputs.pictures import InfoOf, PicturesConfig
-from edge_ad_runtime.outputs.remote import Spooled
-from edge_ad_runtime.outputs.retention import Limits
-from edge_ad_runtime.outputs.rotating import RotatingFile
+from edge_ad_runtime.outputs.pictures import InfoOf
+from edge_ad_runtime.outputs.queued import Background, LiveLines
+from edge_ad_runtime.outputs.remote import Sender, Spooled
 from edge_ad_runtime.outputs.spool import Spool
 from edge_ad_runtime.outputs.webhook import WebhookConfig, WebhookSender
 from edge_ad_runtime.stream.config import StreamConfig
@@ -49,51 +48,52 @@ def add_outputs(
         digital = outputs.digital
         add(Digital(open_line(digital), on=digital.on, pulse_ms=digital.pulse_ms))
     if outputs.stdout:
-        add(_standard_output(files_only))
+        add(_standard_output(files_only, supervisor))
     if outputs.json is not None:
-        add(_lines(outputs.json))
+        add(JsonFile(outputs.json))
     if outputs.mqtt is not None:
-        add(_mqtt(outputs.mqtt, config, triggers, delivery))
+        mqtt = outputs.mqtt
+        subscribe = {}
+        if config.trigger.mode == "mqtt" and triggers is not None:
+            take = partial(accept, triggers, report=delivery.event)
+            subscribe[config.trigger.topic] = take
+        make = partial(MqttSender, mqtt, subscribe, supervisor)
+        add(_spooled(mqtt, make, delivery, supervisor))
     if outputs.webhook is not None:
-        add(_webhook(outputs.webhook, delivery))
+        make_webhook = partial(WebhookSender, outputs.webhook)
+        add(_spooled(outputs.webhook, make_webhook, delivery, supervisor))
     if outputs.pictures is not None:
-        several = len(config.cameras) > 1
-        add(Background(_pictures(outputs.pictures, info_of, several), wait=files_only))
+        pictures = OverlayFolder(
+            outputs.pictures.folder,
+            info_of,
+            keep=outputs.pictures.keep,
+            retention=outputs.pictures.retention,
+            by_camera=len(config.cameras) > 1,
+        )
+        add(Background(pictures, wait=files_only, supervisor=supervisor))
 
 
-def _standard_output(files_only: bool) -> Output:
+def _standard_output(files_only: bool, supervisor: Supervisor) -> Output:
     """Files wait for a slow reader, cameras do not."""
     try:
-        return JsonLines(sys.stdout) if files_only else LiveLines(sys.stdout.fileno())
+        if not files_only:
+            return LiveLines(sys.stdout.fileno(), supervisor=supervisor)
     except io.UnsupportedOperation:
-        # A notebook's, for example: it is in memory, where nobody waits.
-        return JsonLines(sys.stdout)
+        pass  # a notebook's, for example: it is in memory, where nobody waits
+    return JsonLines(sys.stdout)
 
 
-def _lines(config: JsonConfig) -> Output:
-    max_bytes = round(config.max_mb * 1e6)
-    return JsonLines(RotatingFile(config.path, max_bytes=max_bytes, files=config.files))
-
-
-def _pictures(config: PicturesConfig, info_of: InfoOf, several: bool) -> Output:
-    limits = Limits(count=config.max_count, days=config.max_days, megabytes=config.max_mb)
-    return OverlayFolder(config.folder, info_of, keep=config.keep, limits=limits, by_camera=several)
-
-
-def _mqtt(
-    config: MqttConfig, stream: StreamConfig, triggers: Triggers | None, delivery: Delivery
+def _spooled(
+    config: MqttConfig | WebhookConfig,
+    make_sender: Callable[[], Sender],
+    delivery: Delivery,
+    supervisor: Supervisor,
 ) -> Output:
-    subscribe = {}
-    if stream.trigger.mode == "mqtt" and triggers is not None:
-        subscribe[stream.trigger.topic] = partial(_take, triggers, delivery)
+    # The spool first: it tells whether another stream uses it, before anything is sent.
     spool = Spool(config.spool, limit=config.spool_limit)
-    return Spooled(MqttSender(config, subscribe), spool, delivery.event)
-
-
-def _take(triggers: Triggers, delivery: Delivery, text: str) -> None:
-    accept(triggers, text.encode(errors="replace"), delivery.event)
-
-
-def _webhook(config: WebhookConfig, delivery: Delivery) -> Output:
-    spool = Spool(config.spool, limit=config.spool_limit)
-    return Spooled(WebhookSender(config), spool, delivery.event)
+    try:
+        sender = make_sender()
+    except EdgeAdError:
+        spool.close()
+        raise
+    return Spooled(sender, spool, delivery.event, supervisor)

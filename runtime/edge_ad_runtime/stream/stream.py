@@ -18,7 +18,7 @@ from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.model.scorer import Scorer
-from edge_ad_runtime.outputs import Delivery, Output
+from edge_ad_runtime.outputs import Delivery, Writer
 from edge_ad_runtime.stream.build import add_outputs
 from edge_ad_runtime.stream.config import CameraConfig, StreamConfig
 from edge_ad_runtime.stream.loop import Loop
@@ -246,7 +246,7 @@ class Stream:
 def run_stream(
     source: FrameSource,
     scorer: "FrameScorer",
-    outputs: Sequence[Output] = (),
+    outputs: Sequence[Writer] = (),
     *,
     max_frames: int | None = None,
     stop: threading.Event | None = None,
