@@ -9,7 +9,7 @@ import re
 
 _HIDDEN = "***"
 
-# From a scheme of two letters or more (C:\ is a drive) and its slashes up to the last @ in the text:
+# From a scheme of at least two letters (C:\ is a drive) and its slashes up to the last @ in it:
 # passwords hold @, / and spaces unescaped.
 _USER_INFO = re.compile(r"([a-z][a-z0-9+.-]+:[/\\]+)[^\n]*@", re.IGNORECASE)
 
