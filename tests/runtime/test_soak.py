@@ -20,9 +20,10 @@ from edge_ad_runtime.outputs import Delivery
 from edge_ad_runtime.outputs.json_lines import RotatingFile
 from edge_ad_runtime.outputs.pictures import Retention
 from edge_ad_runtime.outputs.queued import Background
+from edge_ad_runtime.stream.drift import Drift
 from edge_ad_runtime.stream.loop import Loop
 from edge_ad_runtime.stream.model_slot import ModelSlot
-from edge_ad_runtime.stream.watchers import Alarm, AlarmRule, Drift, Overload
+from edge_ad_runtime.stream.watchers import Alarm, AlarmRule, Overload
 
 FRAMES = int(os.environ.get("EDGE_AD_SOAK_FRAMES", "100000"))
 MOST_GROWTH = 2_000_000

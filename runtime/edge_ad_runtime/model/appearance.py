@@ -83,11 +83,16 @@ def appearance(frame: Frame) -> Appearance:
     """
     height, width = frame.shape[:2]
     step = max(1, max(height, width) // (2 * _LONGER_SIDE))
-    thinned = np.ascontiguousarray(frame[::step, ::step]) if step > 1 else frame
-    height, width = thinned.shape[:2]
+    if step > 1:
+        frame = _resized(frame, height // step, width // step, cv2.INTER_NEAREST)
+    height, width = frame.shape[:2]
     scale = _LONGER_SIDE / max(height, width)
     if scale < 1:
-        size = (max(1, round(scale * width)), max(1, round(scale * height)))
-        thinned = np.asarray(cv2.resize(thinned, size, interpolation=cv2.INTER_AREA), np.uint8)
-    grey = cv2.cvtColor(thinned, cv2.COLOR_BGR2GRAY)
+        frame = _resized(frame, round(scale * height), round(scale * width), cv2.INTER_AREA)
+    grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
     return Appearance(grey=np.asarray(grey, dtype=np.uint8))
+
+
+def _resized(frame: Frame, height: int, width: int, method: int) -> Frame:
+    size = (max(1, width), max(1, height))
+    return np.asarray(cv2.resize(frame, size, interpolation=method), dtype=np.uint8)

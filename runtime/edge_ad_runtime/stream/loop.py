@@ -228,6 +228,7 @@ class Loop:
         while batches:
             batch = batches.pop(0)
             try:
+                batch = [(feed, self._prepared(captured)) for feed, captured in batch]
                 results = self._model.score([captured for _, captured in batch])
             except DataError as error:
                 if len(batch) > 1:  # one of them failed; the others shall not suffer
@@ -237,6 +238,17 @@ class Loop:
             else:
                 for (_, captured), result in zip(batch, results, strict=True):
                     self._put(captured, result)
+
+    def _prepared(self, captured: CapturedFrame) -> CapturedFrame:
+        """Prepare the frame of a camera here: its reader cannot know which ones are looked at.
+
+        Raises:
+            DataError: it is no frame.
+        """
+        prepare = self._model.prepare
+        if captured.prepared is not None or prepare is None:
+            return captured
+        return replace(captured, prepared=prepare(captured.frame))
 
     def _put(self, captured: CapturedFrame, result: Result) -> None:
         self.tally.add(result)

@@ -21,13 +21,14 @@ from edge_ad_runtime.model.scorer import Scorer
 from edge_ad_runtime.outputs import Delivery, Writer
 from edge_ad_runtime.stream.build import add_outputs
 from edge_ad_runtime.stream.config import CameraConfig, StreamConfig
+from edge_ad_runtime.stream.drift import Drift
 from edge_ad_runtime.stream.loop import Loop
 from edge_ad_runtime.stream.model_slot import ModelFile, ModelSlot
 from edge_ad_runtime.stream.summary import StreamSummary, sum_up
 from edge_ad_runtime.stream.systemd import Watchdog, notify
 from edge_ad_runtime.stream.thresholds import Thresholds
 from edge_ad_runtime.stream.triggers import Triggers, accept_lines
-from edge_ad_runtime.stream.watchers import Alarm, Drift, Overload
+from edge_ad_runtime.stream.watchers import Alarm, Overload
 from edge_ad_runtime.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
@@ -202,9 +203,8 @@ class Stream:
             every=camera.every,
         )
         info = partial(self.info_of, camera.name)
-        # Files end before drift or overload could tell anything.
+        loop.add_monitor(camera.name, Drift(info))
         if source is None or source.live or camera.watch:
-            loop.add_monitor(camera.name, Drift(info))
             loop.add_monitor(camera.name, Overload(lambda: feed.skipped))
         if self.config.alarm is not None:
             alarm = Alarm(self.config.alarm, lambda: info().map_threshold)

@@ -1,9 +1,8 @@
-"""Watch the verdicts of a camera: alarms, drift of the scores, too many skipped frames."""
+"""Watch the verdicts of a camera: alarms, and too many skipped frames."""
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 from time import monotonic
 from typing import Protocol
 
@@ -15,11 +14,7 @@ from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.config_table import check_settings, setting
 from edge_ad_runtime.errors import ConfigError
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.result import Result
-
-_EVERY = 50
-"""The median is taken every so many frames, not at each."""
 
 
 class Monitor(Protocol):
@@ -125,52 +120,6 @@ def _alarm_event(captured: CapturedFrame, result: Result, *, on: bool, reason: s
         timestamp=captured.timestamp,
         details={"frame": captured.number, "score": result.score},
     )
-
-
-class Drift:
-    """Good parts that no longer score as the good parts of the training did.
-
-    The median of the last good verdicts is compared with the range of scores that the model file
-    states for good pictures. Above its upper quarter the scene has changed (light, focus, dirt) and
-    false alarms are near; below the range the camera may not see the part at all.
-    """
-
-    def __init__(self, info: Callable[[], ModelInfo], *, window: int = 500) -> None:
-        """Start without frames.
-
-        Args:
-            info: gives the model in use.
-            window: how many good verdicts the median is over.
-        """
-        self._info = info
-        self._scores: deque[float] = deque(maxlen=window)
-        self._count = 0
-        self._drifted = False
-
-    def update(self, captured: CapturedFrame, result: Result) -> Event | None:
-        """Return an event when the median leaves the range."""
-        if result.anomalous:
-            return None
-        self._scores.append(result.score)
-        self._count += 1
-        if self._count % _EVERY or len(self._scores) < (self._scores.maxlen or 0):
-            return None
-        low, high = self._info().score_range
-        middle = median(self._scores)
-        drifted = not low <= middle <= low + 0.75 * (high - low)
-        news = drifted and not self._drifted
-        self._drifted = drifted
-        if not news:
-            return None
-        return Event(
-            kind="drift",
-            message=(
-                f"the good parts at {captured.camera} now score {middle:.4g} in the middle, those "
-                f"of the training {low:.4g} to {high:.4g}: check light, focus and position"
-            ),
-            camera=captured.camera,
-            details={"median_score": middle, "expected": [low, high]},
-        )
 
 
 class Overload:
