@@ -1,4 +1,4 @@
-"""Visual anomaly detection: SPADE, PaDiM and PatchCore, from good parts to one ONNX file.
+"""Visual anomaly detection: from pictures of good parts to one ONNX file.
 
     from edge_ad import PaDiM, load_category
 
@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edge_ad.data import Dataset, Sample, load_category
-    from edge_ad.models import SPADE, PaDiM, PatchCore, load
+    from edge_ad.models import SPADE, Fusion, PaDiM, PatchCore, load
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SPADE",
     "Dataset",
+    "Fusion",
     "PaDiM",
     "PatchCore",
     "Sample",
@@ -32,7 +33,7 @@ __all__ = [
 
 _MODULES = {
     "edge_ad.data": ("Dataset", "Sample", "load_category"),
-    "edge_ad.models": ("SPADE", "PaDiM", "PatchCore", "load"),
+    "edge_ad.models": ("SPADE", "Fusion", "PaDiM", "PatchCore", "load"),
 }
 
 

@@ -26,7 +26,11 @@ from edge_ad_runtime.errors import ConfigError
 
 Config = TypeVar("Config", bound="DetectorConfig")
 
-PRESETS = ("default", "paper")
+PRESETS = ("default", "fast", "accurate", "paper")
+"""`default` is `fast`: EfficientNet-Lite0 at about 256 x 256."""
+
+ACCURATE: dict[str, Any] = {"backbone": "efficientnet_lite2", "size": 384}
+"""Finer patches and a larger backbone, for small defects: about three times the time."""
 
 GRID_STRIDES = (4, 8, 16, 32)
 
@@ -66,7 +70,12 @@ class DetectorConfig:
     input_size: tuple[int, int] | None = option(
         SIZE,
         None,
-        "What the backbone sees. Default: the pictures' shape, about 256x256 in area.",
+        "What the backbone sees. Default: the shape of the pictures, with the area of --size.",
+    )
+    size: int = option(
+        whole(32, 2048, " pixels"),
+        256,
+        "Side in pixels of a square that has the input's area; --input-size overrides it.",
     )
     resize: int | None = option(
         whole(32, 8192, " pixels"),
@@ -80,10 +89,11 @@ class DetectorConfig:
         saved=False,
     )
     seed: int = option(whole(0), 0, "For everything that is drawn at random.")
-    sigma: float = option(
+    sigma: float | None = option(
         number("a number from 0 to 256 pixels", lambda value: 0 <= value <= 256),
-        4.0,
-        "Width of the Gaussian blur of the anomaly map, in input pixels; 0: no blur.",
+        None,
+        "Width of the Gaussian blur of the anomaly map, in input pixels; 0: no blur. Default: a "
+        "64th of the input's side, 4 at 256x256.",
     )
     grid_stride: int = option(
         choice(GRID_STRIDES), 8, "Input pixels between two patches that are compared."
@@ -107,7 +117,7 @@ class DetectorConfig:
     @classmethod
     def preset(cls, name: str) -> dict[str, Any]:
         """Return the values that a preset, one of `PRESETS`, sets in place of the defaults."""
-        return cls.paper if name == "paper" else {}
+        return {"paper": cls.paper, "accurate": ACCURATE}.get(name, {})
 
     def to_json(self) -> dict[str, Any]:
         """Return the options that rebuild the detector, as JSON values."""
@@ -182,6 +192,18 @@ class PatchCoreConfig(DetectorConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FusionConfig(PaDiMConfig):
+    """Fusion: PaDiM and PatchCore on the same features, their maps added."""
+
+    method: ClassVar[str] = "fusion"
+    title: ClassVar[str] = "Fusion"
+
+    coreset: float | int = option(
+        CORESET, 0.01, "Share of the training patches to keep (with a point), or their number."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpadeConfig(DetectorConfig):
     """SPADE: the nearest pictures, then the nearest patches in them (Cohen & Hoshen 2020)."""
 
@@ -211,7 +233,7 @@ class SpadeConfig(DetectorConfig):
 
 
 CONFIGS: dict[str, type[DetectorConfig]] = {
-    config.method: config for config in (SpadeConfig, PaDiMConfig, PatchCoreConfig)
+    config.method: config for config in (SpadeConfig, PaDiMConfig, PatchCoreConfig, FusionConfig)
 }
 """Method, as on the command line and in file names, to the class of its options."""
 

@@ -1,20 +1,31 @@
-"""The three detectors, and how a saved one is loaded."""
+"""The detectors, and how a saved one is loaded."""
 
 import json
 from pathlib import Path
 
 from edge_ad.config import CONFIGS, DetectorConfig
 from edge_ad.models.detector import JSON_FILE, TENSOR_FILE, Detector, Prediction, sha256_of
+from edge_ad.models.fusion import Fusion
 from edge_ad.models.padim import PaDiM
 from edge_ad.models.patchcore import PatchCore
 from edge_ad.models.spade import SPADE
 from edge_ad_runtime.errors import DataError
 
 DETECTORS: dict[str, type[Detector]] = {
-    detector.method: detector for detector in (SPADE, PaDiM, PatchCore)
+    detector.method: detector for detector in (SPADE, PaDiM, PatchCore, Fusion)
 }
 
-__all__ = ["DETECTORS", "SPADE", "Detector", "PaDiM", "PatchCore", "Prediction", "create", "load"]
+__all__ = [
+    "DETECTORS",
+    "SPADE",
+    "Detector",
+    "Fusion",
+    "PaDiM",
+    "PatchCore",
+    "Prediction",
+    "create",
+    "load",
+]
 
 
 def create(config: DetectorConfig) -> Detector:

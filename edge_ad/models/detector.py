@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -169,7 +170,7 @@ class Detector(nn.Module, ABC):
         if len(dataset) == 0:
             raise DataError("expected pictures of good parts to fit, got none")
         if self._preprocessing is None:
-            self._set_input_size(choose_input_size(dataset))
+            self._set_input_size(choose_input_size(dataset, area=self.config.size**2))
         self.to(self.device)
         with torch.inference_mode():
             left_out = self.fit_features(self._frames(dataset, f"{self.method} fit"), len(dataset))
@@ -254,9 +255,12 @@ class Detector(nn.Module, ABC):
         ]
 
     def _set_input_size(self, input_size: tuple[int, int]) -> None:
-        self.config = replace(self.config, input_size=input_size)
+        sigma = self.config.sigma
+        if sigma is None:
+            sigma = math.sqrt(input_size[0] * input_size[1]) / 64
+        self.config = replace(self.config, input_size=input_size, sigma=sigma)
         self._preprocessing = Preprocessing(input_size=input_size, resize=self.config.resize)
-        self.smoothing = Smoothing(self.grid, input_size, self.config.sigma)
+        self.smoothing = Smoothing(self.grid, input_size, sigma)
 
 
 def sha256_of(path: Path) -> str:

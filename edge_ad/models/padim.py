@@ -42,9 +42,9 @@ class PaDiM(Detector):
             EdgeAdError: more channels than there are; and see `Detector`.
         """
         super().__init__(config)
-        self.dims = _check_dims(config.dims, self.n_channels)
+        self.dims = choose_dims(config.dims, self.n_channels)
         self.config = replace(self.config, dims=self.dims)
-        self.register_buffer("channels", _draw(self.n_channels, self.dims, config.seed))
+        self.register_buffer("channels", draw_channels(self.n_channels, self.dims, config.seed))
         self.register_buffer("mean_whitened", torch.empty(0))
         self.register_buffer("whitening", torch.empty(0))
 
@@ -64,11 +64,7 @@ class PaDiM(Detector):
     def fit_features(self, batches: Iterator[Tensor], n_frames: int) -> LeftOut:
         """One pass over frames (n, h, w, 3): sums, outer products and the features in float16."""
         del n_frames  # from half a gigabyte on, the features go to disk
-        check_memory(
-            2 * self.grid[0] * self.grid[1] * self.dims**2 * 4,
-            self.device,
-            advice="use fewer --dims, a coarser --grid-stride or a smaller --input-size",
-        )
+        check_gaussian_memory(self.grid[0] * self.grid[1], self.dims, self.device)
         with GaussianStatistics() as statistics:
             for frames in batches:
                 statistics.add(self.embed(frames))
@@ -85,7 +81,12 @@ class PaDiM(Detector):
         return anomaly_map.amax(dim=(1, 2)), anomaly_map
 
 
-def _check_dims(dims: int | str | None, n_channels: int) -> int:
+def choose_dims(dims: int | str | None, n_channels: int) -> int:
+    """Return how many of the channels of the chosen layers the Gaussians have.
+
+    Raises:
+        ConfigError: more than there are.
+    """
     if dims is None:
         return n_channels if n_channels <= ALL_CHANNELS_UP_TO else DEFAULT_DIMS
     if dims == "all":
@@ -98,7 +99,20 @@ def _check_dims(dims: int | str | None, n_channels: int) -> int:
     return dims
 
 
-def _draw(n_channels: int, dims: int, seed: int) -> Tensor:
+def draw_channels(n_channels: int, dims: int, seed: int) -> Tensor:
     """Draw `dims` of the channels once, in ascending order."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randperm(n_channels, generator=generator)[:dims].sort().values
+
+
+def check_gaussian_memory(positions: int, dims: int, device: torch.device) -> None:
+    """Refuse Gaussians that would not fit into memory.
+
+    Raises:
+        EdgeAdError: with their size, and the options that make them smaller.
+    """
+    check_memory(
+        2 * positions * dims**2 * 4,
+        device,
+        advice="use fewer --dims, a coarser --grid-stride or a smaller --input-size",
+    )

@@ -70,9 +70,10 @@ def _table(
     header, rows = ["class"], [[name] for name in (*categories, f"mean of {len(complete)}")]
     for method in methods:
         mine = {name: ours.get((name, method)) for name in categories}
-        header.append(f"{CONFIGS[method].title} (edge-ad)" if with_paper else CONFIGS[method].title)
+        compared = with_paper and method in published
+        header.append(f"{CONFIGS[method].title} (edge-ad)" if compared else CONFIGS[method].title)
         _append(rows, [*mine.values(), _mean(mine, complete)])
-        if with_paper:
+        if compared:
             header.append(f"{CONFIGS[method].title} (paper)")
             paper = {name: published[method].get(name) for name in categories}
             all_classes = set(complete) == set(MVTEC_CLASSES)

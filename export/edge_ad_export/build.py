@@ -74,7 +74,9 @@ def _cleaned(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def has_integer_form(detector: Detector) -> bool:
     """Whether int8 is offered; a full gallery is compared picture by picture, in float32."""
-    return not isinstance(detector, SPADE) or detector.config.gallery_rule == "position"
+    if isinstance(detector, SPADE):
+        return detector.config.gallery_rule == "position"
+    return isinstance(detector, PaDiM | PatchCore)
 
 
 def _integer_graph(detector: Detector) -> onnx.ModelProto:

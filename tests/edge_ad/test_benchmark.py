@@ -26,10 +26,10 @@ def result(method: str, category: str, image: float, pixel: float | None) -> Cel
 
 def test_command_line_and_code_agree_on_the_methods() -> None:
     assert tuple(DETECTORS) == METHODS
-    assert set(PIXEL_AUROC) == set(METHODS)
+    assert set(PIXEL_AUROC) == set(METHODS) - {"fusion"}  # ours: no paper reports it
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PIXEL_AUROC)
 def test_published_rows_average_to_the_published_mean(method: str) -> None:
     rows = PIXEL_AUROC[method]
     assert set(rows) == set(MVTEC_CLASSES)

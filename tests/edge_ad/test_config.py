@@ -52,7 +52,8 @@ def test_help_says_what_each_option_means(method: str) -> None:
 def test_presets_are_values_that_the_fields_accept(method: str, preset: str) -> None:
     config = CONFIGS[method]
     chosen = config(**config.preset(preset))
-    assert chosen.backbone == ("wide_resnet50_2" if preset == "paper" else "efficientnet_lite0")
+    backbones = {"paper": "wide_resnet50_2", "accurate": "efficientnet_lite2"}
+    assert chosen.backbone == backbones.get(preset, "efficientnet_lite0")
 
 
 @pytest.mark.parametrize("method", METHODS)

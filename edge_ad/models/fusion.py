@@ -1,0 +1,127 @@
+"""Fusion: PaDiM's Gaussians and PatchCore's memory on the same features."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from edge_ad.config import FusionConfig
+from edge_ad.models.detector import Detector, takes_options
+from edge_ad.models.features import embed_on_grid, local_average
+from edge_ad.models.gaussian import GaussianStatistics
+from edge_ad.models.good import LeftOut
+from edge_ad.models.memory_bank import GoodPatches
+from edge_ad.models.nearest import nearest_distance
+from edge_ad.models.padim import check_gaussian_memory, choose_dims, draw_channels
+
+
+class Fusion(Detector):
+    """The sum of PaDiM's and PatchCore's distances, each in units of its spread on good parts.
+
+    A Gaussian per position sees what is unusual at its place; the memory sees what is unusual
+    anywhere. Where one of them is blind, the other one is not, and where both see a defect the sum
+    stands out more clearly from the noise of the good parts. One pass of the backbone serves both:
+    the memory holds those channels whose feature maps are not finer than the grid of patches.
+
+    The unit of score and map is one standard deviation of a distance on good parts; larger is more
+    anomalous, without bound. The score is the highest value of the map.
+    """
+
+    method: ClassVar[str] = FusionConfig.method
+    config: FusionConfig
+    mean_whitened: Tensor
+    whitening: Tensor
+    channels: Tensor
+    memory: Tensor
+    owners: Tensor
+    """(rows,), int32: the picture of the fit that each row of the memory comes from."""
+    weights: Tensor
+    """(2,): what a distance to the Gaussians, and one to the memory, is multiplied by."""
+
+    @takes_options(FusionConfig)
+    def __init__(self, config: FusionConfig) -> None:
+        """Set up an unfitted detector.
+
+        Raises:
+            EdgeAdError: more channels than there are; and see `Detector`.
+        """
+        super().__init__(config)
+        self.dims = choose_dims(config.dims, self.n_channels)
+        self.config = replace(self.config, dims=self.dims)
+        finer = [layer for layer in self.backbone.layers if layer.stride < config.grid_stride]
+        self.n_finer = sum(layer.channels for layer in finer)
+        self.register_buffer("channels", draw_channels(self.n_channels, self.dims, config.seed))
+        self.register_buffer("mean_whitened", torch.empty(0))
+        self.register_buffer("whitening", torch.empty(0))
+        self.register_buffer("memory", torch.empty(0))
+        self.register_buffer("owners", torch.empty(0, dtype=torch.int32))
+        self.register_buffer("weights", torch.empty(0))
+
+    @classmethod
+    def default_strides(cls) -> tuple[int, ...]:
+        """Strides of the feature maps that are used unless `layers` says otherwise."""
+        return (4, 8, 16)
+
+    def embed(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Describe each position of frames (N, h, w, 3), for the Gaussians and for the memory.
+
+        Returns:
+            (positions, dims, N) and (N, positions, channels).
+        """
+        maps = self.backbone(self.backbone.normalise(frames))
+        features = embed_on_grid(local_average(maps, self.config.patch_size), self.grid).flatten(2)
+        drawn = features[:, self.channels] if self.dims < self.n_channels else features
+        return drawn.permute(2, 1, 0), features[:, self.n_finer :].transpose(1, 2)
+
+    def fit_features(self, batches: Iterator[Tensor], n_frames: int) -> LeftOut:
+        """One pass over frames (n, h, w, 3) for the Gaussians and the memory."""
+        positions = self.grid[0] * self.grid[1]
+        check_gaussian_memory(positions, self.dims, self.device)
+        good = GoodPatches(
+            n_frames,
+            positions,
+            self.n_channels - self.n_finer,
+            self.config.coreset,
+            seed=self.config.seed,
+            device=self.device,
+        )
+        with GaussianStatistics() as statistics:
+            for frames in batches:
+                features, patches = self.embed(frames)
+                statistics.add(features)
+                good.add(patches)
+            self.mean_whitened, self.whitening = statistics.whitening(self.config.epsilon)
+            gaussian = statistics.left_out(self.mean_whitened, self.whitening, self.config.epsilon)
+        bank = good.choose(f"{self.method} coreset")
+        self.memory, self.owners = bank.rows, bank.owners
+        memory = good.left_out(bank, neighbours=1, description=f"{self.method} coreset")
+        self.weights = _inverse_spread(gaussian, memory.distance)
+        fused = self._fuse(gaussian[: len(memory.distance)], memory.distance)
+        return LeftOut(distance=fused, method=memory.method)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Score frames; see `Detector.forward`."""
+        features, patches = self.embed(frames)
+        whitened = self.whitening @ features - self.mean_whitened[:, :, None]
+        gaussian = (whitened * whitened).sum(dim=1).sqrt().T  # (N, positions)
+        anomaly_map = self.smooth(self._fuse(gaussian, nearest_distance(patches, self.memory)))
+        return anomaly_map.amax(dim=(1, 2)), anomaly_map
+
+    def _fuse(self, gaussian: Tensor, memory: Tensor) -> Tensor:
+        # No means are taken off, so that the map stays at or above zero.
+        return gaussian * self.weights[0] + memory * self.weights[1]
+
+
+def _inverse_spread(gaussian: Tensor, memory: Tensor) -> Tensor:
+    """Return 1 / standard deviation of left-out distances (n, positions) to each of both: (2,).
+
+    Ones where a spread cannot be told, because there are too few pictures or all are equal.
+    """
+    spreads = [
+        distance.double().std() if distance.numel() > 1 else torch.ones(())
+        for distance in (gaussian, memory)
+    ]
+    spread = torch.stack([one.float().to(gaussian.device) for one in spreads])
+    return torch.where(spread > 0, 1 / spread, 1.0)
