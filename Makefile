@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast test-device check
+.PHONY: demo test test-fast test-device fuzz check
 
 demo: .venv/installed
 	$(BIN)/edge-ad demo
@@ -16,6 +16,10 @@ test-fast: .venv/installed
 # The tests of the device package where only a device's packages are installed: no PyTorch, no onnx.
 test-device: .venv-device/installed
 	.venv-device/bin/pytest -m "not slow" tests/runtime
+
+# 10,000 mutated inputs of each kind, in processes with limits on time and memory.
+fuzz: .venv/installed
+	$(BIN)/python -m tests.fuzz.harness --count 10000
 
 check: .venv/installed
 	$(BIN)/ruff format --check
