@@ -1,5 +1,6 @@
 """Signals to a running stream, taken so that no burst of them can hang it."""
 
+import os
 import select
 import signal
 import socket
@@ -41,7 +42,7 @@ class Signals:
         self._sender.setblocking(False)
 
     def __enter__(self) -> "Signals":
-        """Take SIGHUP, and let SIGTERM end the program in good order until `watch` is called."""
+        """Take SIGHUP, and let SIGTERM end the program with exit code 0 until `watch` is called."""
         self._wakeup = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
         self._handle(signal.SIGTERM, _leave)
         if _HANGUP is not None:
@@ -108,7 +109,9 @@ class Signals:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(0)
+    # An exception here could surface in the middle of another package's import. Nothing has been
+    # written yet, and the system closes what is open.
+    os._exit(0)
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
