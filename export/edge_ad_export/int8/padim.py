@@ -1,4 +1,6 @@
-"""PaDiM in 8-bit integers: the factors are a quarter in size, and their streaming is the cost."""
+"""PaDiM in 8-bit integers: reading the factors is what takes the time, and they are a quarter."""
+
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -9,12 +11,19 @@ from torch import Tensor, nn
 from edge_ad.models import PaDiM
 from edge_ad_export.int8.features import GridFeatures
 from edge_ad_export.int8.finish import finish
-from edge_ad_export.int8.quantise import as_float, dot_with_zero, quantise_frames, quantise_weights
+from edge_ad_export.int8.quantise import (
+    ACTIVATION_MAX,
+    SMALLEST_SCALE,
+    as_float,
+    dot_with_zero,
+    quantise_frames,
+    quantise_weights,
+)
 from edge_ad_export.nodes import GraphBuilder
 from edge_ad_export.torch_export import example_frames, module_graph
 
 ALIGNMENT = 32
-"""Rows of a block of the factor come in multiples of what ONNX Runtime multiplies at a time."""
+"""A block has a multiple of this many rows, which is what ONNX Runtime multiplies at a time."""
 
 
 class _Features(nn.Module):
@@ -37,47 +46,91 @@ class _Features(nn.Module):
         return features.flatten(1, 2)
 
 
-def padim_graph(detector: PaDiM) -> onnx.ModelProto:
-    """Return the graph: |L^-1 (x - mean)| per position (eq. 2 of the paper), cov = L L^T.
+class RoundedGaussians:
+    """What a fitted PaDiM becomes in integers: the constants of the graph, and its arithmetic.
 
     x - mean comes in 7 bits with one scale a frame, in units of the largest standard deviation that
-    its channel has anywhere; L^-1 in 8 bits with one scale a row. L^-1 is lower triangular: its
-    upper rows need as many columns only, so that two products leave half of the zeros out. More
-    products leave more out, and cost more than that saves.
+    its channel has anywhere; L^-1 in 8 bits with one scale a row, cov = L L^T. L^-1 is lower
+    triangular: its upper rows need as many columns only, so that two products leave half of the
+    zeros out. More products leave more out, and cost more than that saves.
+
+    Attributes:
+        gains: (d,), one over the unit of each channel.
+        means: (P, d), in these units.
+        blocks: some rows of the factors each, in the order in which the graph multiplies them.
     """
-    factors = detector.whitening.double()
-    identity = torch.eye(detector.dims, dtype=factors.dtype)
-    cholesky = torch.linalg.solve_triangular(factors, identity.expand_as(factors), upper=False)
-    means = (cholesky @ detector.mean_whitened.double()[:, :, None])[:, :, 0]
-    deviations = cholesky.square().sum(dim=2).sqrt().amax(dim=0)
-    features = _Features(detector, (1 / deviations).float())
+
+    def __init__(self, detector: PaDiM) -> None:
+        """Round the factors of a fitted detector."""
+        factors = detector.whitening.double()
+        identity = torch.eye(detector.dims, dtype=factors.dtype)
+        cholesky = torch.linalg.solve_triangular(factors, identity.expand_as(factors), upper=False)
+        means = (cholesky @ detector.mean_whitened.double()[:, :, None])[:, :, 0]
+        deviations = cholesky.square().sum(dim=2).sqrt().amax(dim=0)
+        self.gains = (1 / deviations).float()
+        self.means = (means / deviations).float()
+        scaled = (factors * deviations).float().numpy()
+        half = ALIGNMENT * round(detector.dims / 2 / ALIGNMENT)
+        rows = [slice(half, detector.dims), slice(0, half)] if half else [slice(0, detector.dims)]
+        self.blocks = [_Block.of(scaled, each) for each in rows]
+
+    def whiten(self, features: Tensor) -> Tensor:
+        """Return L^-1 (x - mean) as the graph computes it: (P, d, N) of features x (P, d, N)."""
+        centred = features * self.gains[:, None] - self.means[:, :, None]
+        scale = (centred.abs().amax(dim=(0, 1)) / ACTIVATION_MAX).clamp(min=SMALLEST_SCALE)
+        steps = (centred / scale).round()
+        # Float32 holds these integers and their sums exactly.
+        parts = {
+            block.start: torch.from_numpy(block.integers).float().transpose(1, 2)
+            @ steps[:, : block.integers.shape[1]]
+            * torch.from_numpy(block.scales).transpose(1, 2)
+            for block in self.blocks
+        }
+        whitened: Tensor = torch.cat([parts[start] for start in sorted(parts)], dim=1) * scale
+        return whitened
+
+
+class _Block(NamedTuple):
+    """Rows of L^-1 from `start` on, transposed: int8 (P, columns, rows), scales (P, 1, rows)."""
+
+    start: int
+    integers: NDArray[np.int8]
+    scales: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, factors: NDArray[np.float32], rows: slice) -> "_Block":
+        columns = np.swapaxes(factors[:, rows, : rows.stop], 1, 2)  # x^T L^-T
+        return cls(rows.start, *quantise_weights(columns, (1,)))
+
+
+def padim_graph(detector: PaDiM) -> onnx.ModelProto:
+    """Return the graph: |L^-1 (x - mean)| per position (eq. 2 of the paper), cov = L L^T."""
+    rounded = RoundedGaussians(detector)
+    features = _Features(detector, rounded.gains)
     model = module_graph(features, example_frames(detector), outputs=["features"])
     graph = GraphBuilder(model)
-    centred = graph.node(
-        "Sub", "features", graph.constant((means / deviations).float().numpy(), "means")
-    )
+    centred = graph.node("Sub", "features", graph.constant(rounded.means.numpy(), "means"))
     quantised, scale = quantise_frames(graph, centred)
     by_position = graph.node("Transpose", quantised, perm=[1, 0, 2])  # (P, N, d)
-    scaled = (factors * deviations).float().numpy()
-    half = ALIGNMENT * round(detector.dims / 2 / ALIGNMENT)
-    total = _block(graph, by_position, scaled, slice(half, detector.dims))
-    if half:
-        total = graph.node("Add", total, _block(graph, by_position, scaled, slice(0, half)))
+    total, *others = [
+        _sum_of_squares(graph, by_position, block, detector.dims) for block in rounded.blocks
+    ]
+    for other in others:
+        total = graph.node("Add", total, other)
     in_steps = graph.node("Transpose", graph.node("Sqrt", total), perm=[1, 0])  # (N, P)
     distance = graph.node("Mul", in_steps, graph.node("Squeeze", scale, graph.constant([2])))
     return finish(graph, detector, distance, score=None)
 
 
-def _block(graph: GraphBuilder, features: str, factors: NDArray[np.float32], rows: slice) -> str:
+def _sum_of_squares(graph: GraphBuilder, features: str, block: _Block, dims: int) -> str:
     """Append the sum of squares of some rows of L^-1 (x - mean): (P, N)."""
-    end = rows.stop
-    if end < factors.shape[2]:
-        features = graph.node(
-            "Slice", features, graph.constant([0]), graph.constant([end]), graph.constant([2])
-        )
-    columns = np.swapaxes(factors[:, rows, :end], 1, 2)  # (P, end, rows): x^T L^-T
-    integers, scales = quantise_weights(columns, (1,))
-    product = graph.node("MatMulInteger", features, graph.constant(integers, "factors"))
-    exact = graph.node("Sub", product, graph.constant(dot_with_zero(integers, 1)))
-    whitened = graph.node("Mul", as_float(graph, exact), graph.constant(scales, "factor_scales"))
+    columns = block.integers.shape[1]
+    if columns < dims:
+        end = graph.constant([columns])
+        features = graph.node("Slice", features, graph.constant([0]), end, graph.constant([2]))
+    product = graph.node("MatMulInteger", features, graph.constant(block.integers, "factors"))
+    exact = graph.node("Sub", product, graph.constant(dot_with_zero(block.integers, 1)))
+    whitened = graph.node(
+        "Mul", as_float(graph, exact), graph.constant(block.scales, "factor_scales")
+    )
     return graph.node("ReduceSumSquare", whitened, graph.constant([2]), keepdims=0)

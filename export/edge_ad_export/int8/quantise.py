@@ -1,14 +1,15 @@
 """Eight-bit numbers that every CPU multiplies to the same integers.
 
-ONNX Runtime multiplies unsigned activations by signed weights. On x86 without VNNI (before 2019 or
-so, and every AMD before Zen 4) it does so by an instruction that adds two neighbouring products in
-16 bits and *saturates*: 255 * 127 + 255 * 127 > 32,767 gives another result than on a newer CPU,
-without a word. One of the two therefore keeps to 7 bits, the activations: 2 * 127 * 127 = 32,258
-always fits, sums are exact 32-bit integers everywhere. With the weights in 7 bits instead, scores
-were off by three times as much (benchmarks/export.md).
+ONNX Runtime multiplies unsigned activations by signed weights. On x86 CPUs without VNNI (before
+about 2019, and every AMD before Zen 4) it uses an instruction that adds two neighbouring products
+in 16 bits and *saturates*: 255 * 127 + 255 * 127 > 32,767 silently gives another result than on a
+newer CPU. Activations are therefore kept to 7 bits: 2 * 127 * 127 = 32,258 always fits, and the
+sums are exact 32-bit integers everywhere. With 7-bit weights instead, scores were off by three
+times as much (benchmarks/export.md).
 
-Activations have their zero at 64, but MatMulInteger is not told: it would leave its fast path for
-single rows. The product of the weights with 64 is a constant, and the caller subtracts it.
+The zero of the activations is 64, but MatMulInteger does not get it as its zero point, which would
+take it off its fast path for single rows. The product of the weights with 64 is a constant, and
+the caller subtracts it.
 """
 
 import numpy as np
@@ -19,6 +20,9 @@ from edge_ad_export.nodes import FLOAT, GraphBuilder
 WEIGHT_MAX = 127
 ZERO = 64
 ACTIVATION_MAX = 63
+
+SMALLEST_SCALE = 1e-22
+"""A frame whose features are all the mean has the scale 0, which cannot be divided by."""
 
 Floats = NDArray[np.float32]
 
@@ -52,7 +56,9 @@ def quantise_frames(graph: GraphBuilder, values: str) -> tuple[str, str]:
     axes = graph.constant([1, 2])
     largest = graph.node("ReduceMax", graph.node("Abs", values), axes, keepdims=1)
     scale = graph.node(
-        "Mul", graph.node("Max", largest, graph.scalar(1e-20)), graph.scalar(1 / ACTIVATION_MAX)
+        "Max",
+        graph.node("Mul", largest, graph.scalar(1 / ACTIVATION_MAX)),
+        graph.scalar(SMALLEST_SCALE),
     )
     # Not one QuantizeLinear with a scale a frame: OpenVINO does not take it.
     steps = graph.node("Div", values, scale)
