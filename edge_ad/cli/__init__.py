@@ -9,6 +9,7 @@ import click
 
 from edge_ad import __version__
 from edge_ad.cli.bench import bench
+from edge_ad.cli.calibrate import calibrate
 from edge_ad.cli.compare import compare
 from edge_ad.cli.demo import demo
 from edge_ad.cli.export import export
@@ -49,6 +50,7 @@ main.add_command(train)
 main.add_command(export)
 main.add_command(predict)
 main.add_command(stream)
+main.add_command(calibrate)
 main.add_command(bench)
 main.add_command(info)
 main.add_command(demo)

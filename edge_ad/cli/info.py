@@ -8,6 +8,9 @@ from typing import Any
 import click
 
 from edge_ad.cli.options import require
+from edge_ad_runtime.errors import ModelFileError
+
+_LONGEST_LIST = 16
 
 
 @click.command()
@@ -24,15 +27,34 @@ def info(model: Path, as_json: bool) -> None:
     from edge_ad_runtime import Scorer
     from edge_ad_runtime.model.info import COLOR_ORDER
 
+    described = Scorer(model, device="cpu").info
     document: dict[str, Any] = {
         "model": str(model),
         "size_bytes": model.stat().st_size if model.is_file() else 0,
-        **asdict(Scorer(model, device="cpu").info),
+        **asdict(described),
         "color_order": COLOR_ORDER,
     }
+    if described.calibration is not None:
+        document["promise"] = described.calibration.promise()
+    document["limits_on_this_device"] = _limits_here(model)
     if find_spec("onnx") is not None:
         document |= _content(model)
     click.echo(json.dumps(document) if as_json else _text(document))
+
+
+def _limits_here(model: Path) -> dict[str, dict[str, Any]]:
+    """Return the limits that `edge-ad calibrate` wrote beside the model, by camera."""
+    from edge_ad_runtime.model.device_calibration import digest_of, read_calibrations
+
+    try:
+        known = read_calibrations(model, digest_of(model))
+    except ModelFileError as error:
+        click.echo(f"the limit of the model file is in force: {error}", err=True)
+        return {}
+    return {
+        name or "every other camera": {"limit": item.calibration.limit(), "rule": item.rule}
+        for name, item in known.items()
+    }
 
 
 def _content(model: Path) -> dict[str, Any]:
@@ -55,6 +77,10 @@ def _text(document: dict[str, Any]) -> str:
 def _short(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, list | tuple) and len(value) > _LONGEST_LIST:
+        return f"{len(value)} values, {_short(value[0])} to {_short(value[-1])}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_short(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return " ".join(_short(item) for item in value)
     return str(value)

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_ad.cli.options import require
-from edge_ad.cli.scoring_options import device_option, threads_option, threshold_option
-from edge_ad_runtime.errors import DataError, EdgeAdError
+from edge_ad.cli.scoring_options import (
+    device_option,
+    min_region_area_option,
+    threads_option,
+    threshold_option,
+)
+from edge_ad_runtime.errors import ConfigError, DataError, EdgeAdError, ModelFileError
 
 if TYPE_CHECKING:
     from edge_ad_runtime import CapturedFrame, OverlayFolder, Result, Scorer
@@ -32,6 +37,13 @@ _BATCH = 8
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Keep overlays of anomalous pictures here."
 )
+@click.option(
+    "--camera",
+    metavar="NAME",
+    help="Use the limit that `edge-ad calibrate` found for this camera. Default: that of a folder "
+    "of pictures, or of the only camera.",
+)
+@min_region_area_option
 def predict(
     model: Path,
     paths: tuple[Path, ...],
@@ -40,6 +52,8 @@ def predict(
     threads: int | None,
     threshold: float | None,
     output: Path | None,
+    camera: str | None,
+    min_region_area: float | None,
 ) -> None:
     """Score pictures, and the pictures in folders, with the model file MODEL.
 
@@ -48,7 +62,11 @@ def predict(
     require(("cv2", "onnxruntime"), extra="cpu", purpose="scoring")
     from edge_ad_runtime import OverlayFolder, Scorer
 
-    scorer = Scorer(model, device=device, threads=threads, threshold=threshold)
+    scorer = Scorer(model, device=device, threads=threads, min_region_area=min_region_area or 0.0)
+    scorer = _calibrated(scorer, model, camera)
+    if threshold is not None:
+        scorer = scorer.with_threshold(threshold)
+    click.echo(f"limit {scorer.threshold:.4f}: {scorer.info.threshold_rule}", err=True)
     overlays = OverlayFolder(output, scorer.info) if output else None
     pictures = _Pictures(paths)
     verdicts = _verdicts(scorer, pictures, overlays)
@@ -58,6 +76,37 @@ def predict(
         _print_table(verdicts)
     if pictures.failed:
         raise EdgeAdError(f"{pictures.failed} pictures or folders failed: see the messages above")
+
+
+def _calibrated(scorer: "Scorer", model: Path, camera: str | None) -> "Scorer":
+    """Return the scorer with the limit that was found on this device, if one was.
+
+    Raises:
+        ConfigError: there is none for the camera.
+    """
+    from edge_ad_runtime.model.device_calibration import (
+        ANY_CAMERA,
+        digest_of,
+        read_calibrations,
+    )
+
+    try:
+        known = read_calibrations(model, digest_of(model))
+    except ModelFileError as error:
+        logger.warning("the limit of the model file is in force: %s", error)
+        known = {}
+    if camera is not None and camera not in known:
+        names = ", ".join(name for name in known if name) or "none"
+        raise ConfigError(f"there is no calibration for the camera {camera!r}, but for: {names}")
+    if camera is None:
+        camera = next(iter(known)) if len(known) == 1 else ANY_CAMERA
+        if known and camera not in known:
+            logger.warning(
+                "the limit of the model file is in force: choose one of the calibrations with "
+                "--camera: %s",
+                ", ".join(known),
+            )
+    return scorer.with_calibration(known[camera]) if camera in known else scorer
 
 
 class _Pictures:

@@ -87,15 +87,17 @@ def _newest_model() -> Path:
 
 
 def _announce(stream: "Stream") -> None:
-    """Say which models run, and with which limits."""
+    """Say which models run, and which limit is in force at each camera."""
     for model in stream.models:
-        scorer = model.slot.scorer
-        info = scorer.info
+        info = model.slot.scorer.info
         click.echo(
             f"{model.path}: {info.method} on {info.category}, exported {info.created_at}, "
-            f"threshold {scorer.threshold:.4g} ({info.threshold_rule}), {scorer.provider}",
+            f"{model.slot.scorer.provider}",
             err=True,
         )
+    for camera in stream.config.cameras:
+        info = stream.info_of(camera.name)
+        click.echo(f"{camera.name}: limit {info.threshold:.4g}, {info.threshold_rule}", err=True)
 
 
 @contextmanager

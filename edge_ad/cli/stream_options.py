@@ -6,7 +6,12 @@ from typing import Any, TypeVar
 
 import click
 
-from edge_ad.cli.scoring_options import device_option, threads_option, threshold_option
+from edge_ad.cli.scoring_options import (
+    device_option,
+    min_region_area_option,
+    threads_option,
+    threshold_option,
+)
 from edge_ad_runtime.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -14,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NAMED = re.compile(r"([A-Za-z][\w-]*)=(.+)", re.DOTALL)
 _MQTT = re.compile(r"(mqtts?)://(?:([^@/]+)@)?([^:/@]+)(?::([0-9]{1,5}))?(?:/(.+))?")
 _PER_CAMERA = ("width", "height", "fps", "fourcc", "exposure", "watch", "every")
-_TOP = ("device", "threads", "threshold", "max_frames", "stall_timeout")
+_TOP = ("device", "threads", "threshold", "min_region_area", "max_frames", "stall_timeout")
 
 _OPTIONS = (
     click.option(
@@ -37,6 +42,7 @@ _OPTIONS = (
     device_option,
     threads_option,
     threshold_option,
+    min_region_area_option,
     click.option("--output", metavar="FOLDER", help="Keep pictures with their heat map here."),
     click.option(
         "--keep",
@@ -128,6 +134,12 @@ def merged(file: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any
     return document
 
 
+def split_name(spec: str) -> tuple[str, str]:
+    """Split `[NAME=]SRC` into the name, which may be empty, and the source."""
+    named = _NAMED.fullmatch(spec)
+    return (named[1], named[2]) if named else ("", spec)
+
+
 def _cameras(given: Mapping[str, Any]) -> list[dict[str, Any]]:
     specs, models = given.get("cameras", ()), given.get("models", ())
     if specs and len(models) > 1 and len(models) != len(specs):
@@ -137,8 +149,8 @@ def _cameras(given: Mapping[str, Any]) -> list[dict[str, Any]]:
         )
     found = []
     for index, spec in enumerate(specs):
-        named = _NAMED.fullmatch(spec)
-        camera = {"source": named[2], "name": named[1]} if named else {"source": spec}
+        name, source = split_name(spec)
+        camera = {"source": source, "name": name} if name else {"source": source}
         camera.update({key: given[key] for key in _PER_CAMERA if key in given})
         if models:
             camera["model"] = models[index] if len(models) > 1 else models[0]

@@ -192,7 +192,7 @@ def test_predict_names_what_it_cannot_read(model: Path, pictures: Path, tmp_path
     assert len(json.loads(done.stdout)) == 4
     for name in ("050.png", "gone.png", "folder empty", "3 pictures or folders failed"):
         assert name in done.stderr
-    assert len(done.stderr.splitlines()) == 4
+    assert len(done.stderr.splitlines()) == 5
 
 
 def test_predict_nothing_but_an_empty_folder(model: Path, tmp_path: Path) -> None:

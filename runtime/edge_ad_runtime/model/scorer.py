@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edge_ad_runtime.errors import ConfigError, DataError, DeviceError, ModelFileError
 from edge_ad_runtime.model.checksum import verify
+from edge_ad_runtime.model.device_calibration import DeviceCalibration
 from edge_ad_runtime.model.image import Frame, check_frame
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.regions import RegionFinder
@@ -89,12 +90,8 @@ class Scorer:
             self._set_threshold(threshold)
         self.provider: str = self._session.get_providers()[0]
         self.preprocessing = self.info.preprocessing
-        self._finder = RegionFinder(
-            map_threshold=self.info.map_threshold,
-            preprocessing=self.preprocessing,
-            calibration=self.info.calibration,
-            min_area=min_region_area,
-        )
+        self._min_region_area = min_region_area
+        self._finder = self._make_finder()
 
     def with_threshold(self, threshold: float) -> "Scorer":
         """Return a scorer of the same session with another decision limit.
@@ -105,6 +102,26 @@ class Scorer:
         other = copy.copy(self)
         other._set_threshold(threshold)
         return other
+
+    def with_calibration(self, calibration: DeviceCalibration) -> "Scorer":
+        """Return a scorer of the same session with the limits of a calibration on this device."""
+        other = copy.copy(self)
+        other.info = calibration.applied_to(self.info)
+        other.threshold = other.info.threshold
+        other._finder = other._make_finder()
+        return other
+
+    def judged(self, result: Result) -> Result:
+        """Return a result of the same model with the verdict that this scorer's limits give it."""
+        return self._result(result.score, result.anomaly_map, result.latency_ms, result.frame_size)
+
+    def _make_finder(self) -> RegionFinder:
+        return RegionFinder(
+            map_threshold=self.info.map_threshold,
+            preprocessing=self.preprocessing,
+            calibration=self.info.calibration,
+            min_area=self._min_region_area,
+        )
 
     def _set_threshold(self, threshold: float) -> None:
         _check_threshold(threshold)
@@ -186,20 +203,29 @@ class Scorer:
                 f"expected a finite score, the model gave {scores.tolist()}: "
                 "check the frame, and the model file with `edge-ad export`"
             )
-        calibration = self.info.calibration
         return [
-            Result(
-                score=score,
-                anomalous=score >= self.threshold,
-                threshold=self.threshold,
-                anomaly_map=anomaly_map,
-                latency_ms=latency,
-                p_value=None if calibration is None else calibration.p_value(score),
-                frame_size=size,
-                finder=self._finder,
-            )
+            self._result(score, anomaly_map, latency, size)
             for score, anomaly_map, size in zip(scores.tolist(), maps, sizes, strict=True)
         ]
+
+    def _result(
+        self,
+        score: float,
+        anomaly_map: NDArray[np.float32],
+        latency_ms: float,
+        frame_size: tuple[int, int] | None,
+    ) -> Result:
+        calibration = self.info.calibration
+        return Result(
+            score=score,
+            anomalous=score >= self.threshold,
+            threshold=self.threshold,
+            anomaly_map=anomaly_map,
+            latency_ms=latency_ms,
+            p_value=None if calibration is None else calibration.p_value(score),
+            frame_size=frame_size,
+            finder=self._finder,
+        )
 
     def _infer(self, batch: Frame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         try:

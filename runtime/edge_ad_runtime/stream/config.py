@@ -109,6 +109,7 @@ class StreamConfig:
         device: for all models.
         threads: CPU threads for one inference.
         threshold: in place of the model files' own.
+        min_region_area: share of the picture, 0..1, from which a region of a verdict is told.
         max_frames: the stream ends after so many.
         recovery: patience with lost cameras.
         alarm: when it goes on and off; None: no alarm.
@@ -122,6 +123,7 @@ class StreamConfig:
     device: str = setting("auto", choices=DEVICES)
     threads: int | None = setting(None, low=1, high=256)
     threshold: float | None = setting(None, low=-1e30, high=1e30)
+    min_region_area: float = setting(0.0, low=0, high=0.999)
     max_frames: int | None = setting(None, low=1, high=10**12)
     recovery: Recovery = inline(Recovery)
     alarm: AlarmRule | None = setting(None)
@@ -174,7 +176,7 @@ def _with_camera_defaults(document: Mapping[str, Any]) -> dict[str, Any]:
     cameras = completed.get("camera", [])
     if isinstance(cameras, list):
         completed["camera"] = [
-            {**defaults, "name": _default_name(camera, index), **camera}
+            {**defaults, "name": _name(camera, index), **camera}
             if isinstance(camera, Mapping)
             else camera
             for index, camera in enumerate(cameras)
@@ -182,10 +184,13 @@ def _with_camera_defaults(document: Mapping[str, Any]) -> dict[str, Any]:
     return completed
 
 
-def _default_name(camera: Mapping[str, Any], index: int) -> str:
+def _name(camera: Mapping[str, Any], index: int) -> str:
     source = camera.get("source")
-    if not isinstance(source, str) or not source:
-        return str(index)
+    return default_name(source) if isinstance(source, str) and source else str(index)
+
+
+def default_name(source: str) -> str:
+    """Return what a camera is called in results and events unless it is given a name."""
     name = redact(source)
     return "".join(letter if letter.isprintable() else " " for letter in name)[:_LONGEST_NAME]
 

@@ -1,24 +1,24 @@
 """What scores at the cameras of one model: the model file, and the limit of each camera."""
 
-import hashlib
 import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
 from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.cameras.base import Prepared
-from edge_ad_runtime.errors import ConfigError, EdgeAdError
-from edge_ad_runtime.events import Event
+from edge_ad_runtime.errors import ConfigError
+from edge_ad_runtime.model.device_calibration import ANY_CAMERA, DeviceCalibration
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.model.scorer import Scorer
+
+NO_CALIBRATIONS: Mapping[str, DeviceCalibration] = {}
 
 _TRIALS = 5
 _GAIN = 0.95
@@ -48,24 +48,36 @@ class ModelSlot:
     each batch is scored by one model, and judged by the limits that stood when it began.
     """
 
-    def __init__(self, scorer: Scorer, *, content: str = "") -> None:
-        """Score with this model, at its own limit.
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        content: str = "",
+        calibrations: Mapping[str, DeviceCalibration] = NO_CALIBRATIONS,
+        threshold: float | None = None,
+    ) -> None:
+        """Score with this model.
 
         Args:
-            scorer: the model.
+            scorer: the model, at its own limit.
             content: sha256 of the file that it was read from.
+            calibrations: on this device, by camera; in place of the model's own limit.
+            threshold: in place of both.
+
+        Raises:
+            ConfigError: the threshold is not a finite number.
         """
         self._lock = threading.Lock()
-        self._scorer = scorer
+        self._scorers = _Scorers(scorer, calibrations, threshold)
         self._content = content
         self._overrides: Mapping[str, Override] = {}
         self._last_frame: Frame | None = None
 
     @property
     def scorer(self) -> Scorer:
-        """The model in use, with the limit of the cameras at which nobody has set another."""
+        """The model in use, with the limit of the cameras that have none of their own."""
         with self._lock:
-            return self._scorer
+            return self._scorers.default
 
     @property
     def content(self) -> str:
@@ -83,19 +95,19 @@ class ModelSlot:
         """Return the limit in force at a camera."""
         with self._lock:
             override = self._overrides.get(camera)
-            return self._scorer.threshold if override is None else override.threshold
+            return self._scorers.at(camera).threshold if override is None else override.threshold
 
     def info(self, camera: str) -> ModelInfo:
         """Return what the model says about itself, with the limit in force at a camera."""
         with self._lock:
-            info, override = self._scorer.info, self._overrides.get(camera)
+            info, override = self._scorers.at(camera).info, self._overrides.get(camera)
         if override is None:
             return info
         rule = f"set by {override.who}"
         return replace(info, threshold=override.threshold, threshold_rule=rule)
 
     def set_override(self, camera: str, override: Override | None) -> float:
-        """Set the limit of one camera, or with None give it back the model's own.
+        """Set the limit of one camera, or with None give it back that of the model.
 
         Returns:
             The limit that was in force before.
@@ -109,29 +121,46 @@ class ModelSlot:
             before = self._overrides.get(camera)
             others = {name: item for name, item in self._overrides.items() if name != camera}
             self._overrides = others if override is None else {**others, camera: override}
-            return self._scorer.threshold if before is None else before.threshold
+            return self._scorers.at(camera).threshold if before is None else before.threshold
 
-    def exchange(self, scorer: Scorer, content: str) -> None:
+    def exchange(
+        self,
+        scorer: Scorer,
+        content: str,
+        calibrations: Mapping[str, DeviceCalibration] = NO_CALIBRATIONS,
+        threshold: float | None = None,
+    ) -> None:
         """Score with another model from the next batch on; the limits set by people stay.
 
         Raises:
             EdgeAdError: it cannot score the last frame; the old one goes on.
         """
+        scorers = _Scorers(scorer, calibrations, threshold)
         frame = self._last_frame
         if frame is None:
             frame = np.zeros((*scorer.info.input_size, 3), dtype=np.uint8)
         scorer.score_prepared([_prepare(scorer, frame).frame])
         with self._lock:
-            self._scorer, self._content = scorer, content
+            self._scorers, self._content = scorers, content
 
-    def set_default(self, threshold: float) -> None:
-        """Set the limit of the cameras at which nobody has set another.
+    def set_limits(
+        self, calibrations: Mapping[str, DeviceCalibration], threshold: float | None
+    ) -> dict[str, tuple[float, float]]:
+        """Give the running model other limits; those set by people stay.
+
+        Returns:
+            What has changed: old and new limit by camera, as in the constructor's `calibrations`;
+            under the empty name that of all other cameras.
 
         Raises:
-            DataError: it is not a finite number.
+            ConfigError: the threshold is not a finite number.
         """
         with self._lock:
-            self._scorer = self._scorer.with_threshold(threshold)
+            before = self._scorers
+            after = self._scorers = _Scorers(before.model, calibrations, threshold)
+        names = {ANY_CAMERA, *before.calibrated, *after.calibrated}
+        pairs = {name: (before.at(name).threshold, after.at(name).threshold) for name in names}
+        return {name: pair for name, pair in sorted(pairs.items()) if pair[0] != pair[1]}
 
     def prepare(self, frame: Frame) -> Prepared:
         """Bring a frame to the size of the model's input: work that a reader does ahead.
@@ -149,7 +178,8 @@ class ModelSlot:
             DeviceError: the device failed.
         """
         with self._lock:
-            scorer, overrides = self._scorer, self._overrides
+            scorers, overrides = self._scorers, self._overrides
+        scorer = scorers.model
         prepared = [_prepared(scorer, captured) for captured in batch]
         longest = max(item.milliseconds for item in prepared)
         results = scorer.score_prepared(
@@ -159,7 +189,7 @@ class ModelSlot:
         )
         self._last_frame = batch[-1].frame
         return [
-            _judged(result, overrides.get(captured.camera))
+            _judged(result, scorers, captured.camera, overrides.get(captured.camera))
             for captured, result in zip(batch, results, strict=True)
         ]
 
@@ -180,79 +210,28 @@ class ModelSlot:
         return min(together) < _GAIN * min(alone)
 
 
-class ModelFile:
-    """A model file of a stream, and the slot in which it runs.
-
-    Attributes:
-        path: of the file.
-        slot: what scores.
-    """
+class _Scorers:
+    """A model, and the scorer that judges at each camera."""
 
     def __init__(
-        self, path: Path, *, device: str, threads: int | None, threshold: float | None
+        self,
+        model: Scorer,
+        calibrations: Mapping[str, DeviceCalibration],
+        threshold: float | None,
     ) -> None:
-        """Load the model.
+        scorers = {name: model.with_calibration(item) for name, item in calibrations.items()}
+        scorers.setdefault(ANY_CAMERA, model)
+        if threshold is not None:
+            scorers = {name: scorer.with_threshold(threshold) for name, scorer in scorers.items()}
+        self.model = model
+        self.calibrated = scorers
 
-        Args:
-            path: an `.onnx` file written by `edge-ad export`.
-            device: as for `Scorer`.
-            threads: as for `Scorer`.
-            threshold: in place of the model's own; None: that one.
+    @property
+    def default(self) -> Scorer:
+        return self.calibrated[ANY_CAMERA]
 
-        Raises:
-            ModelFileError, DeviceError: it cannot be used.
-            DataError: the threshold is not a finite number.
-        """
-        self.path = path
-        self._device = device
-        self._threads = threads
-        content = _content(path)
-        self.slot = ModelSlot(self._load(threshold), content=content)
-
-    def reload(self, threshold: float | None) -> Event | None:
-        """Take over what has changed: the file, or the limit in the configuration.
-
-        Returns:
-            What to tell of it: the model was replaced, its limit was changed, or it was refused and
-            the old one goes on. None: nothing has changed.
-        """
-        try:
-            return self._reload(threshold)
-        except EdgeAdError as error:
-            message = f"{self.path} does not replace the running model: {error}"
-            return Event(kind="model refused", message=message)
-
-    def _reload(self, threshold: float | None) -> Event | None:
-        content, running = _content(self.path), self.slot.scorer
-        if content == self.slot.content:
-            wanted = running.model_threshold if threshold is None else threshold
-            if wanted == running.threshold:
-                return None
-            self.slot.set_default(wanted)
-            return Event(
-                kind="threshold changed",
-                message=f"{self.path}: the limit is now {wanted:.4g} instead of "
-                f"{running.threshold:.4g}, by the configuration",
-                details={"old": running.threshold, "new": wanted, "who": "the configuration"},
-            )
-        scorer = self._load(threshold)
-        self.slot.exchange(scorer, content)
-        return Event(
-            kind="model replaced",
-            message=f"{self.path} now scores: {scorer.info.method} on {scorer.info.category}, "
-            f"limit {scorer.threshold:.4g}",
-        )
-
-    def _load(self, threshold: float | None) -> Scorer:
-        return Scorer(self.path, device=self._device, threads=self._threads, threshold=threshold)
-
-
-def _content(path: Path) -> str:
-    """Return the sha256 of a file, or nothing where it cannot be read: loading says why."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""
+    def at(self, camera: str) -> Scorer:
+        return self.calibrated.get(camera, self.default)
 
 
 def _prepared(scorer: Scorer, captured: CapturedFrame) -> Prepared:
@@ -270,7 +249,11 @@ def _prepare(scorer: Scorer, frame: Frame) -> Prepared:
     return Prepared(frame=made, preprocessing=scorer.preprocessing, milliseconds=milliseconds)
 
 
-def _judged(result: Result, override: Override | None) -> Result:
+def _judged(result: Result, scorers: _Scorers, camera: str, override: Override | None) -> Result:
+    """Judge what the model itself has judged already by the limits of a camera."""
+    scorer = scorers.at(camera)
+    if scorer is not scorers.model:
+        result = scorer.judged(result)
     if override is None:
         return result
     anomalous = result.score >= override.threshold

@@ -23,7 +23,8 @@ from edge_ad_runtime.stream.build import add_outputs
 from edge_ad_runtime.stream.config import CameraConfig, StreamConfig
 from edge_ad_runtime.stream.drift import Drift
 from edge_ad_runtime.stream.loop import Loop
-from edge_ad_runtime.stream.model_slot import ModelFile, ModelSlot
+from edge_ad_runtime.stream.model_file import ModelFile
+from edge_ad_runtime.stream.model_slot import ModelSlot
 from edge_ad_runtime.stream.summary import StreamSummary, sum_up
 from edge_ad_runtime.stream.systemd import Watchdog, notify
 from edge_ad_runtime.stream.thresholds import Thresholds
@@ -180,7 +181,11 @@ class Stream:
     def _load(self, path: Path) -> ModelFile:
         config = self.config
         return ModelFile(
-            path, device=config.device, threads=config.threads, threshold=config.threshold
+            path,
+            device=config.device,
+            threads=config.threads,
+            threshold=config.threshold,
+            min_region_area=config.min_region_area,
         )
 
     def _loops(self) -> list[Loop]:

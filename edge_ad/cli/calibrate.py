@@ -1,0 +1,191 @@
+"""`edge-ad calibrate`: the decision limit that fits the camera of this device."""
+
+import json
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_ad.cli.options import require
+from edge_ad.cli.scoring_options import device_option, threads_option
+from edge_ad.cli.stream_options import split_name
+from edge_ad_runtime.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from edge_ad_runtime import FrameSource
+    from edge_ad_runtime.model.device_calibration import DeviceCalibration
+
+_COUNT = 30
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--camera",
+    metavar="[NAME=]SRC",
+    help="A camera, video or stream, as for `edge-ad stream`; the limit holds for it alone.",
+)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    help="A folder of pictures of good parts instead; the limit holds for every camera that has "
+    "none of its own.",
+)
+@click.option(
+    "--count",
+    type=click.IntRange(min=1),
+    help=f"How many different parts. Default: {_COUNT} of a camera, all pictures of a folder.",
+)
+@click.option(
+    "--false-alarm-rate", type=float, help="Promised rate, such as 0.01. Default: the model's."
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0.1),
+    default=60.0,
+    show_default=True,
+    help="Seconds without a new part after which a camera is given up.",
+)
+@click.option(
+    "--keep-alike", is_flag=True, help="Count pictures that look alike as different parts."
+)
+@click.option("--yes", is_flag=True, help="Write the limit in spite of doubts, without asking.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@device_option
+@threads_option
+def calibrate(
+    model: Path,
+    camera: str | None,
+    images: Path | None,
+    count: int | None,
+    false_alarm_rate: float | None,
+    patience: float,
+    keep_alike: bool,
+    yes: bool,
+    as_json: bool,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Set the limit of the model file MODEL from good parts at the camera that is in use.
+
+    Writes MODEL.calibration.json, which `edge-ad stream` and `edge-ad predict` use from then on.
+    The scores of the training are shifted to the middle of the camera's, and both together give the
+    limit. Only good parts may pass meanwhile. Until the end nothing is changed.
+    """
+    if (camera is None) == (images is None):
+        raise click.UsageError("give either --camera or --images")
+    require(("cv2", "onnxruntime"), extra="cpu", purpose="calibration")
+    from edge_ad_runtime import Scorer
+    from edge_ad_runtime.model.calibration import check_rate
+    from edge_ad_runtime.model.device_calibration import (
+        DeviceCalibration,
+        combine,
+        digest_of,
+        write_calibration,
+    )
+    from edge_ad_runtime.stream.calibrate import collect_good_parts, doubts, refusal
+
+    if false_alarm_rate is not None:
+        check_rate(false_alarm_rate)
+    digest = digest_of(model)
+    scorer = Scorer(model, device=device, threads=threads)
+    name, source = _open(camera, images)
+    if images is None and count is None:
+        count = _COUNT
+    goal = "" if count is None else f" of {count}"
+    parts = collect_good_parts(
+        scorer,
+        source,
+        count=count,
+        patience=patience,
+        keep_alike=keep_alike,
+        progress=lambda found: _show_progress(f"{found}{goal} parts"),
+    )
+    click.echo(f"\r{len(parts.scores)}{goal} parts", err=True)
+    refused = refusal(parts)
+    if refused is not None:
+        raise DataError(refused)
+    _settle(doubts(parts, scorer.info), yes=yes)
+    new = DeviceCalibration(
+        camera=name,
+        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        n_device=len(parts.scores),
+        calibration=combine(
+            scorer.info.calibration, parts.scores, parts.map_maxima, rate=false_alarm_rate
+        ),
+    )
+    try:
+        path = write_calibration(model, digest, new)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the calibration beside {model}: {error.strerror}: check the permissions "
+            "of the folder; nothing has been changed"
+        ) from error
+    _report(new, scorer.info.threshold, path, as_json=as_json)
+
+
+def _open(camera: str | None, images: Path | None) -> "tuple[str, FrameSource]":
+    """Return the name under which the limit is kept, and the source of the parts.
+
+    Raises:
+        CameraError, DataError: the source cannot be opened.
+    """
+    from edge_ad_runtime import open_source
+    from edge_ad_runtime.cameras import Pictures
+    from edge_ad_runtime.model.device_calibration import ANY_CAMERA
+    from edge_ad_runtime.model.image import list_pictures
+    from edge_ad_runtime.stream.config import default_name
+
+    if images is not None:
+        if not images.is_dir():
+            raise DataError(f"expected a folder of pictures as --images, found none at {images}")
+        return ANY_CAMERA, Pictures(list_pictures(images), name=str(images))
+    name, spec = split_name(camera or "")
+    return name or default_name(spec), open_source(spec)
+
+
+def _show_progress(text: str) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r{text}", err=True, nl=False)
+
+
+def _settle(found: list[str], *, yes: bool) -> None:
+    """Tell the doubts, and go on only if somebody says so.
+
+    Raises:
+        ConfigError: nobody does.
+    """
+    for doubt in found:
+        click.echo(f"doubtful: {doubt}", err=True)
+    if not found or yes:
+        return
+    if sys.stdin.isatty() and click.confirm("Write the limit all the same?", err=True):
+        return
+    raise ConfigError(
+        "the limit has not been changed, for the doubts above: collect other parts, or say --yes"
+    )
+
+
+def _report(new: "DeviceCalibration", before: float, path: Path, *, as_json: bool) -> None:
+    calibration = new.calibration
+    figures: dict[str, Any] = {
+        "path": str(path),
+        "camera": new.camera,
+        "limit": calibration.limit(),
+        "model_limit": before,
+        "map_limit": calibration.map_limit(),
+        "rate": calibration.rate,
+        "basis": calibration.basis,
+        "n": calibration.n,
+        "n_device": new.n_device,
+        "n_set_aside": calibration.n_set_aside,
+    }
+    if as_json:
+        click.echo(json.dumps(figures))
+        return
+    where = f"at {new.camera}" if new.camera else "at every camera without one of its own"
+    click.echo(f"limit        {calibration.limit():.4f} {where}, {before:.4f} in the model file")
+    click.echo(f"promise      {calibration.promise()}")
+    click.echo(f"written      {path}")

@@ -1,0 +1,113 @@
+"""A model file of a stream: loaded, and read again when it or its limits change."""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from edge_ad_runtime.errors import EdgeAdError, ModelFileError
+from edge_ad_runtime.events import Event
+from edge_ad_runtime.model.device_calibration import DeviceCalibration, read_calibrations
+from edge_ad_runtime.model.scorer import Scorer
+from edge_ad_runtime.stream.model_slot import NO_CALIBRATIONS, ModelSlot
+
+logger = logging.getLogger(__name__)
+
+
+class ModelFile:
+    """A model file of a stream with its calibrations, and the slot in which it runs.
+
+    Attributes:
+        path: of the file.
+        slot: what scores.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str,
+        threads: int | None,
+        threshold: float | None,
+        min_region_area: float = 0.0,
+    ) -> None:
+        """Load the model.
+
+        Args:
+            path: an `.onnx` file written by `edge-ad export`.
+            device: as for `Scorer`.
+            threads: as for `Scorer`.
+            threshold: in place of the limits of the model and its calibrations; None: those.
+            min_region_area: as for `Scorer`.
+
+        Raises:
+            ModelFileError, DeviceError: it cannot be used.
+            ConfigError: the threshold is not a finite number.
+        """
+        self.path = path
+        self._load = partial(
+            Scorer, path, device=device, threads=threads, min_region_area=min_region_area
+        )
+        content = _content(path)
+        self.slot = ModelSlot(
+            self._load(),
+            content=content,
+            calibrations=self._calibrations(content),
+            threshold=threshold,
+        )
+
+    def reload(self, threshold: float | None) -> Event | None:
+        """Take over what has changed: the file, its calibrations, the limit in the configuration.
+
+        Returns:
+            What to tell of it: the model was replaced, limits were changed, or it was refused and
+            the old one goes on. None: nothing has changed.
+        """
+        try:
+            return self._reload(threshold)
+        except EdgeAdError as error:
+            message = f"{self.path} does not replace the running model: {error}"
+            return Event(kind="model refused", message=message)
+
+    def _reload(self, threshold: float | None) -> Event | None:
+        content = _content(self.path)
+        calibrations = self._calibrations(content)
+        if content != self.slot.content:
+            self.slot.exchange(self._load(), content, calibrations, threshold)
+            info, limit = self.slot.scorer.info, self.slot.scorer.threshold
+            return Event(
+                kind="model replaced",
+                message=f"{self.path} now scores: {info.method} on {info.category}, "
+                f"limit {limit:.4g}",
+            )
+        changes = self.slot.set_limits(calibrations, threshold)
+        if not changes:
+            return None
+        who = "the configuration" if threshold is not None else "the model and its calibrations"
+        old, new = next(iter(changes.values()))
+        told = ", ".join(
+            f"{now:.4g} instead of {before:.4g}" + (f" at {camera}" if camera else "")
+            for camera, (before, now) in changes.items()
+        )
+        return Event(
+            kind="threshold changed",
+            message=f"{self.path}: the limit is now {told}, by {who}",
+            details={"old": old, "new": new, "who": who},
+        )
+
+    def _calibrations(self, content: str) -> Mapping[str, DeviceCalibration]:
+        """Read the calibrations beside the model; those that cannot be used are named."""
+        try:
+            return read_calibrations(self.path, content)
+        except ModelFileError as error:
+            logger.warning("the limit of %s itself is in force: %s", self.path, error)
+            return NO_CALIBRATIONS
+
+
+def _content(path: Path) -> str:
+    """Return the sha256 of a file, or nothing where it cannot be read: loading says why."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
