@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource
+from edge_ad_runtime.cameras.mjpeg import open_mjpeg
 from edge_ad_runtime.cameras.settings import CameraSettings
 from edge_ad_runtime.errors import CameraError, DataError, FrameError
 from edge_ad_runtime.redact import redact
@@ -140,8 +141,8 @@ def open_device(device: int | str, settings: CameraSettings = CameraSettings()) 
     return Camera(capture, name=str(device))
 
 
-def open_url(url: str, settings: CameraSettings = CameraSettings()) -> Camera:  # noqa: B008
-    """Open a network camera, RTSP over TCP.
+def open_url(url: str, settings: CameraSettings = CameraSettings()) -> FrameSource:  # noqa: B008
+    """Open a network camera: MJPEG over HTTP, or whatever FFmpeg reads, RTSP over TCP.
 
     User and password come from the URL or, where it has none, from the environment variables
     `EDGE_AD_CAMERA_USER` and `EDGE_AD_CAMERA_PASSWORD`.
@@ -149,6 +150,12 @@ def open_url(url: str, settings: CameraSettings = CameraSettings()) -> Camera:  
     Raises:
         CameraError: it does not answer in time, or sends no video.
     """
+    name = redact(url)
+    url = _with_credentials(url)
+    if url.lower().startswith("http"):
+        camera = open_mjpeg(url, settings)
+        if camera is not None:
+            return camera
     # These must be given at opening: set later they have no effect, and OpenCV waits 30 seconds.
     timeouts = [
         cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
@@ -156,8 +163,7 @@ def open_url(url: str, settings: CameraSettings = CameraSettings()) -> Camera:  
         cv2.CAP_PROP_READ_TIMEOUT_MSEC,
         round(settings.read_timeout * 1000),
     ]
-    capture = _open_capture(_with_credentials(url), cv2.CAP_FFMPEG, timeouts)
-    name = redact(url)
+    capture = _open_capture(url, cv2.CAP_FFMPEG, timeouts)
     if not capture.isOpened():
         raise CameraError(
             f"cannot open the camera {name}: it did not answer with a video within "

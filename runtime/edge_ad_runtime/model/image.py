@@ -127,11 +127,10 @@ def read_frame(path: Path | str) -> Frame:
             depth.
     """
     try:
-        return _decode(_read_file(Path(path)), path)
+        data = _read_file(Path(path))
     except MemoryError as error:
-        raise DataError(
-            f"the picture {path} needs more memory than this device has left: make it smaller"
-        ) from error
+        raise _no_memory(str(path)) from error
+    return decode_picture(data, str(path))
 
 
 def _read_file(path: Path) -> bytes:
@@ -159,7 +158,16 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _decode(data: bytes, path: Path | str) -> Frame:
+def decode_picture(data: bytes, path: str) -> Frame:
+    """Decode the content of a picture file, as `read_frame` does.
+
+    Args:
+        data: the whole file.
+        path: where it comes from, for messages.
+
+    Raises:
+        DataError: as `read_frame`.
+    """
     header = read_header(data)
     if header is None:
         heic = data[4:8] == b"ftyp"
@@ -178,9 +186,11 @@ def _decode(data: bytes, path: Path | str) -> Frame:
         pixels = cv2.imdecode(
             np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
         )
+    except MemoryError as error:
+        raise _no_memory(path) from error
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
-            raise MemoryError from error
+            raise _no_memory(path) from error
         raise DataError(f"the picture {path} is damaged ({error.err}): remove it") from error
     if pixels is None:
         raise DataError(f"the picture {path} is damaged and cannot be decoded: remove it")
@@ -192,6 +202,12 @@ def _decode(data: bytes, path: Path | str) -> Frame:
             f"expected 8 or 16 bits a channel in {path}, got {pixels.dtype}: convert the picture"
         )
     return np.asarray(pixels, dtype=np.uint8)
+
+
+def _no_memory(path: str) -> DataError:
+    return DataError(
+        f"the picture {path} needs more memory than this device has left: make it smaller"
+    )
 
 
 def read_mask(path: Path | str) -> NDArray[np.bool_]:

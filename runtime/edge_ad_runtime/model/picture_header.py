@@ -61,22 +61,28 @@ def _png(data: bytes) -> PictureHeader:
 
 
 def _jpeg(data: bytes) -> PictureHeader | None:
-    """Go from marker to marker up to the start of the frame (ITU T.81, annex B)."""
-    # 0xFF is escaped inside compressed data: an end marker must follow the last scan's start.
-    complete = data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+    """Go from marker to marker, past the start of the frame, to the first scan (ITU T.81, annex B).
+
+    A thumbnail, which has all of these markers too, lies within a segment and is passed over.
+    """
+    header = None
     position = 2
-    while (position := data.find(b"\xff", position)) >= 0:
+    while (position := data.find(b"\xff", position)) >= 0 and position + 4 <= len(data):
         position += 1
         marker, length = struct.unpack_from(">BH", data, position)
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            bits, height, width = struct.unpack_from(">BHH", data, position + 3)
-            return PictureHeader(height, width, bits, complete)
         if marker == 0xFF or marker <= 0x01 or 0xD0 <= marker <= 0xD8:
             continue  # a fill byte, or a marker without content
-        if marker in (0xD9, 0xDA):
-            return None
+        if marker == 0xD9:
+            break
+        if marker == 0xDA:
+            # 0xFF is escaped inside compressed data: an end marker follows the last scan's start.
+            complete = data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+            return header._replace(complete=complete) if header else None
+        if header is None and 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            bits, height, width = struct.unpack_from(">BHH", data, position + 3)
+            header = PictureHeader(height, width, bits, complete=False)
         position += 1 + length
-    return None
+    return header
 
 
 def _bmp(data: bytes) -> PictureHeader:

@@ -1,0 +1,325 @@
+"""Network cameras that send pictures over HTTP one after the other (MJPEG), with bounded memory.
+
+FFmpeg reads such streams too, but believes the length that the server states: a camera that is
+broken or hostile makes it take gigabytes.
+"""
+
+import http.client
+import socket
+import ssl
+import threading
+import urllib.request
+from collections.abc import Callable
+from email.message import Message
+from email.parser import BytesHeaderParser
+from time import monotonic
+from typing import IO, Any, cast
+from urllib.error import HTTPError, URLError
+from urllib.parse import unquote, urlsplit
+
+from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource
+from edge_ad_runtime.cameras.settings import CameraSettings
+from edge_ad_runtime.errors import CameraError, DataError, FrameError
+from edge_ad_runtime.model.image import decode_picture
+from edge_ad_runtime.model.picture_header import read_header
+from edge_ad_runtime.redact import redact
+
+_LARGEST_PART_BYTES = 2**26
+"""A JPEG of 64 MiB has over 100 megapixels."""
+
+_LONGEST_LINE_BYTES = 2**14
+_MOST_HEADER_LINES = 50
+_CHUNK_BYTES = 2**16
+
+
+class MjpegCamera(FrameSource):
+    """A camera that answers one HTTP request with an endless row of pictures.
+
+    The answer is `multipart/x-mixed-replace` (RFC 2046, section 5.1, without an end).
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        response: http.client.HTTPResponse,
+        *,
+        name: str,
+        read_timeout: float,
+        wire: "_Wire",
+    ) -> None:
+        """Take over an answer whose header has been read.
+
+        Args:
+            response: the answer.
+            name: the camera's address without credentials.
+            read_timeout: seconds that one picture may take.
+            wire: the connection.
+        """
+        self.name = name
+        self._response = response
+        self._read_timeout = read_timeout
+        self._wire = wire
+        self._buffer = bytearray()
+        self._delimiter = b""
+        self._next = 0
+        self._deadline = 0.0
+
+    def read(self) -> CapturedFrame | None:
+        """Wait for the next picture.
+
+        Raises:
+            FrameError: this picture cannot be decoded.
+            CameraError: the camera no longer delivers pictures, or pictures without bounds.
+        """
+        self._deadline = monotonic() + self._read_timeout
+        data = self._part()
+        while data is None:
+            data = self._part()
+        number = self._next
+        self._next += 1
+        try:
+            frame = decode_picture(data, self.name)
+        except DataError as error:
+            raise FrameError(str(error)) from error
+        return CapturedFrame(number=number, frame=frame)
+
+    def cancel(self) -> None:
+        """End the connection, so that a waiting `read` returns."""
+        self._wire.hang_up()
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._wire.close()
+
+    def _part(self) -> bytes | None:
+        """Return the content of the next part; None: it is not a picture."""
+        self._skip_to_boundary()
+        header = self._header()
+        length = header.get("Content-Length", "").strip()
+        # Python refuses to read numbers of thousands of digits; twenty are absurd enough.
+        data = self._exactly(int(length[:20])) if length.isdecimal() else self._up_to_boundary()
+        is_picture = "Content-Type" not in header or header.get_content_maintype() == "image"
+        return data if is_picture else None
+
+    def _skip_to_boundary(self) -> None:
+        """Pass the end of a part, and what a camera with wrong lengths left behind it."""
+        passed = 0
+        while True:
+            line = self._line()
+            if self._delimiter:
+                if line.startswith(self._delimiter):
+                    return
+            elif line.startswith(b"--"):
+                self._delimiter = line.rstrip()
+                return
+            passed += len(line)
+            if passed > _LARGEST_PART_BYTES:
+                raise CameraError(f"the camera {self.name} sends no boundary between its pictures")
+
+    def _header(self) -> Message:
+        lines = [self._line()]
+        while lines[-1].strip():
+            lines.append(self._line())
+            if len(lines) > _MOST_HEADER_LINES:
+                raise CameraError(f"the camera {self.name} sends a header without an end")
+        return BytesHeaderParser().parsebytes(b"".join(lines))
+
+    def _line(self) -> bytes:
+        """Return a line with its end; a longer one than any header in pieces."""
+        while (end := self._buffer.find(b"\n", 0, _LONGEST_LINE_BYTES)) < 0:
+            if len(self._buffer) >= _LONGEST_LINE_BYTES:
+                end = _LONGEST_LINE_BYTES - 1
+                break
+            self._fill()
+        return self._cut(end + 1)
+
+    def _exactly(self, length: int) -> bytes:
+        if length > _LARGEST_PART_BYTES:
+            raise self._too_large(length)
+        while len(self._buffer) < length:
+            self._fill()
+        return self._cut(length)
+
+    def _up_to_boundary(self) -> bytes:
+        """Return a picture without a stated length, as soon as it is complete.
+
+        The next boundary may come with the next picture only, seconds later.
+        """
+        searched = 0
+        while (end := self._buffer.find(b"\n" + self._delimiter, searched)) < 0:
+            if self._buffer[-8:].rstrip().endswith(b"\xff\xd9"):
+                header = read_header(bytes(self._buffer))
+                if header is not None and header.complete:
+                    end = len(self._buffer) - 1
+                    break
+            searched = max(0, len(self._buffer) - len(self._delimiter))
+            if len(self._buffer) > _LARGEST_PART_BYTES:
+                raise self._too_large(len(self._buffer))
+            self._fill()
+        return self._cut(end + 1)
+
+    def _cut(self, length: int) -> bytes:
+        data = bytes(self._buffer[:length])
+        del self._buffer[:length]
+        return data
+
+    def _fill(self) -> None:
+        if monotonic() > self._deadline:
+            raise self._stopped(f"it sent no whole picture within {self._read_timeout:g} s")
+        try:
+            data = self._response.read1(_CHUNK_BYTES)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._stopped(f"{error or type(error).__name__}") from error
+        if not data:
+            raise self._stopped("it ended the connection")
+        self._buffer += data
+
+    def _stopped(self, reason: str) -> CameraError:
+        return CameraError(
+            f"the camera {self.name} stopped after {self._next} frames ({reason}): "
+            "check its power and network"
+        )
+
+    def _too_large(self, length: int) -> CameraError:
+        return CameraError(
+            f"the camera {self.name} announces a picture of {length / 2**20:.0f} MiB, more than "
+            f"{_LARGEST_PART_BYTES // 2**20} MiB: check that this is a camera"
+        )
+
+
+def open_mjpeg(url: str, settings: CameraSettings) -> MjpegCamera | None:
+    """Open a camera by its HTTP address; None: it sends no MJPEG but, perhaps, a video.
+
+    User and password in the URL are used for Basic and Digest authentication. Certificates are not
+    checked, as FFmpeg does not: cameras sign their own.
+
+    Raises:
+        CameraError: it does not answer in time, refuses, or sends single pictures.
+    """
+    name = redact(url)
+    wire = _Wire()
+    # A timeout of the socket is for each byte; this one is for the whole answer.
+    patience = threading.Timer(settings.open_timeout, wire.hang_up)
+    patience.daemon = True
+    patience.start()
+    try:
+        response = _get(url, wire, settings.open_timeout)
+    except HTTPError as error:
+        wire.close()
+        error.close()
+        raise CameraError(
+            f"cannot open the camera {name}: it answered with the status {error.code}, "
+            "check address, user and password"
+        ) from None
+    except (URLError, OSError, http.client.HTTPException, ValueError):
+        wire.close()
+        raise CameraError(
+            f"cannot open the camera {name}: it did not answer with a video within "
+            f"{settings.open_timeout:g} s, check address, network, user and password"
+        ) from None  # the cause may name a part of the address that is a password
+    finally:
+        patience.cancel()
+    kind = response.headers.get_content_maintype()
+    if kind == "multipart":
+        wire.set_timeout(settings.read_timeout)
+        return MjpegCamera(response, name=name, read_timeout=settings.read_timeout, wire=wire)
+    wire.close()
+    if kind == "image":
+        raise CameraError(
+            f"the camera {name} sends a single picture ({response.headers.get_content_type()}): "
+            "use the address of its MJPEG or RTSP stream"
+        )
+    return None
+
+
+def _get(url: str, wire: "_Wire", timeout: float) -> http.client.HTTPResponse:
+    """Ask for an address, with its user and password where the server wants them."""
+    parts = urlsplit(url)
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+    if parts.username is not None:
+        user, password = unquote(parts.username), unquote(parts.password or "")
+        passwords.add_password(None, bare, user, password)
+    opener = urllib.request.build_opener(
+        wire,
+        # Cameras are in the local network, not behind the proxy to the internet.
+        urllib.request.ProxyHandler({}),
+        urllib.request.HTTPDigestAuthHandler(passwords),
+        _BasicAuthentication(passwords),
+    )
+    response = opener.open(bare, timeout=timeout)
+    if not isinstance(response, http.client.HTTPResponse):
+        raise ValueError("not an HTTP answer")  # redirected to ftp:
+    return response
+
+
+class _BasicAuthentication(urllib.request.HTTPBasicAuthHandler):
+    """Leaves an answer that asks for Digest only alone; the base class raises ValueError."""
+
+    def http_error_401(
+        self,
+        request: urllib.request.Request,
+        answer: IO[bytes],
+        code: int,
+        reason: str,
+        headers: http.client.HTTPMessage,
+    ) -> Any:
+        asked = headers.get_all("WWW-Authenticate", [])
+        if not any(text.lower().startswith("basic") for text in asked):
+            return None
+        return super().http_error_401(request, answer, code, reason, headers)
+
+
+class _Wire(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    """Opens connections and keeps the newest one's socket, so that any thread can end it."""
+
+    def __init__(self) -> None:
+        urllib.request.HTTPHandler.__init__(self)
+        self._tls = ssl.create_default_context()
+        self._tls.check_hostname = False
+        self._tls.verify_mode = ssl.CERT_NONE
+        self._socket: socket.socket | None = None
+        self._answer: http.client.HTTPResponse | None = None
+
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self._answered(self._connect, request)
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self._answered(self._connect_securely, request)
+
+    def set_timeout(self, seconds: float) -> None:
+        if self._socket is not None:
+            self._socket.settimeout(seconds)
+
+    def hang_up(self) -> None:
+        """End the newest connection, from any thread; whoever reads from it is told."""
+        if self._socket is not None:
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # it is closed already
+
+    def close(self) -> None:
+        """Release the newest connection, in the thread that reads from it."""
+        self.hang_up()
+        if self._answer is not None:
+            self._answer.close()
+
+    def _answered(
+        self, connect: Callable[..., http.client.HTTPConnection], request: urllib.request.Request
+    ) -> http.client.HTTPResponse:
+        self.close()  # an answer that asked for a password, or led elsewhere
+        self._answer = self.do_open(cast(Any, connect), request)
+        return self._answer
+
+    def _connect(self, host: str, *, timeout: float) -> http.client.HTTPConnection:
+        return self._kept(http.client.HTTPConnection(host, timeout=timeout))
+
+    def _connect_securely(self, host: str, *, timeout: float) -> http.client.HTTPConnection:
+        return self._kept(http.client.HTTPSConnection(host, timeout=timeout, context=self._tls))
+
+    def _kept(self, connection: http.client.HTTPConnection) -> http.client.HTTPConnection:
+        connection.connect()
+        self._socket = connection.sock
+        return connection
