@@ -21,7 +21,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
 
@@ -31,6 +31,7 @@ from sklearn.random_projection import SparseRandomProjection, johnson_lindenstra
 from torch import Tensor
 from tqdm import tqdm
 
+from edge_ad.models.threads import thread_pool
 from edge_ad_runtime.errors import EdgeAdError
 
 logger = logging.getLogger(__name__)
@@ -109,7 +110,7 @@ def greedy_coreset(
     with (
         torch.inference_mode(),
         _full_precision(),
-        _thread_pool(features.device) as pool,
+        thread_pool(features.device) as pool,
         _bar(count, description) as bar,
     ):
         coverage = _Coverage(features, pool)
@@ -272,25 +273,6 @@ def _full_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-@contextmanager
-def _thread_pool(device: torch.device) -> Iterator[Executor | None]:
-    """Give a CPU one thread a block, where torch would split every operation; None for a GPU.
-
-    The threads meet once a batch instead of after each of a hundred operations of microseconds:
-    where other programs are busy, every such meeting waits for the scheduler.
-    """
-    if device.type != "cpu":
-        yield None
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _bar(count: int, description: str | None) -> "tqdm[None]":

@@ -174,9 +174,14 @@ class Detector(nn.Module, ABC):
         self.to(self.device)
         with torch.inference_mode():
             left_out = self.fit_features(self._frames(dataset, f"{self.method} fit"), len(dataset))
-            enough = len(left_out.distance) >= FEWEST
-            self.good = GoodScores.from_left_out(left_out, self.smooth) if enough else None
+            self.good = self.good_scores(left_out)
         return self
+
+    def good_scores(self, left_out: LeftOut) -> GoodScores | None:
+        """Smooth the distances of left-out pictures; None: too few to leave one out."""
+        if len(left_out.distance) < FEWEST:
+            return None
+        return GoodScores.from_left_out(left_out, self.smooth)
 
     def smooth(self, distance: Tensor) -> Tensor:
         """Turn distances (N, patches) into anomaly maps (N, h, w)."""

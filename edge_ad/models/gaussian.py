@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edge_ad.models.threads import thread_pool
 from edge_ad_runtime.errors import DataError
 
 KEPT_IN_MEMORY = 2**29
@@ -81,8 +82,15 @@ class GaussianStatistics:
             )
         means = torch.empty_like(self._sum[:, :, 0])
         factors = self._outer  # overwritten piece by piece: gigabytes for a large backbone
-        for chunk in torch.split(torch.arange(len(factors)), POSITIONS_AT_ONCE):
+
+        @torch.inference_mode()
+        def whiten(chunk: Tensor) -> None:
             factors[chunk], means[chunk] = self._whiten(chunk, epsilon)
+
+        chunks = torch.split(torch.arange(len(factors)), POSITIONS_AT_ONCE)
+        with thread_pool(factors.device) as pool:
+            for _ in pool.map(whiten, chunks) if pool else map(whiten, chunks):
+                pass
         self._outer = torch.empty(0)
         return means, factors
 
@@ -127,15 +135,20 @@ class GaussianStatistics:
         n = self._count
         kept = torch.cat(list(self._kept_features()), dim=2)
         weight = max(n - 2, 1) * epsilon
-        distances = []
-        for chunk in torch.split(kept, POSITIONS_AT_ONCE):
+
+        @torch.inference_mode()
+        def left_out(chunk: Tensor) -> Tensor:
             centred = chunk.double()
             centred -= centred.mean(dim=2, keepdim=True)
             products = centred.transpose(1, 2) @ centred
             products.diagonal(dim1=1, dim2=2).add_(weight)
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(products))
             share = 1 - weight * inverse.diagonal(dim1=1, dim2=2)
-            distances.append(_without_own(share, n).float())
+            return _without_own(share, n).float()
+
+        chunks = torch.split(kept, POSITIONS_AT_ONCE)
+        with thread_pool(kept.device) as pool:
+            distances = list(pool.map(left_out, chunks) if pool else map(left_out, chunks))
         return torch.cat(distances).T
 
     def _keep(self, centred: Tensor) -> None:
