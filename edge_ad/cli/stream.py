@@ -14,7 +14,7 @@ from edge_ad.cli.options import require
 from edge_ad.cli.signals import Signals
 from edge_ad.cli.stream_options import merged, stream_options, to_document
 from edge_ad.runs import DEFAULT_RESULTS, newest_model
-from edge_ad_runtime.errors import DataError, EdgeAdError
+from edge_ad_runtime.errors import DataError, EdgeAdError, StuckError
 
 if TYPE_CHECKING:
     from edge_ad_runtime.stream.config import StreamConfig
@@ -37,6 +37,7 @@ def stream(config: Path | None, check: bool, **options: Any) -> None:
     require(("cv2", "onnxruntime"), extra="cpu", purpose="streaming")
     if config is None and not options["cameras"]:
         raise click.UsageError("Missing option '--camera' or '--config'.")
+    _fill_closed_descriptors()
     with Signals() as signals:
         parsed = _parse(config, options)
         if check:
@@ -49,9 +50,24 @@ def stream(config: Path | None, check: bool, **options: Any) -> None:
             signals.watch(
                 running.supervisor, lambda: _reload(running, lambda: _parse(config, options))
             )
-            summary = running.run(signals.stop)
+            try:
+                summary = running.run(signals.stop)
+            except StuckError as error:
+                click.echo(f"Error: {error}", err=True)
+                # The end of Python waits for the very lock that the stuck thread may hold.
+                os._exit(1)
         click.echo(str(summary), err=True)
         _end(summary, signals.received)
+
+
+def _fill_closed_descriptors() -> None:
+    """Open the null device where stdin, stdout or stderr was closed at the start.
+
+    The next file to be opened would get that number, and with it what C code prints.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
 
 
 def _parse(config: Path | None, options: Mapping[str, Any]) -> "StreamConfig":

@@ -25,6 +25,7 @@ from edge_ad_runtime.errors import (
     MissingExtraError,
     ModelFileError,
     NotFittedError,
+    StuckError,
 )
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ __all__ = [
     "Scorer",
     "Stream",
     "StreamSummary",
+    "StuckError",
     "draw_overlay",
     "heat_map",
     "list_pictures",

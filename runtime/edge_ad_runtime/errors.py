@@ -8,6 +8,7 @@ EdgeAdError
 ├── DeviceError       the asked-for device cannot run the model here
 ├── CameraError       a frame source that cannot be opened or that stopped
 ├── MissingExtraError an optional dependency is not installed
+├── StuckError        a stream was told to stop and one of its threads did not end
 ├── NotFittedError    a detector was asked before `fit`
 └── ExportError       the exported graph does not score as PyTorch does, or cannot be built
 
@@ -46,6 +47,10 @@ class CameraError(EdgeAdError):
 
 class MissingExtraError(EdgeAdError):
     """An optional dependency is not installed."""
+
+
+class StuckError(EdgeAdError):
+    """A thread of a stream did not end after a stop; its outputs were left as they are."""
 
 
 class NotFittedError(EdgeAdError):

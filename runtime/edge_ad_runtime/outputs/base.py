@@ -4,7 +4,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Protocol
 
@@ -105,9 +105,16 @@ class Delivery:
             BrokenPipeError: the reader of an output has gone.
         """
         with self._lock:
+            gone: BrokenPipeError | None = None
             for output in self._outputs:
-                taken = self._try(output, partial(output.write, captured, result))
-                self.lost += not (taken or output.best_effort)
+                try:
+                    taken = self._try(output, partial(output.write, captured, result))
+                except BrokenPipeError as error:
+                    gone = error  # ends the stream, but the other outputs get this verdict first
+                else:
+                    self.lost += not (taken or output.best_effort)
+            if gone is not None:
+                raise gone
 
     def event(self, event: Event) -> None:
         """Log an event and hand it to every output.
@@ -119,16 +126,20 @@ class Delivery:
 
     def close(self) -> None:
         """Let every output finish, the last one first, whether or not another one fails."""
-        while self._outputs:
-            with self._lock:
-                output = self._outputs.pop()
-            try:
-                output.close()
-            except OSError as error:
-                if output not in self._failing:
-                    self._tell(_failed(output, error), about=output)
-            finally:
-                self.lost += 0 if output.best_effort else output.lost
+        with ExitStack() as closing:
+            for output in self._outputs:
+                closing.callback(self._close, output)
+
+    def _close(self, output: Output) -> None:
+        with self._lock:
+            self._outputs.remove(output)
+        try:
+            output.close()
+        except OSError as error:
+            if output not in self._failing:
+                self._tell(_failed(output, error), about=output)
+        finally:
+            self.lost += 0 if output.best_effort else output.lost
 
     def _tell(self, event: Event, about: Output | None) -> None:
         """Hand out an event, but not to the output that it is about."""

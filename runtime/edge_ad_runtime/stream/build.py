@@ -47,7 +47,8 @@ def add_outputs(
     if outputs.digital is not None:
         digital = outputs.digital
         add(Digital(open_line(digital), on=digital.on, pulse_ms=digital.pulse_ms))
-    if outputs.stdout:
+    # Python has none where it was closed at the start, as a service may do.
+    if outputs.stdout and sys.stdout is not None:
         add(_standard_output(files_only, supervisor))
     if outputs.json is not None:
         add(JsonFile(outputs.json))

@@ -194,14 +194,20 @@ class ModelSlot:
         ]
 
     def gains_by_batching(self, size: int) -> bool:
-        """Measure whether so many frames are scored sooner together than one after the other."""
+        """Measure whether so many frames are scored sooner together than one after the other.
+
+        A device that cannot run such a batch, for its memory perhaps, gains nothing.
+        """
         scorer = self.scorer
         height, width = scorer.info.input_size
         frames = [np.zeros((height, width, 3), dtype=np.uint8)] * size
         together, alone = [], []
         for _ in range(_TRIALS):
             started = perf_counter()
-            scorer.score_prepared(frames)
+            try:
+                scorer.score_prepared(frames)
+            except EdgeAdError:
+                return False
             half = perf_counter()
             for frame in frames:
                 scorer.score_prepared([frame])

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Protocol
 
 from edge_ad_runtime.cameras import CapturedFrame, FrameSource, open_source
-from edge_ad_runtime.errors import CameraError, EdgeAdError
+from edge_ad_runtime.errors import CameraError, ConfigError, EdgeAdError, StuckError
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.result import Result
@@ -35,7 +35,7 @@ from edge_ad_runtime.supervisor import Supervisor
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 5.0
 """How long a loop may take to end after a stop before the stream ends without it."""
 
 
@@ -62,7 +62,7 @@ class Stream:
         Raises:
             ModelFileError, DeviceError: a model file cannot be used.
             CameraError: no camera can be opened.
-            DataError: a file or folder cannot be used.
+            DataError: a file, a folder or standard input cannot be used.
             EdgeAdError: an output cannot be used.
         """
         self.config = config
@@ -158,7 +158,9 @@ class Stream:
 
         Raises:
             DeviceError: a device can no longer run its model.
-            EdgeAdError: a loop broke off, or did not end in time after a stop.
+            StuckError: a loop did not end in time after a stop, perhaps because an output never
+                returns. Nothing is closed then: leave the process.
+            EdgeAdError: a loop broke off by a fault in the program.
         """
         try:
             loops = self._loops()
@@ -175,6 +177,10 @@ class Stream:
     def _triggers(self) -> Triggers | None:
         if self.config.trigger.mode == "free":
             return None
+        if self.config.trigger.mode == "stdin" and sys.stdin is None:
+            raise ConfigError(
+                "trigger.mode: 'stdin' needs lines on standard input, but standard input is closed"
+            )
         names = [camera.name for camera in self.config.cameras]
         return Triggers(names, self.delivery.event, timeout=self.config.trigger.timeout)
 
@@ -238,14 +244,15 @@ class Stream:
             self.supervisor.start(f"loop {index}", partial(run, index), died=died)
             for index in range(len(loops))
         ]
-        hanging = _join_all(threads, stop)
+        stuck = _join_all(threads, stop)
+        if stuck:
+            self._owned.pop_all()  # closing an output in which a thread hangs would hang, too
+            raise StuckError(
+                f"{', '.join(stuck)} did not end within {_STOP_SECONDS:g} s after the stop: a "
+                "camera's driver or an output does not return"
+            )
         if errors:
             raise _explained(errors[0])
-        if hanging:
-            raise EdgeAdError(
-                f"the threads {', '.join(hanging)} did not end within {_STOP_SECONDS:g} s after "
-                "the stop: the stream ended without them"
-            )
 
 
 def run_stream(
