@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.cameras.base import Prepared
-from edge_ad_runtime.errors import ConfigError
+from edge_ad_runtime.errors import ConfigError, EdgeAdError
 from edge_ad_runtime.model.device_calibration import ANY_CAMERA, DeviceCalibration
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.info import ModelInfo
