@@ -197,3 +197,30 @@ def write_video(tmp_path: Path) -> Callable[[str, Sequence[int]], Path]:
         return path
 
     return write
+
+
+PLUGIN = """
+import itertools, time
+import numpy as np
+from edge_ad_runtime import FakeCamera
+
+def frames():
+    for number in itertools.count():
+        time.sleep(0.001)
+        yield np.full((48, 96, 3), number % 90, np.uint8)
+
+def open_camera(text):
+    return FakeCamera(frames(), name=text)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    """A folder with an installed package that brings a quick camera, `quick:NAME`."""
+    folder = tmp_path / "site"
+    metadata = folder / "quick-1.dist-info"
+    metadata.mkdir(parents=True)
+    (folder / "quick.py").write_text(PLUGIN)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: quick\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[edge_ad.sources]\nquick = quick:open_camera\n")
+    return folder

@@ -18,20 +18,6 @@ from edge_ad_runtime.outputs.queued import LiveLines
 
 MakeVerdict = Callable[..., tuple[CapturedFrame, Result]]
 
-PLUGIN = """
-import itertools, time
-import numpy as np
-from edge_ad_runtime import FakeCamera
-
-def frames():
-    for number in itertools.count():
-        time.sleep(0.001)
-        yield np.full((48, 96, 3), number % 90, np.uint8)
-
-def open_camera(text):
-    return FakeCamera(frames(), name=text)
-"""
-
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
@@ -86,18 +72,6 @@ def test_that_the_reader_has_gone_is_told(pipe: tuple[int, int], verdict: MakeVe
             put(lines, verdict())
             time.sleep(0.001)
     lines.close()
-
-
-@pytest.fixture
-def plugin(tmp_path: Path) -> Path:
-    """A folder with an installed package that brings a quick camera, `quick:NAME`."""
-    folder = tmp_path / "site"
-    metadata = folder / "quick-1.dist-info"
-    metadata.mkdir(parents=True)
-    (folder / "quick.py").write_text(PLUGIN)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: quick\nVersion: 1\n")
-    (metadata / "entry_points.txt").write_text("[edge_ad.sources]\nquick = quick:open_camera\n")
-    return folder
 
 
 def test_a_stream_goes_on_though_nobody_reads_it(

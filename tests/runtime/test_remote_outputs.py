@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from edge_ad_runtime import CapturedFrame, DataError, Result
+from edge_ad_runtime import CapturedFrame, Result
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.outputs.mqtt import MqttConfig
 from edge_ad_runtime.outputs.remote import Spooled
@@ -223,22 +223,3 @@ def test_webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: MakeV
     assert Hook.tokens == {"Bearer t0ken"}
     assert [event.kind for event in events] == ["output failed", "output back", "output failed"]
     assert "refused a message for good" in events[2].message
-
-
-def test_a_full_spool_drops_its_oldest_and_says_so(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "spool", limit=2)
-    spool.put("t", "a")
-    spool.put("t", "b")
-    with pytest.raises(OSError, match="holds 2 messages"):
-        spool.put("t", "c")
-    head = spool.head(0)
-    assert head is not None and head[2] == "b"
-    spool.remove(head[0])
-    assert len(spool) == 1
-    spool.close()
-
-
-def test_a_spool_that_is_something_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "spool").write_text("something else" * 1000)
-    with pytest.raises(DataError, match="cannot use the spool"):
-        Spool(tmp_path / "spool", limit=2)

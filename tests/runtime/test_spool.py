@@ -1,0 +1,141 @@
+"""The spool: order, limit, restart, damage of every kind, power cuts."""
+
+import random
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from edge_ad_runtime import DataError
+from edge_ad_runtime.outputs.spool import Spool
+
+
+def fill(path: Path, count: int = 50) -> list[str]:
+    spool = Spool(path, limit=1000)
+    messages = [f"message {number} " + "x" * 200 for number in range(count)]
+    for message in messages:
+        spool.put("left/verdict", message)
+    spool.close()
+    return messages
+
+
+def drain(spool: Spool) -> list[str]:
+    found = []
+    while head := spool.head(0):
+        found.append(head[2])
+        spool.remove(head[0])
+        assert len(found) <= 100
+    return found
+
+
+def test_a_full_spool_drops_its_oldest_and_says_so(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", limit=2)
+    spool.put("t", "a")
+    spool.put("t", "b")
+    with pytest.raises(OSError, match="holds 2 messages"):
+        spool.put("t", "c")
+    assert drain(spool) == ["b", "c"] and len(spool) == 0
+    spool.close()
+
+
+@pytest.mark.parametrize("content", [b"something else" * 1000, b"\x08\x08onnx" * 1000])
+def test_a_file_that_is_something_else_is_refused_and_left_alone(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "spool").write_bytes(content)
+    with pytest.raises(DataError, match="cannot use the spool"):
+        Spool(tmp_path / "spool", limit=2)
+    assert (tmp_path / "spool").read_bytes() == content
+
+
+def test_no_second_process_or_output_gets_the_same_spool(tmp_path: Path) -> None:
+    first = Spool(tmp_path / "spool", limit=2)
+    with pytest.raises(DataError, match="in use by another stream"):
+        Spool(tmp_path / "spool", limit=2)
+    first.close()
+    Spool(tmp_path / "spool", limit=2).close()
+
+
+def damage(path: Path, rng: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    kind = rng.randrange(4)
+    if kind == 0:
+        del data[rng.randrange(len(data)) :]
+    elif kind == 1:
+        for _ in range(rng.choice((1, 1, 3, 50))):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    elif kind == 2:
+        start = rng.randrange(len(data)) // 512 * 512
+        data[start : start + rng.choice((512, 4096, 20_000))] = bytes(512)
+    else:
+        data[rng.randrange(100)] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_damage_neither_stops_the_start_nor_invents_a_message(tmp_path: Path, seed: int) -> None:
+    path = tmp_path / "spool"
+    messages = fill(path)
+    damage(path, random.Random(seed))
+    whole = path.read_bytes()
+    spool = Spool(path, limit=1000)
+    found = drain(spool)
+    assert [message for message in messages if message in found] == found
+    if found != messages and whole:
+        assert spool.take_notices()
+    spool.put("left/verdict", "next")
+    assert drain(spool) == ["next"]
+    spool.close()
+
+
+def test_a_spool_damaged_while_it_is_used_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    fill(path, count=300)
+    spool = Spool(path, limit=1000)
+    assert spool.head(0) is not None
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(bytes(100_000))
+    drained = 0
+    while head := spool.head(0):
+        spool.remove(head[0])
+        drained += 1
+        assert drained <= 300
+    spool.put("t", "next")
+    assert drain(spool) == ["next"]
+    spool.close()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 1.0])
+def test_after_a_power_cut_the_first_messages_are_there(tmp_path: Path, share: float) -> None:
+    """Copy the files of a spool in use, with a log whose end never reached the disk."""
+    path, copy = tmp_path / "spool", tmp_path / "copy"
+    spool = Spool(path, limit=1000)
+    assert spool._base.execute("PRAGMA synchronous").fetchone()[0] == 1
+    messages = [f"message {number}" for number in range(50)]
+    for message in messages:
+        spool.put("t", message)
+    log = Path(f"{path}-wal").read_bytes()
+    shutil.copy(path, copy)
+    Path(f"{copy}-wal").write_bytes(log[: int(share * len(log))])
+    spool.close()
+    cut = Spool(copy, limit=1000)
+    found = drain(cut)
+    assert found == messages[: len(found)] and cut.take_notices() == []
+    assert len(found) >= int(share * 40)
+    cut.close()
+
+
+def test_a_spool_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
+    base = sqlite3.connect(tmp_path / "spool")
+    base.execute(
+        "CREATE TABLE message (number INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT, payload TEXT)"
+    )
+    base.execute("INSERT INTO message (topic, payload) VALUES ('t', 'old')")
+    base.commit()
+    base.close()
+    spool = Spool(tmp_path / "spool", limit=9)
+    spool.put("t", "new")
+    assert drain(spool) == ["old", "new"] and spool.take_notices() == []
+    spool.close()
