@@ -18,7 +18,6 @@ from edge_ad_runtime import (
     heat_map,
     read_frame,
 )
-from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.model.overlay import color_range
 
 MakeFrames = Callable[..., list[Any]]
@@ -83,13 +82,3 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, info: ModelI
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot write into the output folder"):
         OverlayFolder(tmp_path / "file" / "folder", info)
-
-
-def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise OSError("full")
-
-    monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(OSError, match="full"):
-        write_whole(tmp_path / "a.jpg", b"data")
-    assert list(tmp_path.iterdir()) == []

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,43 @@ def test_an_outage_is_told_and_survives_a_restart(tmp_path: Path, verdict: MakeV
     spool = Spool(tmp_path / "s", limit=9)
     assert len(spool) == 5
     spool.close()
+
+
+@needs_mosquitto
+def test_a_retained_message_is_no_trigger_and_a_bad_one_ends_nothing(
+    broker: Broker, tmp_path: Path
+) -> None:
+    from paho.mqtt.publish import single
+
+    from edge_ad_runtime.outputs.mqtt import MqttSender
+    from edge_ad_runtime.supervisor import Supervisor
+
+    def take(payload: bytes) -> None:
+        asked.append(payload)
+        if payload == b"bad":
+            raise RecursionError("a trigger that nobody foresaw")
+
+    asked: list[bytes] = []
+    events: list[Event] = []
+    send = partial(single, "cell/trigger", qos=1, hostname="127.0.0.1", port=broker.port)
+    send("yesterday's part", retain=True)
+    for _ in range(2):
+        sender = MqttSender(
+            MqttConfig(host="127.0.0.1", port=broker.port, topic="cell"),
+            {"cell/trigger": take},
+            events.append,
+            Supervisor(events.append, first_delay=0.05),
+        )
+        wait(lambda: [event.kind for event in events].count("trigger failed") == 1)
+        assert asked == []
+        send("bad")
+        send("part-7")
+        wait(lambda: asked == [b"bad", b"part-7"])
+        sender.close()
+        kinds = [event.kind for event in events]
+        assert sorted(kinds) == ["thread failed", "trigger failed"]
+        asked.clear()
+        events.clear()
 
 
 class Hook(BaseHTTPRequestHandler):

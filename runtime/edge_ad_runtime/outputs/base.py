@@ -102,19 +102,19 @@ class Delivery:
         """Hand a verdict to every output.
 
         Raises:
-            BrokenPipeError: the reader of an output has gone.
+            BrokenPipeError: the reader of an output has gone; the others have got the verdict.
         """
+        gone: BrokenPipeError | None = None
         with self._lock:
-            gone: BrokenPipeError | None = None
             for output in self._outputs:
                 try:
                     taken = self._try(output, partial(output.write, captured, result))
                 except BrokenPipeError as error:
-                    gone = error  # ends the stream, but the other outputs get this verdict first
+                    gone = error
                 else:
                     self.lost += not (taken or output.best_effort)
-            if gone is not None:
-                raise gone
+        if gone is not None:
+            raise gone
 
     def event(self, event: Event) -> None:
         """Log an event and hand it to every output.

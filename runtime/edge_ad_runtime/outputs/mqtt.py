@@ -1,6 +1,5 @@
 """An MQTT broker as the receiver of verdicts, and as the giver of triggers."""
 
-import logging
 import os
 import re
 import threading
@@ -12,10 +11,9 @@ from typing import Any
 
 from edge_ad_runtime.config_table import ADDRESS, VARIABLE, Text, setting
 from edge_ad_runtime.errors import ConfigError, MissingExtraError
+from edge_ad_runtime.events import Event, Report
 from edge_ad_runtime.outputs.remote import Refused
 from edge_ad_runtime.supervisor import Supervisor
-
-logger = logging.getLogger(__name__)
 
 TOPIC = Text(
     r"(?!\$)[^+#\0]{1,1000}", "a topic of up to 1,000 characters without + and #, not below $"
@@ -63,6 +61,7 @@ class MqttSender:
         self,
         config: MqttConfig,
         subscribe: Mapping[str, Callable[[bytes], None]] | None = None,
+        report: Report = lambda event: None,
         supervisor: Supervisor | None = None,
     ) -> None:
         """Start to connect, in the background and for as long as it takes.
@@ -70,6 +69,7 @@ class MqttSender:
         Args:
             config: the broker.
             subscribe: functions that take the payloads of the messages of a topic, in a thread.
+            report: takes the event that a message was no trigger.
             supervisor: starts that thread, again when it failed.
 
         Raises:
@@ -80,6 +80,8 @@ class MqttSender:
         self._topic = config.topic.rstrip("/")
         self._qos = config.qos
         self._subscribe = subscribe or {}
+        self._report = report
+        self._retained: set[str] = set()
         self._received: SimpleQueue[Any] = SimpleQueue()
         if subscribe:
             (supervisor or Supervisor()).start(f"{self.name} triggers", self._hand_on)
@@ -158,7 +160,7 @@ class MqttSender:
             return
         client.publish(f"{self._topic}/status", "online", qos=1, retain=True)
         for topic in self._subscribe:
-            client.subscribe(topic, qos=1)
+            client.subscribe(topic, qos=2)
         with self._changed:
             self._connected = True
             self._changed.notify_all()
@@ -175,10 +177,21 @@ class MqttSender:
     def _hand_on(self) -> None:
         while (message := self._received.get()) is not None:
             if message.retain:
-                # The broker repeats a retained message at every reconnection, for ever.
-                logger.warning("a retained message at %s is no trigger", message.topic)
+                self._refuse(message)
             elif message.topic in self._subscribe:
                 self._subscribe[message.topic](message.payload)
+
+    def _refuse(self, message: Any) -> None:
+        """Tell once for each topic that what the broker repeats at every connection is ignored."""
+        if message.topic in self._retained:
+            return
+        self._retained.add(message.topic)
+        text = (
+            f"the message retained at {message.topic} is no trigger, since the broker repeats it "
+            "at every connection: publish triggers without the retain flag"
+        )
+        trigger = message.payload[:80].decode(errors="replace")
+        self._report(Event(kind="trigger failed", message=text, details={"trigger": trigger}))
 
 
 def _client(config: MqttConfig) -> Any:

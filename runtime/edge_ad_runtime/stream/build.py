@@ -58,7 +58,7 @@ def add_outputs(
         if config.trigger.mode == "mqtt" and triggers is not None:
             take = partial(accept, triggers, report=delivery.event)
             subscribe[config.trigger.topic] = take
-        make = partial(MqttSender, mqtt, subscribe, supervisor)
+        make = partial(MqttSender, mqtt, subscribe, delivery.event, supervisor)
         add(_spooled(mqtt, make, delivery, supervisor))
     if outputs.webhook is not None:
         make_webhook = partial(WebhookSender, outputs.webhook)

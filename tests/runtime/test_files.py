@@ -1,0 +1,98 @@
+"""Files that are whole or not there, also where another user can write."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edge_ad_runtime.files import make_writable, remove_leftovers, write_whole
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from edge_ad_runtime import files
+files.os.replace = lambda *_: print("writing", flush=True) or sys.stdin.read()
+files.write_whole(Path("picture.jpg"), b"data")
+"""
+
+
+def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="full"):
+        write_whole(tmp_path / "a.jpg", b"data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    for name in (".a.jpg.tmp", "a.jpg", ".edge-ad-0.tmp"):
+        (tmp_path / name).symlink_to(victim)
+    write_whole(tmp_path / "a.jpg", b"data")
+    remove_leftovers(tmp_path)
+    assert victim.read_bytes() == b"precious"
+    assert not (tmp_path / "a.jpg").is_symlink()
+
+
+def test_temporary_names_cannot_be_guessed_nor_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def note(path: Path, flags: int, mode: int) -> int:
+        opened.append((str(path), flags))
+        return real(path, flags, mode)
+
+    real = os.open
+    monkeypatch.setattr("edge_ad_runtime.files.os.open", note)
+    for _ in range(2):
+        write_whole(tmp_path / "a.jpg", b"data")
+    names = [name for name, _ in opened]
+    assert len(set(names)) == 2 and all(len(Path(name).stem) > 32 for name in names)
+    assert all(flags & os.O_EXCL and flags & os.O_NOFOLLOW for _, flags in opened)
+
+
+def test_modes(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        write_whole(tmp_path / "open", b"")
+        write_whole(tmp_path / "secret", b"", private=True)
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("open", "secret")]
+    assert modes == [0o644, 0o600]
+
+
+def test_not_to_replace(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a", b"first", replace=False)
+    with pytest.raises(FileExistsError):
+        write_whole(tmp_path / "a", b"second", replace=False)
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"first"]
+
+
+def test_leftovers_of_the_killed_are_removed_but_not_those_of_the_living(tmp_path: Path) -> None:
+    def temporary() -> list[Path]:
+        return list(tmp_path.glob(".edge-ad-*.tmp"))
+
+    command = [sys.executable, "-c", KILLED]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        remove_leftovers(tmp_path)
+        assert len(temporary()) == 1
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+    deadline = time.monotonic() + 5
+    while temporary() and time.monotonic() < deadline:
+        make_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
