@@ -6,7 +6,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from edge_ad_runtime import (
     Scorer,
     open_source,
 )
-from edge_ad_runtime.cameras import plugins
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.outputs import Delivery
 from edge_ad_runtime.stream.config import parse_config
@@ -282,24 +280,6 @@ def test_a_camera_that_changes_its_size_goes_on(
     loop.add_camera("a", FakeCamera(mixed, live=False))
     loop.run(threading.Event())
     assert [result.score for _, result in recorder.verdicts] == [10, 20, 30, 40]
-
-
-def test_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("vendor", "broken", "wrong")
-    entries = [EntryPoint(name, name, plugins.GROUP) for name in names]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: entries)
-    monkeypatch.setattr(EntryPoint, "load", lambda point: load(point.name))
-    camera = open_source("vendor:serial=12")
-    assert camera.name == "serial=12"
-    for name, message in (("broken", "cannot be loaded"), ("wrong", "not a FrameSource")):
-        with pytest.raises(CameraError, match=message):
-            open_source(f"{name}:x")
-
-
-def load(name: str) -> Callable[[str], object]:
-    if name == "broken":
-        raise ImportError("no SDK")
-    return (lambda text: FakeCamera([], name=text)) if name == "vendor" else str
 
 
 def test_gstreamer_without_gstreamer() -> None:
