@@ -78,8 +78,7 @@ class Guard:
         # A page of the attacker's whose name points to this device (DNS rebinding) ends here.
         if not self._is_ours(_without_port(host)):
             return PlainTextResponse("this device does not go by that name", 403)
-        origin = headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != host:
+        if _is_of_another_page(headers, scope, host):
             return PlainTextResponse("requests from other pages are refused", 403)
         if self._token is None or scope["path"] == "/healthz":
             return None
@@ -101,6 +100,25 @@ class Guard:
 
     def _is_token(self, shown: str) -> bool:
         return hmac.compare_digest(shown.encode(), (self._token or "").encode())
+
+
+def _is_of_another_page(headers: Headers, scope: Any, host: str) -> bool:
+    """Whether another site's page asks; a link there, which a person follows, may lead here."""
+    origin = headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != host:
+        return True
+    followed = (
+        scope["method"] == "GET"
+        and headers.get("sec-fetch-mode") == "navigate"
+        and headers.get("sec-fetch-dest") == "document"
+    )
+    if followed:
+        return False
+    if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        return True
+    # Browsers send Sec-Fetch-Site to this machine and to HTTPS only, a referrer mostly.
+    referrer = headers.get("referer", "").partition("://")[2].partition("/")[0]
+    return referrer not in ("", host)
 
 
 def _shown_token(headers: Headers) -> str:

@@ -33,8 +33,8 @@ class _Collector(Collector):
         for camera in cameras:
             up.add_metric([camera.name], 0 if camera.lost else 1)
             if camera.latest is not None:
-                score.add_metric([camera.name], camera.latest[1].score)
-                latency.add_metric([camera.name], camera.latest[1].latency_ms / 1000)
+                score.add_metric([camera.name], camera.latest.result.score)
+                latency.add_metric([camera.name], camera.latest.result.latency_ms / 1000)
         yield from (up, score, latency)
 
 

@@ -1,86 +1,102 @@
-"""Pictures for the page: small, under their heat map, as JPEG."""
+"""Pictures for people: the part, its heat map as a layer to lay over it, and a small overlay."""
 
-import threading
-from collections import OrderedDict
-from itertools import islice
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.info import ModelInfo
-from edge_ad_runtime.model.overlay import lay_heat
+from edge_ad_runtime.model.overlay import color_range, heat_map, lay_heat
 from edge_ad_runtime.model.result import Result
-from edge_ad_runtime.outputs import Output
-from edge_ad_runtime.outputs.pictures import InfoOf
 
-_LIVE_WIDTH, _SMALL_WIDTH = 960, 320
+_LAYER_WIDTH = 320
+"""Of the heat map and of the small picture; a heat map is smooth."""
+
 _QUALITY = 80
-_LISTED = 24
-_KEPT = 5 * _LISTED
-"""More than are listed: a page asks for a picture a moment after it was listed."""
+_STRONGEST = 0.85
+"""Cover of the hottest pixel at full strength; the page shows less of it by default."""
+
+_MOST_OUTLINES = 40
+Outline = list[tuple[float, float]]
 
 
-def live_picture(
-    captured: CapturedFrame, result: Result, info: ModelInfo, *, contrast: float = 1.0
-) -> bytes:
-    """Return a JPEG of at most 960 pixels in width; a higher contrast shows fainter heat."""
-    return _encode(captured.frame, result, info, (_LIVE_WIDTH, contrast))
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """What a page shows of one part.
+
+    Attributes:
+        plain: the frame as JPEG, at most as wide as was asked for.
+        heat: the heat map as PNG, transparent where all is normal; smaller, of the same shape.
+        small: a JPEG for the list of anomalous parts, with heat and outlines drawn in.
+        outlines: polygons around what reaches the map's limit, (x, y) in 0..1 of width and height;
+            none for a good part.
+    """
+
+    plain: bytes
+    heat: bytes
+    small: bytes
+    outlines: list[Outline]
 
 
-class Gallery(Output):
-    """Keeps the last anomalous frames as small pictures, in memory."""
+def draw(frame: Frame, result: Result, info: ModelInfo, width: int) -> Pictures:
+    """Make the pictures of a part.
 
-    name = "gallery of the live page"
-    best_effort = True
-
-    def __init__(self, info: InfoOf) -> None:
-        """Start empty; `info` gives the model of a camera."""
-        self._info = info
-        self._kept: OrderedDict[int, tuple[dict[str, object], bytes]] = OrderedDict()
-        self._count = 0
-        self._lock = threading.Lock()
-
-    def write(self, captured: CapturedFrame, result: Result) -> None:
-        """Keep an anomalous frame."""
-        if not result.anomalous:
-            return
-        data = _encode(captured.frame, result, self._info(captured.camera), (_SMALL_WIDTH, 1.0))
-        fields = {
-            "camera": captured.camera,
-            "frame": captured.number,
-            "score": result.score,
-            "timestamp": result.fields(captured.timestamp)["timestamp"],
-        }
-        with self._lock:
-            self._count += 1
-            self._kept[self._count] = (fields, data)
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-
-    def entries(self) -> list[dict[str, object]]:
-        """Return the newest ones, newest first."""
-        with self._lock:
-            newest = list(islice(reversed(self._kept), _LISTED))
-            return [{"id": number, **self._kept[number][0]} for number in newest]
-
-    def picture(self, number: int) -> bytes | None:
-        """Return one JPEG, if it is still kept."""
-        with self._lock:
-            found = self._kept.get(number)
-        return None if found is None else found[1]
+    Args:
+        frame: uint8, H x W x 3, BGR.
+        result: the verdict on it; only an anomalous part gets outlines.
+        info: geometry and range of colours of the model that gave the verdict.
+        width: of the plain picture at most, in pixels.
+    """
+    plain = _shrunk(frame, width)
+    base = _shrunk(plain, _LAYER_WIDTH)
+    values = info.preprocessing.map_to_frame(result.anomaly_map, base.shape[:2])
+    low, limit = info.map_range[0], info.map_threshold
+    small = lay_heat(base, values, low, limit, outline=result.anomalous)
+    return Pictures(
+        plain=_jpeg(plain),
+        heat=_png(_layer(values, low, limit)),
+        small=_jpeg(small),
+        outlines=_outlines(values >= limit) if result.anomalous else [],
+    )
 
 
-def _encode(frame: Frame, result: Result, info: ModelInfo, look: tuple[int, float]) -> bytes:
-    width, contrast = look
-    scale = min(1.0, width / frame.shape[1])
-    if scale < 1:
-        size = (width, max(1, round(frame.shape[0] * scale)))
-        frame = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    enlarged = info.preprocessing.map_to_frame(result.anomaly_map, frame.shape[:2])
-    low = info.map_range[0]
-    limit = low + (info.map_threshold - low) / contrast
-    picture = lay_heat(frame, enlarged, low, limit, outline=result.anomalous)
-    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    return data.tobytes()
+def _layer(values: NDArray[np.float32], low: float, limit: float) -> NDArray[np.uint8]:
+    """Return the heat map (H, W) as a layer: uint8 (H, W, 4), BGR and cover.
+
+    What every good part shows stays clear, so that the picture remains visible below.
+    """
+    _, high = color_range(low, limit)
+    middle = np.float32((low + limit) / 2)
+    cover = np.clip((values - middle) / np.float32(high - middle), 0, _STRONGEST)
+    return np.dstack([heat_map(values, low, high), (255 * cover).astype(np.uint8)])
+
+
+def _outlines(hot: NDArray[np.bool_]) -> list[Outline]:
+    """Return polygons around the regions, the largest ones where there are very many."""
+    found, _ = cv2.findContours(hot.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    height, width = hot.shape
+    outlines = []
+    for contour in sorted(found, key=len, reverse=True)[:_MOST_OUTLINES]:
+        # The points are pixels' middles.
+        points = (contour[:, 0, :] + 0.5) / (width, height)
+        outlines.append([(round(float(x), 4), round(float(y), 4)) for x, y in points])
+    return outlines
+
+
+def _shrunk(frame: Frame, width: int) -> Frame:
+    """Return the frame at most so wide; by a whole factor, which is much quicker than any other."""
+    factor = -(-frame.shape[1] // width)
+    if factor == 1:
+        return frame
+    size = (frame.shape[1] // factor, max(1, frame.shape[0] // factor))
+    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _jpeg(picture: Frame) -> bytes:
+    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
+
+
+def _png(layer: NDArray[np.uint8]) -> bytes:
+    return cv2.imencode(".png", layer, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()

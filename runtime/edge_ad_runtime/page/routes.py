@@ -1,111 +1,112 @@
 """What can be asked of the page's server."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from functools import partial
 from pathlib import Path
-from time import monotonic
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.errors import ConfigError, DataError
+from edge_ad_runtime.page.bodies import finite, json_fields, text_body, who_asks
+from edge_ad_runtime.page.drawing import Drawing
+from edge_ad_runtime.page.marks import MARKS, Marks
 from edge_ad_runtime.page.metrics import exposition
-from edge_ad_runtime.page.pictures import Gallery, live_picture
+from edge_ad_runtime.page.news import Known, News
 from edge_ad_runtime.page.state import PageState
+from edge_ad_runtime.page.viewers import Viewers
 from edge_ad_runtime.stream.stream import Stream
 from edge_ad_runtime.stream.triggers import request_by_text
 
-_FILES = {"": "page.html", "page.css": "page.css", "page.js": "page.js"}
-_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
-_MOST_STREAMS = 16
-_LARGEST_BODY = 4096
-_PICTURE_SECONDS = 0.1
-_EVENT_SECONDS = 0.25
+_STATIC = Path(__file__).parent / "static"
 
 
 class Routes:
-    """The handlers, around what they show."""
+    """The handlers, around what they show and change."""
 
-    def __init__(self, stream: Stream, state: PageState, gallery: Gallery) -> None:
-        """Show a stream."""
-        self._shown = stream
+    def __init__(
+        self,
+        stream: Stream,
+        state: PageState,
+        drawing: Drawing,
+        marks: Marks,
+        *,
+        most_viewers: int,
+    ) -> None:
+        """Show a stream.
+
+        Args:
+            stream: whose limits can be changed, and whose triggers can be pulled.
+            state: what there is to see.
+            drawing: makes the pictures.
+            marks: take the parts that a person judges otherwise.
+            most_viewers: how many may look at the same time.
+        """
+        self._stream = stream
         self._state = state
-        self._gallery = gallery
-        self._names = [camera.name for camera in stream.config.cameras]
-        self._streams = 0
+        self._drawing = drawing
+        self._marks = marks
+        self._news = News(stream, state)
+        self._viewers = Viewers(state, drawing, self._news, most=most_viewers)
 
     def application(self) -> Starlette:
         """Return the ASGI application, without its guard."""
-        files = [Route(f"/{path}", partial(_file, name)) for path, name in _FILES.items()]
         return Starlette(
             routes=[
-                *files,
                 Route("/status", self.status),
-                Route("/camera/{index:int}", self.camera),
-                Route("/gallery/{number:int}", self.picture),
                 Route("/events", self.events),
+                Route("/part/{id}", self.part),
+                Route("/part/{id}/{picture}", self.picture),
                 Route("/healthz", self.health),
                 Route("/metrics", self.metrics),
                 Route("/threshold", self.threshold, methods=["POST"]),
+                Route("/mark", self.mark, methods=["POST"]),
+                Route("/shift", self.shift, methods=["POST"]),
                 Route("/trigger", self.trigger, methods=["POST"]),
-            ]
+                Mount("/", StaticFiles(directory=_STATIC, html=True)),
+            ],
+            exception_handlers={DataError: _refused},
         )
 
     async def status(self, request: Request) -> Response:
-        """Everything that the page redraws."""
-        cameras = []
-        for index, (name, camera) in enumerate(self._state.cameras.items()):
-            info = self._shown.info_of(name)
-            latest = camera.latest
-            cameras.append(
-                {
-                    "index": index,
-                    "name": name,
-                    "model": f"{info.method} on {info.category}",
-                    "frames": camera.frames,
-                    "anomalous": camera.anomalous,
-                    "failed": camera.failed,
-                    "lost": camera.lost,
-                    "alarm": camera.alarm,
-                    "seconds_since": round(monotonic() - camera.seen_at, 1),
-                    "score": None if latest is None else latest[1].score,
-                    "is_anomalous": latest is not None and latest[1].anomalous,
-                    "latency_ms": None if latest is None else round(latest[1].latency_ms, 1),
-                    "threshold": info.threshold,
-                    "score_range": info.score_range,
-                    "scores": self._state.scores(name),
-                }
-            )
-        return JSONResponse({"cameras": cameras, "gallery": self._gallery.entries()})
-
-    async def camera(self, request: Request) -> Response:
-        """Pictures of a camera as motion JPEG; `contrast` shows fainter heat."""
-        index = request.path_params["index"]
-        try:
-            contrast = float(request.query_params.get("contrast", "1"))
-        except ValueError:
-            contrast = 0.0
-        if index >= len(self._names) or not 0.1 <= contrast <= 10:
-            return PlainTextResponse("expected a camera, and a contrast from 0.1 to 10", 404)
-        kind = "multipart/x-mixed-replace; boundary=frame"
-        return self._stream(self._pictures(self._names[index], contrast), kind)
-
-    async def picture(self, request: Request) -> Response:
-        """One picture of the gallery."""
-        data = self._gallery.picture(request.path_params["number"])
-        if data is None:
-            return PlainTextResponse("it is no longer kept", 404)
-        return Response(data, media_type="image/jpeg")
+        """Everything but the pictures, as the page shows it."""
+        news = self._news.since(Known())
+        for camera in news["cameras"]:
+            camera["scores"] = [part["score"] for part in camera["parts"]]
+        return JSONResponse(news)
 
     async def events(self, request: Request) -> Response:
-        """Events as they come (server-sent events), after the last few."""
-        return self._stream(self._events(), "text/event-stream")
+        """Verdicts, counts and events as they come: server-sent events, see `Viewers.messages`."""
+        return _Endless(self._viewers, request.client.host if request.client else "")
+
+    async def part(self, request: Request) -> Response:
+        """One part: verdict and outlines, as in the message `verdict`."""
+        part = self._state.parts.get(request.path_params["id"])
+        pictures = None if part is None else await self._drawing.pictures(part)
+        if part is None or pictures is None:
+            return JSONResponse({"error": "this part is no longer kept"}, 404)
+        return JSONResponse(part.fields() | {"outlines": pictures.outlines})
+
+    async def picture(self, request: Request) -> Response:
+        """One picture of a part: `plain.jpg`, `heat.png` or `small.jpg`."""
+        part = self._state.parts.get(request.path_params["id"])
+        name = request.path_params["picture"]
+        if name not in ("plain.jpg", "heat.png", "small.jpg"):
+            return PlainTextResponse("expected plain.jpg, heat.png or small.jpg", 404)
+        pictures = None if part is None else await self._drawing.pictures(part)
+        if pictures is None:
+            return PlainTextResponse("this part is no longer kept", 404)
+        found = {
+            "plain.jpg": pictures.plain,
+            "heat.png": pictures.heat,
+            "small.jpg": pictures.small,
+        }
+        return Response(found[name], media_type="image/png" if name == "heat.png" else "image/jpeg")
 
     async def health(self, request: Request) -> Response:
         """200 while every camera delivers, else 503."""
@@ -117,91 +118,76 @@ class Routes:
         return Response(exposition(self._state), media_type="text/plain; version=0.0.4")
 
     async def threshold(self, request: Request) -> Response:
-        """Change the decision limit of a camera's model: `{"camera": ..., "threshold": ...}`."""
-        try:
-            fields = json.loads(await _body(request))
-            camera, threshold = str(fields["camera"]), float(fields["threshold"])
-            if camera not in self._names:
-                raise DataError(f"there is no camera {camera!r}")
-            await run_in_threadpool(
-                partial(self._shown.set_threshold, camera, threshold, who="the live page")
-            )
-        except (ValueError, KeyError, TypeError, DataError) as error:
-            return JSONResponse({"error": str(error)}, 400)
-        return JSONResponse({"camera": camera, "threshold": threshold})
+        """Change the limit of a camera: `{"camera": ..., "threshold": ..., "who": ...}`.
+
+        A threshold of null gives the camera back the limit of its model.
+        """
+        fields = await json_fields(request)
+        camera, who = self._camera(fields), who_asks(request, fields)
+        threshold = fields.get("threshold", "nothing")
+        if threshold is None:
+            await run_in_threadpool(self._stream.reset_threshold, camera, who=who)
+        else:
+            await run_in_threadpool(self._stream.set_threshold, camera, finite(threshold), who=who)
+        return JSONResponse({"camera": camera, "threshold": self._stream.info_of(camera).threshold})
+
+    async def mark(self, request: Request) -> Response:
+        """Say that a verdict was wrong: `{"id": ..., "mark": ..., "who": ...}`.
+
+        The mark is `false alarm` or `missed`; null takes it back.
+        """
+        fields = await json_fields(request)
+        part, mark = self._state.parts.get(str(fields.get("id"))), fields.get("mark")
+        if part is None:
+            raise ConfigError("this part is no longer kept: mark a part soon after its verdict")
+        if mark is not None and mark not in MARKS:
+            raise ConfigError(f"expected a mark out of {', '.join(MARKS)}, or null")
+        path = await run_in_threadpool(self._marks.put, part, mark, who_asks(request, fields))
+        return JSONResponse({"id": part.id, "mark": mark, "path": path and str(path)})
+
+    async def shift(self, request: Request) -> Response:
+        """Begin to count anew: `{"camera": ...}`; without a camera at all of them."""
+        fields = await json_fields(request)
+        names = [self._camera(fields)] if "camera" in fields else list(self._state.cameras)
+        for name in names:
+            self._state.begin_shift(name)
+        return JSONResponse({"cameras": names})
 
     async def trigger(self, request: Request) -> Response:
         """Ask for a verdict: `{"id": ..., "camera": ...}`, both optional."""
-        if self._shown.triggers is None:
+        if self._stream.triggers is None:
             return JSONResponse({"error": "this stream scores every frame"}, 409)
-        try:
-            identity = request_by_text(self._shown.triggers, await _body(request))
-        except DataError as error:
-            return JSONResponse({"error": str(error)}, 400)
+        identity = request_by_text(self._stream.triggers, await text_body(request))
         return JSONResponse({"trigger": identity}, 202)
 
-    def _stream(self, content: AsyncIterator[bytes], kind: str) -> Response:
-        if self._streams >= _MOST_STREAMS:
-            return PlainTextResponse("too many viewers, close one", 503)
-        self._streams += 1
-        return _Stream(content, kind, self._leave)
+    def _camera(self, fields: dict[str, Any]) -> str:
+        """Return the camera that a request names.
 
-    def _leave(self) -> None:
-        self._streams -= 1
-
-    async def _pictures(self, name: str, contrast: float) -> AsyncIterator[bytes]:
-        shown = None
-        while True:
-            latest = self._state.cameras[name].latest
-            if latest is not None and latest is not shown:
-                shown = latest
-                info = self._shown.info_of(name)
-                data = await run_in_threadpool(live_picture, *latest, info, contrast=contrast)
-                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
-                # Browsers show a part when the next one begins.
-                yield head.encode() + data + b"\r\n"
-            await asyncio.sleep(_PICTURE_SECONDS)
-
-    async def _events(self) -> AsyncIterator[bytes]:
-        last = 0
-        yield b"retry: 2000\n\n"
-        while True:
-            for number, event in self._state.events_after(last):
-                last = number
-                yield f"id: {number}\ndata: {json.dumps(event.fields())}\n\n".encode()
-            await asyncio.sleep(_EVENT_SECONDS)
+        Raises:
+            ConfigError: there is no such camera.
+        """
+        name = fields.get("camera")
+        if not isinstance(name, str) or name not in self._state.cameras:
+            known = ", ".join(self._state.cameras)
+            raise ConfigError(f"expected a camera out of {known}, got {json.dumps(name)[:80]}")
+        return name
 
 
-class _Stream(StreamingResponse):
-    """A response without end, that says when its reader has gone."""
+class _Endless(StreamingResponse):
+    """The messages of one viewer, whose place is free again when its reader has gone."""
 
-    def __init__(self, content: AsyncIterator[bytes], kind: str, leave: Callable[[], None]) -> None:
-        super().__init__(content, media_type=kind)
-        self._leave = leave
+    def __init__(self, viewers: Viewers, client: str) -> None:
+        self._viewers = viewers
+        self._viewer = viewers.join(client)
+        super().__init__(viewers.messages(self._viewer), media_type="text/event-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["endless"] = True  # see Connection
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._leave()
+            self._viewers.leave(self._viewer)
 
 
-async def _file(name: str, request: Request) -> Response:
-    data = (Path(__file__).parent / name).read_bytes()
-    return Response(data, media_type=_TYPES[name.rpartition(".")[2]])
-
-
-async def _body(request: Request) -> str:
-    """Return the body of a POST of JSON; browsers ask before they send one from elsewhere.
-
-    Raises:
-        DataError: it is something else, or long.
-    """
-    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-        raise DataError("expected the content type application/json")
-    data = b""
-    async for part in request.stream():
-        data += part
-        if len(data) > _LARGEST_BODY:
-            raise DataError(f"expected at most {_LARGEST_BODY} bytes")
-    return data.decode(errors="replace")
+async def _refused(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 400)

@@ -1,18 +1,19 @@
 """Run the page's server beside the stream."""
 
 import socket
-import threading
+import sys
 
-from edge_ad_runtime.errors import DataError, MissingExtraError
-from edge_ad_runtime.outputs.queued import Background
+from edge_ad_runtime.errors import ConfigError, MissingExtraError
 from edge_ad_runtime.stream.config import ServeConfig
 from edge_ad_runtime.stream.stream import Stream
 
 try:
     import uvicorn
 
+    from edge_ad_runtime.page.connections import BACKLOG, Connection, most_connections
+    from edge_ad_runtime.page.drawing import Drawing
     from edge_ad_runtime.page.guard import Guard, token_for
-    from edge_ad_runtime.page.pictures import Gallery
+    from edge_ad_runtime.page.marks import Marks
     from edge_ad_runtime.page.routes import Routes
     from edge_ad_runtime.page.state import PageState
 except ModuleNotFoundError as error:
@@ -22,6 +23,9 @@ except ModuleNotFoundError as error:
     ) from error
 
 _CLOSE_SECONDS = 3.0
+_MOST_VIEWERS = 16
+_FEW_CAMERAS, _WIDE, _NARROW = 2, 1280, 640
+"""Of many cameras each has only a small part of a screen."""
 
 
 class PageServer:
@@ -35,36 +39,55 @@ class PageServer:
         """Listen, and take part in the stream's outputs.
 
         Raises:
-            DataError: the address cannot be used, or needs a token that is not set.
+            ConfigError: the address cannot be used, or needs a token that is not set.
         """
-        state = PageState([camera.name for camera in stream.config.cameras])
-        gallery = Gallery(stream.info_of)
-        token = token_for(config)
-        application = Routes(stream, state, gallery).application()
+        cameras = stream.config.cameras
+        # With triggers, frames that nobody asked for are passed over all the time.
+        steps = {
+            camera.name: camera.every if stream.triggers is None else sys.maxsize
+            for camera in cameras
+        }
+        self._drawing = Drawing(_WIDE if len(cameras) <= _FEW_CAMERAS else _NARROW)
+        state = PageState(steps, stream.info_of, self._drawing.keep)
+        routes = Routes(
+            stream,
+            state,
+            self._drawing,
+            Marks(config.marks),
+            most_viewers=min(_MOST_VIEWERS, most_connections() // 2),
+        )
+        guarded = Guard(routes.application(), config=config, token=token_for(config))
         self._socket = _listen(config)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                Guard(application, config=config, token=token),
-                log_level="error",
-                access_log=False,
-                lifespan="off",
-                limit_concurrency=100,
-                timeout_graceful_shutdown=1,
-            )
+        self._config = uvicorn.Config(
+            guarded,
+            http=Connection,
+            ws="none",
+            log_level="error",
+            access_log=False,
+            lifespan="off",
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=1,
         )
-        self._thread = threading.Thread(
-            target=self._server.run, args=([self._socket],), name="edge-ad page", daemon=True
-        )
-        self._thread.start()
+        self._closing = False
+        self._server: uvicorn.Server | None = None
+        self._thread = stream.supervisor.start("live page", self._serve)
         stream.delivery.add(state)
-        stream.delivery.add(Background(gallery, limit=4))
 
     def close(self) -> None:
         """Stop listening."""
-        self._server.should_exit = True
+        self._closing = True
+        if self._server is not None:
+            self._server.should_exit = True
         self._thread.join(_CLOSE_SECONDS)
+        self._drawing.close()
         self._socket.close()
+
+    def _serve(self) -> None:
+        """Serve until `close`; on a copy of the socket, so that a fault leaves the socket open."""
+        self._server = uvicorn.Server(self._config)
+        if not self._closing:
+            self._server.run([self._socket.dup()])
 
 
 def _listen(config: ServeConfig) -> socket.socket:
@@ -73,10 +96,10 @@ def _listen(config: ServeConfig) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((config.host, config.port))
-        listener.listen()
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise DataError(
+        raise ConfigError(
             f"cannot serve on {config.host}:{config.port}: {error.strerror}: choose another port"
         ) from error
     return listener

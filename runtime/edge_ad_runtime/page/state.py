@@ -1,17 +1,50 @@
-"""What the page shows: the newest verdict of each camera, counts, history, events."""
+"""What the page knows: counts of the shift, history and state of each camera, events, parts."""
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from time import monotonic
 
 from edge_ad_runtime.cameras import CapturedFrame
-from edge_ad_runtime.events import Event
+from edge_ad_runtime.events import Event, iso_time
+from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.outputs import Output
+from edge_ad_runtime.page.parts import Part, Parts
 
 _HISTORY = 300
 _EVENTS = 200
+_SKIPS = 20
+_LASTING = ("drift", "scene changed", "overload")
+_REMEDIES = ("camera back", "model replaced")
+
+
+@dataclass(kw_only=True)
+class Shift:
+    """Counts since somebody set them back to zero, or since the start.
+
+    Attributes:
+        started: when, aware.
+        frames: how many parts got a verdict.
+        anomalous: how many of these were anomalous.
+        failed: how many failures of frames were reported.
+    """
+
+    started: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    frames: int = 0
+    anomalous: int = 0
+    failed: int = 0
+
+    def fields(self) -> dict[str, object]:
+        """Return what the page shows of it."""
+        return {
+            "started": iso_time(self.started),
+            "frames": self.frames,
+            "anomalous": self.anomalous,
+            "failed": self.failed,
+        }
 
 
 @dataclass(kw_only=True)
@@ -20,70 +53,119 @@ class CameraState:
 
     Attributes:
         name: of the camera.
-        frames: how many got a verdict.
+        frames: how many got a verdict since the start.
         anomalous: how many of these were anomalous.
         failed: how many failures were reported.
+        shift: the same since the start of the shift.
         lost: whether it is away.
         alarm: whether its alarm is on.
-        latest: its newest frame and verdict.
+        warnings: the last event of each kind that stays true for a while, with its number.
+        latest: its newest part.
         seen_at: when that came, monotonic.
-        scores: the last scores.
+        history: the last parts with their numbers; the numbers count the verdicts of the stream.
+        skips: whether there was a gap before each of the last verdicts.
     """
 
     name: str
     frames: int = 0
     anomalous: int = 0
     failed: int = 0
+    shift: Shift = field(default_factory=Shift)
     lost: bool = False
     alarm: bool = False
-    latest: tuple[CapturedFrame, Result] | None = None
+    warnings: dict[str, tuple[int, Event]] = field(default_factory=dict)
+    latest: Part | None = None
     seen_at: float = field(default_factory=monotonic)
-    scores: deque[float] = field(default_factory=lambda: deque(maxlen=_HISTORY))
+    history: deque[tuple[int, Part]] = field(default_factory=lambda: deque(maxlen=_HISTORY))
+    skips: deque[bool] = field(default_factory=lambda: deque(maxlen=_SKIPS))
 
 
 class PageState(Output):
-    """Remembers little; encoding is left to those who look."""
+    """An output that remembers; encoding is left to those who look.
+
+    Attributes:
+        cameras: by name.
+        parts: what can still be shown.
+    """
 
     name = "live page"
     best_effort = True
 
-    def __init__(self, cameras: list[str]) -> None:
-        """Start with nothing seen of these cameras."""
-        self.cameras = {name: CameraState(name=name) for name in cameras}
+    def __init__(
+        self,
+        steps: dict[str, int],
+        info: Callable[[str], ModelInfo],
+        added: Callable[[Part], None] = lambda part: None,
+    ) -> None:
+        """Start with nothing seen.
+
+        Args:
+            steps: by the name of each camera: how far apart the numbers of two frames lie when none
+                is skipped.
+            info: gives the model in use at a camera.
+            added: is told each new part; must be quick.
+        """
+        self.cameras = {name: CameraState(name=name) for name in steps}
+        self.parts = Parts(list(steps))
+        self._steps = steps
+        self._info = info
+        self._added = added
         self._events: deque[tuple[int, Event]] = deque(maxlen=_EVENTS)
-        self._count = 0
+        self._event_count = self._verdict_count = 0
         self._lock = threading.Lock()
 
     def write(self, captured: CapturedFrame, result: Result) -> None:
         """Note a verdict."""
         camera = self.cameras[captured.camera]
+        part = self.parts.add(captured, result, self._info(captured.camera))
         with self._lock:
-            camera.frames += 1
-            camera.anomalous += result.anomalous
-            camera.latest = (captured, result)
+            self._verdict_count += 1
+            for counts in (camera, camera.shift):
+                counts.frames += 1
+                counts.anomalous += result.anomalous
+            if camera.latest is not None:
+                step = captured.number - camera.latest.captured.number
+                camera.skips.append(step > self._steps[captured.camera])
+            camera.latest = part
             camera.seen_at = monotonic()
-            camera.scores.append(result.score)
+            camera.history.append((self._verdict_count, part))
+        self._added(part)
 
     def event(self, event: Event) -> None:
         """Note an event."""
         camera = self.cameras.get(event.camera)
         with self._lock:
-            self._count += 1
-            self._events.append((self._count, event))
+            self._event_count += 1
+            self._events.append((self._event_count, event))
             if camera is None:
                 return
-            camera.failed += event.kind == "frame failed"
+            for counts in (camera, camera.shift):
+                counts.failed += event.kind == "frame failed"
             if event.kind in ("camera lost", "camera back"):
                 camera.lost = event.kind == "camera lost"
             if event.kind in ("alarm on", "alarm off"):
                 camera.alarm = event.kind == "alarm on"
+            if event.kind in _LASTING:
+                camera.warnings[event.kind] = (self._event_count, event)
+            if event.kind in _REMEDIES:
+                camera.warnings.clear()
+
+    def begin_shift(self, camera: str) -> None:
+        """Set the counts of a shift at a camera back to zero."""
+        with self._lock:
+            self.cameras[camera].shift = Shift()
+
+    def is_behind(self) -> bool:
+        """Whether frames of a camera are skipped, because more come than the device can score."""
+        with self._lock:
+            return any(any(camera.skips) for camera in self.cameras.values())
 
     def events_after(self, number: int) -> list[tuple[int, Event]]:
         """Return the events behind a number, each with its own."""
         with self._lock:
             return [item for item in self._events if item[0] > number]
 
-    def scores(self, camera: str) -> list[float]:
-        """Return the last scores of a camera, oldest first."""
+    def history_after(self, camera: str, number: int) -> list[tuple[int, Part]]:
+        """Return the last parts of a camera behind a number, each with its own, oldest first."""
         with self._lock:
-            return list(self.cameras[camera].scores)
+            return [item for item in self.cameras[camera].history if item[0] > number]

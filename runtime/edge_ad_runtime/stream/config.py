@@ -78,12 +78,14 @@ class ServeConfig:
         port: 0: a free one.
         token_env: the environment variable that holds the token.
         names: further names by which browsers may call this device, such as `line1.local`.
+        marks: the folder for parts whose verdict somebody calls wrong.
     """
 
     host: str = setting("127.0.0.1", text=ADDRESS)
     port: int = setting(8080, low=0, high=65_535)
     token_env: str = setting("EDGE_AD_TOKEN", text=VARIABLE)
     names: tuple[str, ...] = setting((), text=_HOST_NAME, expected=_HOST_NAME.words)
+    marks: Path = setting(Path("edge-ad-marks"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from edge_ad_runtime.stream.config import CameraConfig, StreamConfig
 from edge_ad_runtime.stream.drift import Drift
 from edge_ad_runtime.stream.loop import Loop
 from edge_ad_runtime.stream.model_file import ModelFile
-from edge_ad_runtime.stream.model_slot import ModelSlot
+from edge_ad_runtime.stream.model_slot import ModelSlot, Override
 from edge_ad_runtime.stream.summary import StreamSummary, sum_up
 from edge_ad_runtime.stream.systemd import Watchdog, notify
 from edge_ad_runtime.stream.thresholds import Thresholds
@@ -119,6 +119,14 @@ class Stream:
     def info_of(self, camera: str) -> ModelInfo:
         """Return what the model in use at a camera says, with the limit in force there."""
         return self._slots[camera].info(camera)
+
+    def override_of(self, camera: str) -> Override | None:
+        """Return the limit that somebody has set at a camera; None: its model's own holds."""
+        return self._slots[camera].overrides.get(camera)
+
+    def own_threshold_of(self, camera: str) -> float:
+        """Return the limit of the model of a camera, or of the configuration."""
+        return self._slots[camera].scorer.threshold
 
     def set_threshold(self, camera: str, threshold: float, *, who: str = "the program") -> None:
         """Change the decision limit at one camera; an event on every output tells of it.

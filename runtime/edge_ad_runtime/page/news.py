@@ -1,0 +1,100 @@
+"""What a viewer is told of the cameras: condition, counts, limits, parts since the last time."""
+
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from edge_ad_runtime.events import iso_time
+from edge_ad_runtime.page.parts import Part
+from edge_ad_runtime.page.state import CameraState, PageState
+from edge_ad_runtime.stream.stream import Stream
+
+_LISTED = 24
+
+
+@dataclass
+class Known:
+    """What a viewer has been told already.
+
+    Attributes:
+        parts: the number of the last part of each camera.
+        listed: the id of the newest anomalous part; empty: there was none.
+    """
+
+    parts: dict[str, int] = field(default_factory=dict)
+    listed: str | None = None
+
+
+class News:
+    """Describes a stream to its viewers."""
+
+    def __init__(self, stream: Stream, state: PageState) -> None:
+        """Describe a stream, whose verdicts the state notes."""
+        self._stream = stream
+        self._state = state
+
+    def since(self, known: Known) -> dict[str, Any]:
+        """Describe all cameras, and of the parts those that a viewer does not know yet."""
+        names = list(self._state.cameras)
+        news: dict[str, Any] = {
+            "cameras": [self._camera_fields(index, name, known) for index, name in enumerate(names)]
+        }
+        listed = self._state.parts.anomalous(_LISTED)
+        newest = listed[0].id if listed else ""
+        if newest != known.listed:
+            known.listed = newest
+            news["gallery"] = [part.fields() for part in listed]
+        return news
+
+    def _camera_fields(self, index: int, name: str, known: Known) -> dict[str, Any]:
+        camera, info = self._state.cameras[name], self._stream.info_of(name)
+        override = self._stream.override_of(name)
+        latest = camera.latest
+        parts = self._state.history_after(name, known.parts.get(name, 0))
+        if parts:
+            known.parts[name] = parts[-1][0]
+        return {
+            "index": index,
+            "name": name,
+            "model": f"{info.method} on {info.category}",
+            "state": self._condition(camera),
+            "frames": camera.frames,
+            "anomalous": camera.anomalous,
+            "failed": camera.failed,
+            "shift": camera.shift.fields(),
+            "lost": camera.lost,
+            "alarm": camera.alarm,
+            "warnings": [
+                {"number": number, **event.fields()} for number, event in camera.warnings.values()
+            ],
+            "seconds_since": round(monotonic() - camera.seen_at, 1),
+            "latest": None if latest is None else latest.id,
+            "score": None if latest is None else latest.result.score,
+            "is_anomalous": latest is not None and latest.result.anomalous,
+            "latency_ms": None if latest is None else round(latest.result.latency_ms, 1),
+            "threshold": info.threshold,
+            "threshold_set_by": None if override is None else override.who,
+            "model_threshold": self._stream.own_threshold_of(name),
+            "score_range": info.score_range,
+            "parts": [_point(part) for _, part in parts],
+        }
+
+    def _condition(self, camera: CameraState) -> str:
+        """Return what is going on at a camera, in one of five words or so."""
+        if camera.lost:
+            return "no camera" if camera.latest is None else "camera lost"
+        if self._stream.triggers is not None and camera.latest is None:
+            return "waiting for a trigger"
+        return "no part yet" if camera.latest is None else "running"
+
+
+def _point(part: Part) -> dict[str, object]:
+    """Return a part as a point of the chart."""
+    result = part.result
+    return {
+        "id": part.id,
+        "time": iso_time(part.captured.timestamp),
+        "score": result.score,
+        "threshold": result.threshold,
+        "anomalous": result.anomalous,
+    }

@@ -1,0 +1,169 @@
+"""Everyone who has the page open: their places, what each is sent, and how often."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic, thread_time
+
+from edge_ad_runtime.page.drawing import Drawing
+from edge_ad_runtime.page.news import Known, News
+from edge_ad_runtime.page.parts import Part
+from edge_ad_runtime.page.state import PageState
+
+_TICK_SECONDS = 0.04
+_STATUS_SECONDS = 0.5
+_SHARE, _SHARE_BEHIND = 0.2, 0.04
+_MOST_CREDIT_SECONDS = 0.3
+_MOST_PER_CLIENT = 8
+
+
+@dataclass(eq=False)
+class Viewer:
+    """One open page: where it is, and whether its place went to another."""
+
+    client: str
+    dismissed: bool = False
+
+
+class Viewers:
+    """Sends every viewer the same, from one drawing of each part.
+
+    New pictures come as fast as parts do, while drawing and sending take no more than a fifth of a
+    processor core, and much less while the inspection skips frames for want of time: more viewers
+    mean fewer pictures for each of them, never fewer verdicts. Without viewers nothing is drawn.
+    """
+
+    def __init__(
+        self,
+        state: PageState,
+        drawing: Drawing,
+        news: News,
+        *,
+        most: int,
+    ) -> None:
+        """Start without viewers.
+
+        Args:
+            state: what there is to see.
+            drawing: makes the pictures.
+            news: describes the cameras.
+            most: how many may look at the same time.
+        """
+        self._state = state
+        self._drawing = drawing
+        self._cameras = news
+        self._most = most
+        self._viewers: list[Viewer] = []
+        self._shown: dict[str, tuple[Part, bytes]] = {}
+        self._news = asyncio.Event()
+        self._pace = _Pace(state, drawing)
+        self._publishing: asyncio.Task[None] | None = None
+
+    def join(self, client: str) -> Viewer:
+        """Give a viewer a place.
+
+        Nobody is locked out: when there is none left, the viewer who came first gives way, of the
+        same client if that has many, else of the client that has most.
+        """
+        same = [viewer for viewer in self._viewers if viewer.client == client]
+        if len(same) >= _MOST_PER_CLIENT:
+            self._dismiss(same[0])
+        elif len(self._viewers) >= self._most:
+            clients = [viewer.client for viewer in self._viewers]
+            busiest = max(clients, key=clients.count)
+            self._dismiss(self._viewers[clients.index(busiest)])
+        viewer = Viewer(client)
+        self._viewers.append(viewer)
+        if self._publishing is None or self._publishing.done():
+            self._publishing = asyncio.create_task(self._publish())
+        return viewer
+
+    def leave(self, viewer: Viewer) -> None:
+        """Give a place back."""
+        if viewer in self._viewers:
+            self._viewers.remove(viewer)
+
+    async def messages(self, viewer: Viewer) -> AsyncIterator[bytes]:
+        """Yield server-sent events without end: of a viewer who reads slowly, the newest only.
+
+        `verdict`: the newest verdict of a camera, with the id of its pictures. `status`: counts,
+        limits and history of all cameras. Without a name: an event of the stream, first the last
+        few. `dismissed`: the place went to another viewer.
+        """
+        last_event, status_at = 0, -_STATUS_SECONDS
+        known = Known()
+        seen: dict[str, Part] = {}
+        yield b"retry: 2000\n\n"
+        while not viewer.dismissed:
+            news = self._news
+            for number, event in self._state.events_after(last_event):
+                last_event = number
+                yield _message(None, event.fields())
+            if monotonic() - status_at >= _STATUS_SECONDS:
+                status_at = monotonic()
+                yield _message("status", self._cameras.since(known))
+            for camera, (part, message) in list(self._shown.items()):
+                if seen.get(camera) is not part:
+                    seen[camera] = part
+                    yield message
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(news.wait(), _STATUS_SECONDS)
+        yield _message("dismissed", {})
+
+    def _dismiss(self, viewer: Viewer) -> None:
+        viewer.dismissed = True
+        self._viewers.remove(viewer)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _publish(self) -> None:
+        """Draw the newest part of each camera and tell the viewers, while there are any."""
+        while self._viewers:
+            if self._pace.allows():
+                if await self._draw_newest():
+                    self._tell()
+            await asyncio.sleep(_TICK_SECONDS)
+
+    async def _draw_newest(self) -> bool:
+        """Return whether there was something new."""
+        new = False
+        for camera in self._state.cameras:
+            part = self._state.parts.newest(camera)
+            if part is None or (camera in self._shown and self._shown[camera][0] is part):
+                continue
+            pictures = await self._drawing.pictures(part)
+            if pictures is not None:
+                fields = part.fields() | {"outlines": pictures.outlines}
+                self._shown[camera] = part, _message("verdict", fields)
+                new = True
+        return new
+
+
+class _Pace:
+    """Lets the page spend a share of the time, and save some of it for a few parts at once."""
+
+    def __init__(self, state: PageState, drawing: Drawing) -> None:
+        self._state = state
+        self._drawing = drawing
+        self._credit = _MOST_CREDIT_SECONDS
+        self._seen_at = monotonic()
+        self._spent = 0.0
+
+    def allows(self) -> bool:
+        """Whether a new round of pictures may begin; asked in the thread of the server."""
+        share = _SHARE_BEHIND if self._state.is_behind() else _SHARE
+        now, spent = monotonic(), thread_time() + self._drawing.cpu_seconds
+        self._credit += share * (now - self._seen_at) - (spent - self._spent)
+        self._credit = min(self._credit, _MOST_CREDIT_SECONDS)
+        self._seen_at, self._spent = now, spent
+        return self._credit > 0
+
+
+def _message(name: str | None, fields: object) -> bytes:
+    head = "" if name is None else f"event: {name}\n"
+    return f"{head}data: {json.dumps(fields, allow_nan=False)}\n\n".encode()
