@@ -25,10 +25,10 @@ class Drawing:
         cpu_seconds: what drawing has cost so far.
     """
 
-    def __init__(self, width: int) -> None:
-        """Make pictures at most so wide, in pixels."""
+    def __init__(self, side: int) -> None:
+        """Make pictures with sides of at most so many pixels."""
         self.cpu_seconds = 0.0
-        self._width = width
+        self._side = side
         self._waiting = threading.Semaphore(_MOST_WAITING)
         self._pool = ThreadPoolExecutor(1, "edge-ad page pictures", initializer=_step_back)
 
@@ -56,7 +56,7 @@ class Drawing:
 
     def _draw(self, part: Part) -> Pictures | None:
         started = thread_time()
-        pictures = part.draw(self._width)
+        pictures = part.draw(self._side)
         self.cpu_seconds += thread_time() - started
         return pictures
 

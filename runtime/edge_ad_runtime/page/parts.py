@@ -62,12 +62,12 @@ class Part:
         """Return the part as it stands in the page's messages."""
         return {"id": self.id, **self.verdict}
 
-    def draw(self, width: int) -> Pictures | None:
+    def draw(self, side: int) -> Pictures | None:
         """Make the pictures unless they are there; None: it is too late."""
         raw = self.raw
         if self.pictures is None and raw is not None:
             captured, result = raw
-            self.pictures = draw(captured.frame, result, self.info, width)
+            self.pictures = draw(captured.frame, result, self.info, side)
         return self.pictures
 
 

@@ -11,7 +11,7 @@ from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.overlay import color_range, heat_map, lay_heat
 from edge_ad_runtime.model.result import Result
 
-_LAYER_WIDTH = 320
+_LAYER_SIDE = 320
 """Of the heat map and of the small picture; a heat map is smooth."""
 
 _QUALITY = 80
@@ -27,7 +27,7 @@ class Pictures:
     """What a page shows of one part.
 
     Attributes:
-        plain: the frame as JPEG, at most as wide as was asked for.
+        plain: the frame as JPEG, not larger than was asked for.
         heat: the heat map as PNG, transparent where all is normal; smaller, of the same shape.
         small: a JPEG for the list of anomalous parts, with heat and outlines drawn in.
         outlines: polygons around what reaches the map's limit, (x, y) in 0..1 of width and height;
@@ -40,17 +40,17 @@ class Pictures:
     outlines: list[Outline]
 
 
-def draw(frame: Frame, result: Result, info: ModelInfo, width: int) -> Pictures:
+def draw(frame: Frame, result: Result, info: ModelInfo, side: int) -> Pictures:
     """Make the pictures of a part.
 
     Args:
         frame: uint8, H x W x 3, BGR.
         result: the verdict on it; only an anomalous part gets outlines.
         info: geometry and range of colours of the model that gave the verdict.
-        width: of the plain picture at most, in pixels.
+        side: longest side of the plain picture, in pixels.
     """
-    plain = _shrunk(frame, width)
-    base = _shrunk(plain, _LAYER_WIDTH)
+    plain = _shrunk(frame, side)
+    base = _shrunk(plain, _LAYER_SIDE)
     values = info.preprocessing.map_to_frame(result.anomaly_map, base.shape[:2])
     low, limit = info.map_range[0], info.map_threshold
     small = lay_heat(base, values, low, limit, outline=result.anomalous)
@@ -85,12 +85,16 @@ def _outlines(hot: NDArray[np.bool_]) -> list[Outline]:
     return outlines
 
 
-def _shrunk(frame: Frame, width: int) -> Frame:
-    """Return the frame at most so wide; by a whole factor, which is much quicker than any other."""
-    factor = -(-frame.shape[1] // width)
+def _shrunk(frame: Frame, side: int) -> Frame:
+    """Return the frame with sides of at most so many pixels.
+
+    It is divided by a whole number, which is much quicker than any other scale.
+    """
+    height, width = frame.shape[:2]
+    factor = -(-max(height, width) // side)
     if factor == 1:
         return frame
-    size = (frame.shape[1] // factor, max(1, frame.shape[0] // factor))
+    size = (max(1, width // factor), max(1, height // factor))
     return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 

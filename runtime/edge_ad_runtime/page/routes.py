@@ -27,7 +27,11 @@ _STATIC = Path(__file__).parent / "static"
 
 
 class Routes:
-    """The handlers, around what they show and change."""
+    """The handlers, around what they show and change.
+
+    Attributes:
+        viewers: everyone who has the page open.
+    """
 
     def __init__(
         self,
@@ -52,7 +56,7 @@ class Routes:
         self._drawing = drawing
         self._marks = marks
         self._news = News(stream, state)
-        self._viewers = Viewers(state, drawing, self._news, most=most_viewers)
+        self.viewers = Viewers(state, drawing, self._news, most=most_viewers)
 
     def application(self) -> Starlette:
         """Return the ASGI application, without its guard."""
@@ -82,7 +86,7 @@ class Routes:
 
     async def events(self, request: Request) -> Response:
         """Verdicts, counts and events as they come: server-sent events, see `Viewers.messages`."""
-        return _Endless(self._viewers, request.client.host if request.client else "")
+        return _Endless(self.viewers, request.client.host if request.client else "")
 
     async def part(self, request: Request) -> Response:
         """One part: verdict and outlines, as in the message `verdict`."""

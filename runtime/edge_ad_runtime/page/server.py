@@ -24,7 +24,7 @@ except ModuleNotFoundError as error:
 
 _CLOSE_SECONDS = 3.0
 _MOST_VIEWERS = 16
-_FEW_CAMERAS, _WIDE, _NARROW = 2, 1280, 640
+_FEW_CAMERAS, _LARGE, _SMALL = 2, 1280, 640
 """Of many cameras each has only a small part of a screen."""
 
 
@@ -47,7 +47,7 @@ class PageServer:
             camera.name: camera.every if stream.triggers is None else sys.maxsize
             for camera in cameras
         }
-        self._drawing = Drawing(_WIDE if len(cameras) <= _FEW_CAMERAS else _NARROW)
+        self._drawing = Drawing(_LARGE if len(cameras) <= _FEW_CAMERAS else _SMALL)
         state = PageState(steps, stream.info_of, self._drawing.keep)
         routes = Routes(
             stream,
@@ -56,6 +56,7 @@ class PageServer:
             Marks(config.marks),
             most_viewers=min(_MOST_VIEWERS, most_connections() // 2),
         )
+        self._viewers = routes.viewers
         guarded = Guard(routes.application(), config=config, token=token_for(config))
         self._socket = _listen(config)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
@@ -63,6 +64,8 @@ class PageServer:
             guarded,
             http=Connection,
             ws="none",
+            # A client counts by its own address, whatever it says about itself.
+            proxy_headers=False,
             log_level="error",
             access_log=False,
             lifespan="off",
@@ -77,6 +80,7 @@ class PageServer:
     def close(self) -> None:
         """Stop listening."""
         self._closing = True
+        self._viewers.close()
         if self._server is not None:
             self._server.should_exit = True
         self._thread.join(_CLOSE_SECONDS)

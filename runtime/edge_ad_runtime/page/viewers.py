@@ -58,22 +58,21 @@ class Viewers:
         self._viewers: list[Viewer] = []
         self._shown: dict[str, tuple[Part, bytes]] = {}
         self._news = asyncio.Event()
-        self._pace = _Pace(state, drawing)
         self._publishing: asyncio.Task[None] | None = None
+        self._closing = False
 
     def join(self, client: str) -> Viewer:
         """Give a viewer a place.
 
-        Nobody is locked out: when there is none left, the viewer who came first gives way, of the
-        same client if that has many, else of the client that has most.
+        Nobody is locked out, and screens that have hung there for long stay on: when there is no
+        place left, the viewer who came last gives way, of the same client if that has many, else of
+        the client that has most.
         """
-        same = [viewer for viewer in self._viewers if viewer.client == client]
-        if len(same) >= _MOST_PER_CLIENT:
-            self._dismiss(same[0])
-        elif len(self._viewers) >= self._most:
-            clients = [viewer.client for viewer in self._viewers]
-            busiest = max(clients, key=clients.count)
-            self._dismiss(self._viewers[clients.index(busiest)])
+        clients = [viewer.client for viewer in self._viewers]
+        if clients.count(client) >= _MOST_PER_CLIENT:
+            self._dismiss_last(client)
+        elif len(clients) >= self._most:
+            self._dismiss_last(max(reversed(clients), key=clients.count))
         viewer = Viewer(client)
         self._viewers.append(viewer)
         if self._publishing is None or self._publishing.done():
@@ -84,6 +83,10 @@ class Viewers:
         """Give a place back."""
         if viewer in self._viewers:
             self._viewers.remove(viewer)
+
+    def close(self) -> None:
+        """Send nothing more, within half a second; may be called from any thread."""
+        self._closing = True
 
     async def messages(self, viewer: Viewer) -> AsyncIterator[bytes]:
         """Yield server-sent events without end: of a viewer who reads slowly, the newest only.
@@ -96,7 +99,7 @@ class Viewers:
         known = Known()
         seen: dict[str, Part] = {}
         yield b"retry: 2000\n\n"
-        while not viewer.dismissed:
+        while not (viewer.dismissed or self._closing):
             news = self._news
             for number, event in self._state.events_after(last_event):
                 last_event = number
@@ -110,9 +113,11 @@ class Viewers:
                     yield message
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(news.wait(), _STATUS_SECONDS)
-        yield _message("dismissed", {})
+        if viewer.dismissed:
+            yield _message("dismissed", {})
 
-    def _dismiss(self, viewer: Viewer) -> None:
+    def _dismiss_last(self, client: str) -> None:
+        viewer = next(item for item in reversed(self._viewers) if item.client == client)
         viewer.dismissed = True
         self._viewers.remove(viewer)
         self._tell()
@@ -123,10 +128,10 @@ class Viewers:
 
     async def _publish(self) -> None:
         """Draw the newest part of each camera and tell the viewers, while there are any."""
-        while self._viewers:
-            if self._pace.allows():
-                if await self._draw_newest():
-                    self._tell()
+        pace = _Pace(self._state, self._drawing)
+        while self._viewers and not self._closing:
+            if pace.allows() and await self._draw_newest():
+                self._tell()
             await asyncio.sleep(_TICK_SECONDS)
 
     async def _draw_newest(self) -> bool:
@@ -152,16 +157,20 @@ class _Pace:
         self._drawing = drawing
         self._credit = _MOST_CREDIT_SECONDS
         self._seen_at = monotonic()
-        self._spent = 0.0
+        self._spent = self._cpu_seconds()
 
     def allows(self) -> bool:
         """Whether a new round of pictures may begin; asked in the thread of the server."""
         share = _SHARE_BEHIND if self._state.is_behind() else _SHARE
-        now, spent = monotonic(), thread_time() + self._drawing.cpu_seconds
+        now, spent = monotonic(), self._cpu_seconds()
         self._credit += share * (now - self._seen_at) - (spent - self._spent)
         self._credit = min(self._credit, _MOST_CREDIT_SECONDS)
         self._seen_at, self._spent = now, spent
         return self._credit > 0
+
+    def _cpu_seconds(self) -> float:
+        """Return what the server, whose thread this is, and the drawing have cost so far."""
+        return thread_time() + self._drawing.cpu_seconds
 
 
 def _message(name: str | None, fields: object) -> bytes:

@@ -86,7 +86,9 @@ function line(pen, from, y, to) {
 }
 
 /** The ends and the step of an axis of about so many steps, all of them round numbers. */
-function range(low, high, steps) {
+function range(lowest, high, steps) {
+  // Even the lowest bar is seen.
+  const low = lowest - 0.3 * (high - lowest);
   const span = high - low || Math.abs(high) || 1;
   const rough = span / steps;
   const power = 10 ** Math.floor(Math.log10(rough));

@@ -1,0 +1,456 @@
+"""What the page's server answers, changes and refuses."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_ad_runtime import CapturedFrame, DataError, FakeCamera, Frame, ModelInfo, Result
+from edge_ad_runtime.events import Event
+from edge_ad_runtime.stream import stream as stream_module
+from edge_ad_runtime.stream.config import ServeConfig, parse_config
+from edge_ad_runtime.stream.stream import Stream
+
+pytest.importorskip("starlette", reason="no starlette: pip install 'edge-ad[serve]'")
+pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'")
+
+from edge_ad_runtime.page.drawing import Drawing
+from edge_ad_runtime.page.guard import token_for
+from edge_ad_runtime.page.server import PageServer
+from edge_ad_runtime.page.state import PageState
+
+TOKEN = "a-token-for-this-test"
+Ask = Callable[..., tuple[int, str, dict[str, str]]]
+Wait = Callable[..., None]
+Status = Callable[[PageServer], dict[str, Any]]
+Verdict = Callable[..., tuple[CapturedFrame, Result]]
+
+
+def test_status_health_and_metrics(
+    server: PageServer, ask: Ask, wait: Wait, status: Status
+) -> None:
+    wait(lambda: all(camera["anomalous"] for camera in status(server)["cameras"]))
+    found = status(server)
+    left = found["cameras"][0]
+    assert (left["name"], left["threshold"], left["lost"]) == ("left", 60.0, False)
+    assert (left["state"], left["threshold_set_by"]) == ("running", None)
+    assert len(left["scores"]) == left["frames"] == left["shift"]["frames"]
+    assert ask(server, "/healthz")[:2] == (200, '{"ok":true,"lost":[]}')
+    metrics = ask(server, "/metrics")[1]
+    assert 'edge_ad_frames_total{camera="left"}' in metrics
+    assert 'edge_ad_camera_up{camera="right"} 1.0' in metrics
+    assert "edge_ad_score" in metrics
+    part = found["gallery"][0]
+    assert part["anomalous"]
+    for name, kind in (("plain.jpg", "jpeg"), ("heat.png", "png"), ("small.jpg", "jpeg")):
+        assert ask(server, f"/part/{part['id']}/{name}")[2]["content-type"] == f"image/{kind}"
+    assert json.loads(ask(server, f"/part/{part['id']}")[1])["frame"] == part["frame"]
+    assert ask(server, "/part/elsewhere-1/plain.jpg")[0] == 404
+    assert ask(server, f"/part/{part['id']}/other.jpg")[0] == 404
+
+
+def test_a_limit_belongs_to_one_camera(
+    server: PageServer, stream: Stream, ask: Ask, status: Status
+) -> None:
+    told = _Told()
+    stream.delivery.add(told)
+    body = {"camera": "left", "threshold": 90, "who": "  Ada\nL. "}
+    assert json.loads(ask(server, "/threshold", body=body)[1]) == {
+        "camera": "left",
+        "threshold": 90,
+    }
+    left, right = status(server)["cameras"]
+    assert (left["threshold"], left["model_threshold"]) == (90, 60)
+    assert left["threshold_set_by"] == "Ada L. at 127.0.0.1"
+    assert (right["threshold"], right["threshold_set_by"]) == (60, None)
+    changed = next(event for event in told.events if event.kind == "threshold changed")
+    assert changed.details["who"] == "Ada L. at 127.0.0.1"
+    assert ask(server, "/threshold", body={"camera": "left", "threshold": None})[0] == 200
+    assert stream.info_of("left").threshold == 60
+
+
+class _Told:
+    """Notes the events."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def write(self, captured: CapturedFrame, result: Result) -> None:
+        pass
+
+    def event(self, event: Event) -> None:
+        self.events.append(event)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"camera": "nobody", "threshold": 1}',
+        b'{"camera": "left"}',
+        b"[]",
+        b"{",
+        b"",
+        b'{"camera": "left", "threshold": "x"}',
+        b'{"camera": "left", "threshold": "90"}',
+        b'{"camera": "left", "threshold": true}',
+        b'{"camera": "left", "threshold": NaN}',
+        b'{"camera": "left", "threshold": Infinity}',
+        b'{"camera": "left", "threshold": 1' + 400 * b"0" + b"}",
+        b'{"camera": "\\ud800", "threshold": 1}',
+        b'{"camera": "left", "threshold": 1, "who": "\\udfff"}',
+        b'{"camera": ["left"], "threshold": 1}',
+        b'{"camera": "left", "threshold": 1, "who": "' + 5000 * b"b" + b'"}',
+        4000 * b"[",
+        b'{"camera": ' + 1500 * b"[" + 1500 * b"]" + b', "threshold": 1}',
+        b'{"camera": "left\xff", "threshold": 1}',
+    ],
+)
+def test_bodies_that_cannot_be_used(
+    server: PageServer, stream: Stream, ask: Ask, data: bytes
+) -> None:
+    for path in ("/threshold", "/mark", "/shift"):
+        if path == "/shift" and b'"left"' in data and b"ud" not in data and len(data) < 1000:
+            continue  # a shift needs no threshold
+        code, text, _ = ask(server, path, data=data)
+        assert (code, list(json.loads(text))) == (400, ["error"]), path
+    assert stream.info_of("left").threshold == 60
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/part/" + 5000 * "9",
+        "/part/" + 5000 * "9" + "/plain.jpg",
+        "/camera/" + 5000 * "9",
+        "/gallery/" + 5000 * "9",
+        "/part/%ED%A0%80/plain.jpg",
+        "/part/%00/plain.jpg",
+        "/%2e%2e/%2e%2e/server.py",
+        "/../server.py",
+        "/%00",
+        "/" + 3000 * "a/",
+        "/?token=%ff%00",
+    ],
+)
+def test_paths_that_lead_nowhere(server: PageServer, ask: Ask, path: str) -> None:
+    assert ask(server, path)[0] in ((200,) if path.startswith("/?") else (404, 400))
+    assert ask(server, "/healthz")[0] == 200
+
+
+def test_a_mark_saves_the_frame_with_its_label(
+    server: PageServer, ask: Ask, wait: Wait, status: Status, tmp_path: Path
+) -> None:
+    wait(lambda: status(server).get("gallery"))
+    part = status(server)["gallery"][0]
+    body = {"id": part["id"], "mark": "false alarm", "who": "Ada"}
+    code, text, _ = ask(server, "/mark", body=body)
+    assert code == 200, text
+    path = Path(json.loads(text)["path"])
+    assert path.parent == tmp_path / "marks" / "plate" / "train" / "good"
+    picture = cv2.imread(str(path))
+    assert picture is not None and picture.shape == (480, 640, 3)
+    document = json.loads(path.with_suffix(".json").read_text())
+    assert (document["mark"], document["label"]) == ("false alarm", "good")
+    assert (document["frame"], document["camera"]) == (part["frame"], part["camera"])
+    assert (document["score"], document["who"]) == (part["score"], "Ada at 127.0.0.1")
+    code, text, _ = ask(server, "/mark", body=body | {"mark": "missed"})
+    assert not path.exists() and Path(json.loads(text)["path"]).parent.name == "missed"
+    assert ask(server, "/mark", body=body | {"mark": None})[0] == 200
+    assert [item for item in (tmp_path / "marks").rglob("*") if item.is_file()] == []
+    assert ask(server, "/mark", body=body | {"mark": "ugly"})[0] == 400
+    assert ask(server, "/mark", body=body | {"id": "elsewhere-1"})[0] == 400
+
+
+def test_marked_parts_are_pictures_that_training_reads(
+    server: PageServer, ask: Ask, wait: Wait, status: Status, tmp_path: Path
+) -> None:
+    data = pytest.importorskip("edge_ad.data", reason="the workstation's package is not installed")
+    wait(lambda: status(server).get("gallery"))
+    identity = status(server)["gallery"][0]["id"]
+    ask(server, "/mark", body={"id": identity, "mark": "false alarm"})
+    category = data.load_category("plate", tmp_path / "marks")
+    assert len(category.train) == 1
+
+
+def test_a_folder_that_cannot_be_written_to_is_said(
+    server: PageServer, ask: Ask, wait: Wait, status: Status, tmp_path: Path
+) -> None:
+    (tmp_path / "marks").write_text("a file")
+    wait(lambda: status(server).get("gallery"))
+    identity = status(server)["gallery"][0]["id"]
+    code, text, _ = ask(server, "/mark", body={"id": identity, "mark": "missed"})
+    assert code == 400 and "cannot save the picture" in json.loads(text)["error"]
+
+
+def test_a_shift_begins_at_zero(server: PageServer, ask: Ask, wait: Wait, status: Status) -> None:
+    wait(lambda: status(server)["cameras"][0]["frames"] > 20)
+    before = status(server)["cameras"][1]["shift"]["started"]
+    assert ask(server, "/shift", body={"camera": "left"})[0] == 200
+    left, right = status(server)["cameras"]
+    assert left["shift"]["frames"] < 10 < left["frames"]
+    assert right["shift"]["started"] == before < left["shift"]["started"]
+
+
+def test_what_a_camera_waits_for(info: ModelInfo, stream: Stream, verdict: Verdict) -> None:
+    from edge_ad_runtime.page.news import Known, News
+
+    state = PageState({"left": 1, "right": 1}, stream.info_of)
+    news = News(stream, state)
+
+    def states() -> list[str]:
+        return [camera["state"] for camera in news.since(Known())["cameras"]]
+
+    assert states() == ["no part yet", "no part yet"]
+    state.event(Event(kind="camera lost", message="unplugged", camera="left"))
+    state.write(*verdict(0, camera="right"))
+    assert states() == ["no camera", "running"]
+    state.event(Event(kind="camera lost", message="unplugged", camera="right"))
+    assert states() == ["no camera", "camera lost"]
+    state.event(Event(kind="scene changed", message="all is anomalous", camera="right"))
+    warnings = news.since(Known())["cameras"][1]["warnings"]
+    assert [warning["event"] for warning in warnings] == ["scene changed"]
+
+
+def test_the_parts_that_are_kept_need_little_memory(info: ModelInfo, verdict: Verdict) -> None:
+    from edge_ad_runtime.page.parts import Parts
+
+    kept = Parts(["left", "right"], raw_bytes=5 * 48 * 96 * 3)
+    drawing = Drawing(640)
+    parts = []
+    captured, result = verdict(0, camera="right")
+    parts.append(kept.add(captured, result, info))
+    for number in range(200):
+        parts.append(kept.add(*verdict(number, anomalous=number % 2 == 0), info))
+        if number == 100:
+            assert parts[-1].draw(640) is not None
+    drawing.close()
+    # The newest of each camera stays, however old it is.
+    assert kept.newest("right") is parts[0] and parts[0].raw is not None
+    assert sum(part.raw is not None for part in parts) == 5
+    assert parts[101].visible and not parts[102].visible
+    assert kept.get(parts[101].id) is parts[101]
+    assert [part.captured.number for part in kept.anomalous(3)] == [198, 196, 100]
+    identity = parts[1].id
+    del parts
+    assert kept.get(identity) is None or not kept.get(identity).visible  # type: ignore[union-attr]
+
+
+def test_a_busy_drawing_thread_costs_no_verdicts(
+    info: ModelInfo, stream: Stream, verdict: Verdict
+) -> None:
+    drawing = Drawing(640)
+    busy = threading.Event()
+    drawing._pool.submit(busy.wait)
+    state = PageState({"left": 1}, lambda camera: info, drawing.keep)
+    stream.delivery.add(state)
+    for number in range(50):
+        stream.delivery.verdict(*verdict(number))
+    assert (stream.delivery.lost, state.cameras["left"].frames) == (0, 50)
+    assert len(state.parts.anomalous(24)) == 24
+    busy.set()
+    drawing.close()
+
+
+def test_a_very_tall_picture_can_be_shown(info: ModelInfo, verdict: Verdict) -> None:
+    from dataclasses import replace
+
+    from edge_ad_runtime.page.pictures import draw
+
+    captured, result = verdict()
+    frame = np.zeros((70_000, 8, 3), np.uint8)
+    pictures = draw(replace(captured, frame=frame).frame, result, info, 640)
+    decoded = cv2.imdecode(np.frombuffer(pictures.plain, np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None and max(decoded.shape) <= 640
+
+
+def test_only_an_anomalous_part_has_outlines(info: ModelInfo, verdict: Verdict) -> None:
+    from dataclasses import replace
+
+    from edge_ad_runtime.page.pictures import draw
+
+    hot = np.zeros((32, 64), np.float32)
+    hot[8:16, 16:32] = 200
+    captured, bad = verdict(anomalous=True)
+    _, good = verdict(anomalous=False)
+    (outline,) = draw(captured.frame, replace(bad, anomaly_map=hot), info, 640).outlines
+    xs, ys = [point[0] for point in outline], [point[1] for point in outline]
+    assert (min(xs), max(xs)) == pytest.approx((0.25, 0.5), abs=0.03)
+    assert (min(ys), max(ys)) == pytest.approx((0.25, 0.5), abs=0.05)
+    assert draw(captured.frame, replace(good, anomaly_map=hot), info, 640).outlines == []
+
+
+def test_no_triggers_where_every_frame_is_scored(server: PageServer, ask: Ask) -> None:
+    assert ask(server, "/trigger", body={"id": "x"})[0] == 409
+
+
+@pytest.fixture
+def triggered(
+    model: Path, release: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Stream, PageServer]]:
+    """A stream that scores on demand."""
+
+    def black() -> Iterator[Frame]:
+        while not release.wait(0.05):
+            yield np.zeros((48, 96, 3), np.uint8)
+
+    monkeypatch.setattr(
+        stream_module, "open_source", lambda *_, **__: FakeCamera(black(), name="a")
+    )
+    document = {
+        "model": str(model),
+        "freeze_check": False,
+        "camera": [{"name": "left", "source": "a"}],
+        "trigger": {"mode": "http"},
+        "serve": {"port": 0},
+    }
+    with Stream(parse_config(document)) as stream:
+        server, stop = PageServer(stream, ServeConfig(port=0)), threading.Event()
+        running = threading.Thread(target=stream.run, args=(stop,))
+        running.start()
+        yield stream, server
+        stop.set()
+        server.close()
+        running.join(20)
+
+
+def test_a_post_is_a_trigger(
+    triggered: tuple[Stream, PageServer], ask: Ask, wait: Wait, status: Status
+) -> None:
+    stream, server = triggered
+    assert status(server)["cameras"][0]["state"] == "waiting for a trigger"
+    ids = _Ids()
+    stream.delivery.add(ids)
+    for identity in ("one", "two"):
+        code, text, _ = ask(server, "/trigger", body={"id": identity})
+        assert (code, json.loads(text)) == (202, {"trigger": identity})
+    wrongs = [b'{"camera": "nowhere"}', b'{"id": "\\ud800"}', 4000 * b"[", b'{"id":' + 1900 * b"["]
+    for wrong in [*wrongs, b"\xff", b'{"id": 1}']:
+        assert ask(server, "/trigger", data=wrong)[0] == 400
+    wait(lambda: len(ids.found) == 2)
+    assert ids.found == ["one", "two"]
+    wait(lambda: status(server)["cameras"][0]["state"] == "running")
+
+
+class _Ids:
+    """Notes the triggers of the verdicts."""
+
+    def __init__(self) -> None:
+        self.found: list[str | None] = []
+
+    def write(self, captured: CapturedFrame, result: Result) -> None:
+        self.found.append(captured.trigger)
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "192.168.1.9:8080"}, 403),
+        ({"Host": "localhost:8080"}, 200),
+        ({"Host": "[::1]:8080"}, 200),
+        ({"Host": "["}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}, 200),
+        (
+            {
+                "Sec-Fetch-Site": "cross-site",
+                "Sec-Fetch-Mode": "navigate",
+                "Sec-Fetch-Dest": "document",
+            },
+            200,
+        ),
+        (
+            {
+                "Sec-Fetch-Site": "cross-site",
+                "Sec-Fetch-Mode": "navigate",
+                "Sec-Fetch-Dest": "iframe",
+            },
+            403,
+        ),
+        ({"Host": "localhost:8080", "Referer": "http://evil.example/page"}, 403),
+        ({"Host": "localhost:8080", "Referer": "http://[evil/page"}, 403),
+        ({"Host": "localhost:8080", "Referer": "http://localhost:8080/"}, 200),
+    ],
+)
+def test_who_may_ask(server: PageServer, ask: Ask, headers: dict[str, str], code: int) -> None:
+    found = ask(server, "/status", headers=headers)
+    assert found[0] == code
+    assert "access-control-allow-origin" not in found[2]
+
+
+def test_a_configured_name_reaches_the_guard(
+    model: Path, stream: Stream, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = {
+        "model": str(model),
+        "camera": [{"source": "0"}],
+        "serve": {"port": 0, "names": ["line1.local"]},
+    }
+    config = parse_config(document).outputs.serve
+    assert config is not None
+    server = PageServer(stream, config)
+    try:
+        assert ask(server, "/status", headers={"Host": "line1.local:8080"})[0] == 200
+        assert ask(server, "/status", headers={"Host": "line2.local:8080"})[0] == 403
+    finally:
+        server.close()
+
+
+def test_a_form_of_another_page_changes_nothing(server: PageServer, ask: Ask) -> None:
+    kind = {"Content-Type": "text/plain"}
+    body = {"camera": "left", "threshold": 1}
+    assert ask(server, "/threshold", body=body, headers=kind)[0] == 400
+
+
+def test_the_policy_allows_nothing_from_elsewhere(server: PageServer, ask: Ask) -> None:
+    code, text, headers = ask(server, "/")
+    assert code == 200 and "<script type=" in text
+    assert headers["content-security-policy"] == "default-src 'self'; frame-ancestors 'none'"
+    assert headers["cache-control"] == "no-store"
+
+
+def test_a_token_guards_the_page(stream: Stream, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_AD_TOKEN", TOKEN)
+    server = PageServer(stream, ServeConfig(port=0))
+    try:
+        assert ask(server, "/status")[0] == 401
+        assert ask(server, "/healthz")[0] == 200
+        assert ask(server, "/status", headers={"Authorization": f"Bearer {TOKEN}"})[0] == 200
+        assert ask(server, "/status", headers={"Authorization": f"Bearer {TOKEN}x"})[0] == 401
+        assert ask(server, "/status", headers={"Cookie": 'edge_ad_token="\\\xff; =;;'})[0] == 401
+        code, _, headers = ask(server, f"/?token={TOKEN}")
+        assert code == 303 and "HttpOnly" in headers["set-cookie"]
+        cookie = headers["set-cookie"].partition(";")[0]
+        assert ask(server, "/", headers={"Cookie": cookie})[0] == 200
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "message"),
+    [
+        ("0.0.0.0", "", "set a token"),
+        ("192.168.0.2", "", "set a token"),
+        ("::", "short", "at least"),
+    ],
+)
+def test_no_page_beyond_this_machine_without_a_token(
+    monkeypatch: pytest.MonkeyPatch, host: str, token: str, message: str
+) -> None:
+    monkeypatch.setenv("EDGE_AD_TOKEN", token)
+    with pytest.raises(DataError, match=message):
+        token_for(ServeConfig(host=host))
+
+
+def test_a_port_in_use(server: PageServer, stream: Stream) -> None:
+    with pytest.raises(DataError, match="choose another port"):
+        PageServer(stream, ServeConfig(port=server.address[1]))

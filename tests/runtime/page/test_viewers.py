@@ -1,0 +1,158 @@
+"""Many viewers, slow viewers, and what each is sent."""
+
+import http.client
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_ad_runtime import CapturedFrame, ModelInfo, Result
+from edge_ad_runtime.stream.stream import Stream
+
+pytest.importorskip("starlette", reason="no starlette: pip install 'edge-ad[serve]'")
+pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'")
+
+from edge_ad_runtime.page.drawing import Drawing
+from edge_ad_runtime.page.server import PageServer
+from edge_ad_runtime.page.state import PageState
+from edge_ad_runtime.page.viewers import _Pace
+
+Ask = Callable[..., tuple[int, str, dict[str, str]]]
+Wait = Callable[..., None]
+Status = Callable[[PageServer], dict[str, Any]]
+Watch = Callable[..., http.client.HTTPResponse]
+Message = Callable[[http.client.HTTPResponse, str], dict[str, Any]]
+Verdict = Callable[..., tuple[CapturedFrame, Result]]
+
+
+def test_each_verdict_names_its_own_pictures(
+    server: PageServer, ask: Ask, watch: Watch, message: Message
+) -> None:
+    viewer = watch(server)
+    found = [message(viewer, "verdict") for _ in range(8)]
+    assert {part["camera"] for part in found} == {"left", "right"}
+    for part in found:
+        assert {"frame", "score", "threshold", "anomalous", "timestamp", "outlines"} < set(part)
+    code, _, headers = ask(server, f"/part/{found[-1]['id']}/plain.jpg")
+    assert (code, headers["content-type"]) == (200, "image/jpeg")
+    left = message(viewer, "status")["cameras"][0]
+    assert {"parts", "shift", "threshold", "state"} < set(left)
+
+
+def test_the_last_part_is_sent_to_those_who_come_later(
+    server: PageServer,
+    stream: Stream,
+    release: Any,
+    watch: Watch,
+    message: Message,
+    wait: Wait,
+    status: Status,
+) -> None:
+    wait(lambda: all(camera["frames"] > 3 for camera in status(server)["cameras"]))
+    release.set()
+    time.sleep(0.3)
+    last = {camera["name"]: camera["latest"] for camera in status(server)["cameras"]}
+    for _ in range(2):
+        viewer = watch(server)
+        found = [message(viewer, "verdict") for _ in last]
+        assert {part["camera"]: part["id"] for part in found} == last
+
+
+def test_nothing_is_drawn_while_nobody_looks(
+    server: PageServer, stream: Stream, watch: Watch, message: Message, wait: Wait, status: Status
+) -> None:
+    # Good parts only: anomalous ones are drawn for the list.
+    for camera in ("left", "right"):
+        stream.set_threshold(camera, 1000)
+    wait(lambda: status(server)["cameras"][0]["frames"] > 30)
+    drawing = server._drawing
+    before = drawing.cpu_seconds
+    time.sleep(0.5)
+    assert drawing.cpu_seconds == before
+    message(watch(server), "verdict")
+    assert drawing.cpu_seconds > before
+
+
+def test_all_viewers_share_one_drawing_of_a_part(info: ModelInfo, verdict: Verdict) -> None:
+    state = PageState({"left": 1}, lambda camera: info)
+    captured, result = verdict()
+    state.write(captured, result)
+    part = state.parts.newest("left")
+    assert part is not None and part.draw(640) is part.draw(640)
+
+
+def test_a_client_that_never_reads_holds_up_nobody(
+    server: PageServer, wait: Wait, status: Status
+) -> None:
+    with socket.socket() as lazy:
+        lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        lazy.connect(server.address)
+        lazy.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(1)
+        before = status(server)["cameras"][0]["frames"]
+        wait(lambda: status(server)["cameras"][0]["frames"] > before + 10)
+
+
+def test_many_viewers_of_one_client_lock_nobody_out(
+    server: PageServer, watch: Watch, message: Message
+) -> None:
+    greedy = [watch(server, "127.0.0.2") for _ in range(20)]
+    operator = watch(server, "127.0.0.1")
+    assert operator.status == 200
+    message(operator, "verdict")
+    # Each time the one who had come last gave way, and was told so.
+    for viewer in greedy[7:19]:
+        assert message(viewer, "dismissed") == {}
+    for viewer in (*greedy[:7], greedy[19]):
+        message(viewer, "verdict")
+
+
+def test_many_clients_lock_nobody_out(server: PageServer, watch: Watch, message: Message) -> None:
+    operator = watch(server, "127.0.0.1")
+    others = [watch(server, f"127.0.1.{1 + number // 2}") for number in range(30)]
+    # A client with several places loses one first.
+    message(others[1], "dismissed")
+    message(others[-1], "verdict")
+    message(operator, "verdict")
+
+
+def test_a_viewer_who_leaves_gives_the_place_back(
+    server: PageServer, watch: Watch, message: Message
+) -> None:
+    for _ in range(40):
+        viewer = watch(server)
+        message(viewer, "status")
+        viewer.close()
+    message(watch(server), "status")
+
+
+def test_the_pace_falls_when_frames_are_skipped(info: ModelInfo, verdict: Verdict) -> None:
+    state = PageState({"left": 2}, lambda camera: info)
+    drawing = Drawing(640)
+    for number in (0, 2, 4, 6):
+        state.write(*verdict(number))
+    assert not state.is_behind()
+    for number in (10, 12):
+        state.write(*verdict(number))
+    assert state.is_behind()
+    pace = _Pace(state, drawing)
+    assert pace.allows()
+    drawing.cpu_seconds += 1.0
+    assert not pace.allows()
+    drawing.close()
+
+
+def test_the_history_is_sent_once(
+    server: PageServer, watch: Watch, message: Message, wait: Wait, status: Status
+) -> None:
+    wait(lambda: status(server)["cameras"][0]["frames"] > 10)
+    viewer = watch(server)
+    found = [
+        part["id"] for _ in range(3) for part in message(viewer, "status")["cameras"][0]["parts"]
+    ]
+    assert len(found) > 10 and len(set(found)) == len(found)
+    numbers = np.array([int(name.partition("-")[2]) for name in found])
+    assert (np.diff(numbers) > 0).all()
