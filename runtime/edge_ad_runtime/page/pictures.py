@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.info import ModelInfo
-from edge_ad_runtime.model.overlay import color_range, heat_map, lay_heat
+from edge_ad_runtime.model.overlay import color_range, encode_jpeg, heat_map, lay_heat
 from edge_ad_runtime.model.result import Result
 
 _LAYER_SIDE = 320
@@ -55,9 +55,9 @@ def draw(frame: Frame, result: Result, info: ModelInfo, side: int) -> Pictures:
     low, limit = info.map_range[0], info.map_threshold
     small = lay_heat(base, values, low, limit, outline=result.anomalous)
     return Pictures(
-        plain=_jpeg(plain),
+        plain=encode_jpeg(plain, quality=_QUALITY),
         heat=_png(_layer(values, low, limit)),
-        small=_jpeg(small),
+        small=encode_jpeg(small, quality=_QUALITY),
         outlines=_outlines(values >= limit) if result.anomalous else [],
     )
 
@@ -96,10 +96,6 @@ def _shrunk(frame: Frame, side: int) -> Frame:
         return frame
     size = (max(1, width // factor), max(1, height // factor))
     return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def _jpeg(picture: Frame) -> bytes:
-    return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
 
 
 def _png(layer: NDArray[np.uint8]) -> bytes:

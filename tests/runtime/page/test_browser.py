@@ -53,7 +53,7 @@ def page(browser: Any) -> Iterator[Any]:
     found = browser.new_page(viewport={"width": 1280, "height": 1100})
     faults: list[str] = []
     found.on("pageerror", lambda error: faults.append(str(error)))
-    found.on("console", lambda message: message.type == "error" and faults.append(message.text))
+    found.on("console", lambda message: faults.extend([message.text] * (message.type == "error")))
     yield found
     found.close()
     assert [fault for fault in faults if "ERR_" not in fault and "404" not in fault] == []

@@ -22,6 +22,7 @@ pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'"
 if not Path("/proc/self/fd").exists():
     pytest.skip("no /proc to count descriptors in", allow_module_level=True)
 
+pytestmark = pytest.mark.slow
 RUN = "from edge_ad.cli import main; main()"
 DESCRIPTORS = 300
 HALF_SENT = b"GET /status HTTP/1.1\r\nHost: localhost\r\nX-Half: "
