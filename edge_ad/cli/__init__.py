@@ -12,6 +12,7 @@ from edge_ad.cli.bench import bench
 from edge_ad.cli.calibrate import calibrate
 from edge_ad.cli.compare import compare
 from edge_ad.cli.demo import demo
+from edge_ad.cli.doctor import doctor
 from edge_ad.cli.export import export
 from edge_ad.cli.info import info
 from edge_ad.cli.predict import predict
@@ -53,6 +54,7 @@ main.add_command(stream)
 main.add_command(calibrate)
 main.add_command(bench)
 main.add_command(info)
+main.add_command(doctor)
 main.add_command(demo)
 main.add_command(sign)
 main.add_command(verify)

@@ -1,13 +1,17 @@
 """What several commands share: option types, and the check for optional dependencies."""
 
+import importlib
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 
 from edge_ad_runtime.errors import MissingExtraError
+from edge_ad_runtime.libraries import cannot_load
 
 TRAINING_PACKAGES = ("torch", "torchvision", "sklearn", "joblib", "safetensors", "tqdm", "cv2")
 """What training cannot do without; all of them come with the extra `train`."""
+
+_NATIVE = ("cv2", "onnxruntime")
 
 
 def parse_names(text: object) -> tuple[str, ...]:
@@ -41,8 +45,10 @@ def prepare_export(purpose: str) -> None:
 def require(modules: Sequence[str], extra: str, purpose: str) -> None:
     """Name a package that is not installed together with its extra, before anything is imported.
 
+    OpenCV and ONNX Runtime are imported on the spot, since they may lack a system library.
+
     Raises:
-        MissingExtraError: one of the modules is not installed.
+        MissingExtraError: one of the modules is not installed or cannot be loaded.
     """
     for module in modules:
         if find_spec(module) is None:
@@ -50,3 +56,9 @@ def require(modules: Sequence[str], extra: str, purpose: str) -> None:
                 f"{purpose} needs the package '{module}', which is not installed: "
                 f"pip install 'edge-ad[{extra}]'"
             )
+    for module in modules:
+        if module in _NATIVE:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise cannot_load(module, error) from error

@@ -1,0 +1,1 @@
+"""Find what keeps a device from scoring, and say how to repair it."""

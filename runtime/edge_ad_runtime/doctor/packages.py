@@ -1,0 +1,204 @@
+"""ONNX Runtime and OpenCV: which ones are installed, and what of them really runs here."""
+
+import ctypes
+import importlib
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib.metadata import packages_distributions, version
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from edge_ad_runtime.doctor.finding import Finding, error, ok, warning
+from edge_ad_runtime.libraries import apt_line, missing_library
+
+_CPU, _CUDA, _TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
+_REMOTE = "AzureExecutionProvider"
+
+Installed = Mapping[str, list[str]]
+"""The distributions that ship each top-level module."""
+
+# y = x @ x for x of 2 x 2, opset 13, written with the package onnx.
+_TINY = bytes.fromhex(
+    "08083a490a1a0a01780a01781201791a0770726f6475637422064d61744d756c1201745a130a0178120e0a0c0801"
+    "12080a0208020a02080262130a0179120e0a0c080112080a0208020a02080242040a00100d"
+)
+
+_DRIVER_ADVICE = "check the driver (nvidia-smi), or score with --device cpu"
+
+
+def check_packages() -> Iterator[Finding]:
+    """Look at the packages that score and that read cameras."""
+    installed = packages_distributions()
+    yield _edge_ad(installed)
+    runtime, found = _load("onnxruntime", "onnxruntime", installed)
+    yield found
+    if runtime is not None:
+        yield from _providers(runtime)
+    opencv, found = _load("cv2", "opencv", installed)
+    yield found
+    if opencv is not None:
+        yield _back_ends(opencv)
+
+
+def _edge_ad(installed: Installed) -> Finding:
+    names = sorted(set(installed.get("edge_ad_runtime", ())))
+    if not names:
+        return ok("edge-ad", f"run from a checkout, numpy {np.__version__}")
+    return ok("edge-ad", f"edge-ad {version(names[0])}, numpy {np.__version__}")
+
+
+def _load(module: str, check: str, installed: Installed) -> tuple[ModuleType | None, Finding]:
+    """Import a package, and say which distributions it comes from."""
+    names = sorted(set(installed.get(module, ())))
+    if len(names) > 1:
+        return None, error(
+            check,
+            f"{' and '.join(names)} are installed together; they overwrite each other's files, and "
+            "which one runs is chance",
+            f"pip uninstall -y {' '.join(names)}, then install one of them again",
+        )
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError:
+        return None, error(check, "not installed", "pip install 'edge-ad[device]'")
+    except ImportError as problem:
+        library = missing_library(problem)
+        if library is None:
+            reason = " ".join(str(problem).split())[:200]
+            again = f"pip install --force-reinstall {' '.join(names) or module}"
+            return None, error(check, f"it cannot be loaded: {reason}", again)
+        advice = apt_line(library)
+        if module == "cv2":
+            advice += ", or use the OpenCV without windows: pip install 'edge-ad[device]' after "
+            advice += f"pip uninstall -y {' '.join(names) or 'opencv-python'}"
+        return None, error(check, f"the system library {library} is missing", advice)
+    origin = f"from {names[0]}" if names else "not from pip"
+    return loaded, ok(check, f"{getattr(loaded, '__version__', '?')} {origin}")
+
+
+def _providers(runtime: ModuleType) -> Iterator[Finding]:
+    """Try every provider that is compiled in with a tiny graph."""
+    compiled = [name for name in runtime.get_available_providers() if name != _REMOTE]
+    if hasattr(runtime, "preload_dlls") and _CUDA in compiled:
+        runtime.preload_dlls()
+    for name in compiled:
+        problem = try_provider(runtime, name)
+        short = name.removesuffix("ExecutionProvider")
+        if problem is None:
+            yield ok("provider", f"{short} is compiled in and runs")
+        elif name == _CPU:
+            yield error("provider", f"CPU fails: {problem}", "install ONNX Runtime again")
+        else:
+            yield warning(
+                "provider", f"{short} is compiled in but does not run: {problem}", _DRIVER_ADVICE
+            )
+    if _CUDA in compiled or _TENSORRT in compiled:
+        yield from _cuda(runtime, tensorrt=_TENSORRT in compiled)
+
+
+def try_provider(runtime: ModuleType, name: str) -> str | None:
+    """Run a tiny graph on one provider and read back where it ran; return what went wrong."""
+    from edge_ad_runtime.model.session import first_line, native_errors
+
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    if name != _CPU:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a provider that is missing after all: told below
+            session = runtime.InferenceSession(_TINY, options, providers=[name])
+        if session.get_providers()[0] != name:
+            return f"the session went to {session.get_providers()[0]} instead"
+        placed = placement(session)
+        if placed and set(placed.values()) != {name}:
+            return f"the graph was placed on {', '.join(sorted(set(placed.values())))} instead"
+        (product,) = session.run(None, {"x": np.eye(2, dtype=np.float32)})
+    except native_errors() as problem:
+        return first_line(problem)
+    return None if np.allclose(product, np.eye(2)) else "it computes wrongly"
+
+
+def placement(session: Any) -> dict[str, str]:
+    """Return the provider of each node by its name; empty where ONNX Runtime does not tell."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return {}
+    return {
+        f"{node.name or '?'} ({node.op_type})": part.ep_name
+        for part in session.get_provider_graph_assignment_info()
+        for node in part.get_nodes()
+    }
+
+
+def _cuda(runtime: ModuleType, *, tensorrt: bool) -> Iterator[Finding]:
+    """Compare the CUDA that ONNX Runtime was built for with what is here."""
+    built = str(getattr(runtime, "cuda_version", "") or "")
+    driver = _library_version("libcuda.so.1", "cuDriverGetVersion")
+    if driver is None:
+        yield warning("cuda", "no NVIDIA driver (libcuda.so.1) is here", _DRIVER_ADVICE)
+    else:
+        text = f"driver for CUDA {driver // 1000}.{driver % 1000 // 10}"
+        major = re.match(r"\d+", built)
+        if major and int(major[0]) > driver // 1000:
+            yield error(
+                "cuda",
+                f"{text}, but ONNX Runtime was built for CUDA {built}",
+                "update the driver, or install an ONNX Runtime for the older CUDA "
+                "(onnxruntime-gpu before 1.27 for CUDA 12)",
+            )
+        else:
+            yield ok("cuda", f"{text}, ONNX Runtime built for CUDA {built or 'unknown'}")
+    for check, names, function in (
+        ("cudnn", ("libcudnn.so.9", "libcudnn.so.8"), "cudnnGetVersion"),
+        ("tensorrt", ("libnvinfer.so.10", "libnvinfer.so.11"), "getInferLibVersion"),
+    ):
+        if check == "tensorrt" and not tensorrt:
+            continue
+        found = [(name, _library_version(name, function)) for name in names]
+        known = [f"{name}, version {number}" for name, number in found if number is not None]
+        if known:
+            yield ok(check, "; ".join(known))
+        else:
+            yield warning(
+                check,
+                f"none of {', '.join(names)} can be loaded",
+                "pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA's libraries; a Jetson has "
+                "its own from JetPack",
+            )
+
+
+def _library_version(library: str, function: str) -> int | None:
+    """Ask a C library for its version: as its result, or through a pointer as CUDA does."""
+    try:
+        loaded = ctypes.CDLL(library)
+        call = getattr(loaded, function)
+    except (OSError, AttributeError):
+        return None
+    if function == "cuDriverGetVersion":
+        number = ctypes.c_int(0)
+        return number.value if call(ctypes.byref(number)) == 0 else None
+    call.restype = ctypes.c_size_t if function == "cudnnGetVersion" else ctypes.c_int
+    return int(call())
+
+
+def _back_ends(opencv: ModuleType) -> Finding:
+    """Say which kinds of cameras this OpenCV can open."""
+    text = opencv.getBuildInformation()
+    found = {
+        name: bool(re.search(rf"^\s*{pattern}:\s+YES", text, re.MULTILINE))
+        for name, pattern in (
+            ("FFmpeg (files, RTSP)", "FFMPEG"),
+            ("V4L2 (USB cameras)", "v4l/v4l2"),
+            ("GStreamer (pipelines)", "GStreamer"),
+        )
+    }
+    present = [name for name, there in found.items() if there]
+    absent = [name for name, there in found.items() if not there]
+    message = f"with {', '.join(present) or 'no back end'}"
+    if not found["FFmpeg (files, RTSP)"]:
+        return warning("cameras", f"OpenCV has no FFmpeg, {message}", "reinstall OpenCV")
+    return ok("cameras", message + (f"; without {', '.join(absent)}" if absent else ""))
