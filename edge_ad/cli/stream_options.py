@@ -1,4 +1,4 @@
-"""The options of `edge-ad stream`, and the document that they stand for."""
+"""The options of `edge-ad stream`, as the same document that a TOML file holds."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -27,8 +27,8 @@ _OPTIONS = (
         "cameras",
         multiple=True,
         metavar="[NAME=]SRC",
-        help="Index, device path, video file, picture, folder, glob of pictures, URL, GStreamer "
-        "pipeline, or PLUGIN:TEXT. Repeat for more cameras.",
+        help="An index, device path, video file, picture, folder, glob of pictures, URL, GStreamer "
+        "pipeline, or PLUGIN:TEXT. Repeat the option for more cameras.",
     ),
     click.option(
         "--model",
@@ -37,48 +37,52 @@ _OPTIONS = (
         metavar="FILE",
         envvar="EDGE_AD_MODEL",
         show_envvar=True,
-        help="Once, or once for each camera. Default: the newest exported file below ./results.",
+        help="The model file, once for all cameras or once for each. Default: the newest exported "
+        "file below ./results.",
     ),
     device_option,
     threads_option,
     threshold_option,
     min_region_area_option,
-    click.option("--output", metavar="FOLDER", help="Keep pictures with their heat map here."),
+    click.option("--output", metavar="FOLDER", help="Keep pictures with heat maps in this folder."),
     click.option(
         "--keep",
         type=click.Choice(["good", "anomalous", "all"]),
-        help="Which pictures. Default: anomalous.",
+        help="Which pictures to keep. Default: anomalous.",
     ),
-    click.option("--json-file", metavar="FILE", help="Write the lines here too, rotating."),
+    click.option("--json-file", metavar="FILE", help="Also write the lines to this file, rotated."),
     click.option("--mqtt", metavar="URL", help="Publish to mqtt[s]://[USER@]HOST[:PORT][/TOPIC]."),
-    click.option("--webhook", metavar="URL", help="POST each verdict here."),
-    click.option("--serve", metavar="[HOST:]PORT", help="Show the live page here."),
+    click.option("--webhook", metavar="URL", help="POST each verdict to this URL."),
+    click.option("--serve", metavar="[HOST:]PORT", help="Serve the live page at this address."),
     click.option(
         "--serve-name",
         "serve_names",
         multiple=True,
         metavar="NAME",
-        help="A further name of this device for browsers, such as line1.local. May be repeated.",
+        help="Another name by which browsers may call this device, such as line1.local. Repeat the "
+        "option for more names.",
     ),
-    click.option("--alarm", metavar="M/N", help="Alarm when M of the last N frames are anomalous."),
+    click.option(
+        "--alarm", metavar="M/N", help="Raise an alarm when M of the last N frames are anomalous."
+    ),
     click.option(
         "--trigger",
         type=click.Choice(["free", "stdin", "http", "mqtt"]),
-        help="What makes a verdict. Default: free, every frame.",
+        help="What asks for a verdict. Default: free, which is every frame.",
     ),
-    click.option("--every", type=click.IntRange(min=1), help="Score every N-th frame only."),
-    click.option("--watch", is_flag=True, default=None, help="Folders: pictures as they arrive."),
-    click.option("--max-frames", type=click.IntRange(min=1), help="End after so many frames."),
+    click.option("--every", type=click.IntRange(min=1), help="Score only every N-th frame."),
+    click.option("--watch", is_flag=True, default=None, help="Watch folders for new pictures."),
+    click.option("--max-frames", type=click.IntRange(min=1), help="End after this many frames."),
     click.option(
         "--stall-timeout",
         type=click.FloatRange(min=0),
-        help="A camera without a new frame for so many seconds is lost. Default: 5; 0: never.",
+        help="Seconds without a new frame after which a camera is lost. Default: 5; 0: never.",
     ),
-    click.option("--width", type=click.IntRange(min=1), help="Of USB cameras, pixels."),
-    click.option("--height", type=click.IntRange(min=1), help="Of USB cameras, pixels."),
-    click.option("--fps", type=float, help="Of USB cameras, frames a second."),
-    click.option("--fourcc", help="Of USB cameras: pixel format, such as MJPG."),
-    click.option("--exposure", type=float, help="Of USB cameras: fixed, in the driver's unit."),
+    click.option("--width", type=click.IntRange(min=1), help="USB cameras: width, pixels."),
+    click.option("--height", type=click.IntRange(min=1), help="USB cameras: height, pixels."),
+    click.option("--fps", type=float, help="USB cameras: frames per second."),
+    click.option("--fourcc", help="USB cameras: pixel format, such as MJPG."),
+    click.option("--exposure", type=float, help="USB cameras: fixed, in the driver's unit."),
 )
 
 

@@ -7,7 +7,6 @@ checks.
 
 import dataclasses
 import difflib
-import math
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,8 @@ from typing import Any, NamedTuple, TypeVar, cast, get_args, get_origin, get_typ
 from edge_ad_runtime.errors import ConfigError, DataError
 
 T = TypeVar("T")
+Field = dataclasses.Field[Any]
+Metadata = Mapping[str, Any]
 
 
 class Text(NamedTuple):
@@ -32,16 +33,14 @@ class Text(NamedTuple):
     words: str
 
 
+HOST = r"[\w-]{1,63}(\.[\w-]{1,63})*"
 ANY_TEXT = Text(r"[^\0]+", "a text")
-HOST = r"(?=.{1,253}$)[\w-]{1,63}(\.[\w-]{1,63})*"
-ADDRESS = Text(rf"(?a:{HOST}|[0-9a-fA-F:.]+(%[\w-]+)?)", "a name or an address")
+ADDRESS = Text(rf"(?a:(?=.{{1,253}}$){HOST}|[0-9a-fA-F:.]+(%[\w-]+)?)", "a name or an address")
 VARIABLE = Text(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")
 
 _LONGEST_TEXT = 4096
-_LONGEST_SHOWN = 80
-
 _short = reprlib.Repr()
-_short.maxstring = _short.maxother = _LONGEST_SHOWN
+_short.maxstring = _short.maxother = 80
 _short.maxlevel = 2
 
 
@@ -68,7 +67,7 @@ def setting(
         high: of numbers, the greatest; every number needs a range.
         choices: of texts, the only ones.
         text: of texts and paths, what they may be.
-        expected: what the value is, in words, where the type does not say enough.
+        expected: what the value is, in words, where its type does not say enough.
         secret: messages do not repeat the value, which may hold a password.
     """
     metadata = {"key": key, "low": low, "high": high, "choices": choices, "text": text}
@@ -81,9 +80,29 @@ def inline(kind: type) -> Any:
     return dataclasses.field(default_factory=kind, metadata={"inline": True})
 
 
-def read_table(kind: type[T], table: object, errors: list[str]) -> T | None:
-    """Make a dataclass of a table; None: it has mistakes, which are added to `errors`."""
-    return _read(kind, table, "", errors)
+def read_table(kind: type[T], table: object, errors: list[str], place: str = "") -> T | None:
+    """Make a dataclass of a table.
+
+    Args:
+        kind: the dataclass.
+        table: as parsed from TOML.
+        errors: grows by one sentence for each mistake.
+        place: stands before the keys in messages, such as `camera[1].`; empty at the top.
+
+    Returns:
+        The dataclass; None: the table has mistakes.
+    """
+    if not isinstance(table, Mapping):
+        errors.append(f"expected a table as {place.rstrip('.')}, got {_shown(table)}")
+        return None
+    known = [key for key, _, _ in _settings(kind, nested=True)]
+    for key in table:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f", did you mean {close[0]!r}?" if close else ""
+            name = key if key.isprintable() and len(key) < 80 else _short.repr(key)
+            errors.append(f"{place}{name}: there is no such setting{hint}")
+    return _make(kind, table, errors, place)
 
 
 def check_settings(made: object) -> None:
@@ -92,39 +111,24 @@ def check_settings(made: object) -> None:
     Raises:
         ConfigError: one of them is out of its range.
     """
-    for _, field, hint in _settings(type(made), nested=False):
+    for _, field, hint in _settings(type(made)):
         value = getattr(made, field.name)
-        if isinstance(value, (int, float, str)) and not _fits(value, hint, field.metadata):
-            raise ConfigError(
-                f"expected {field.name} as {_expected(field, hint)}, got {_shown(value)}"
-            )
+        wrong = isinstance(value, (int, float, str)) and _mistake(value, hint, field.metadata)
+        if wrong:
+            raise ConfigError(f"expected {field.name} as {wrong}, got {_shown(value)}")
 
 
-def _read(kind: type[T], table: object, place: str, errors: list[str]) -> T | None:
-    """Note the mistakes of a table; None: it has some. `place` stands before its keys."""
-    if not isinstance(table, Mapping):
-        errors.append(f"expected a table as {place.rstrip('.')}, got {_shown(table)}")
-        return None
-    known = [key for key, _, _ in _settings(kind)]
-    for key in table:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f", did you mean {close[0]!r}?" if close else ""
-            name = key if key.isprintable() else repr(key)
-            errors.append(f"{place}{name[:_LONGEST_SHOWN]}: there is no such setting{hint}")
-    return _make(kind, table, place, errors)
-
-
-def _make(kind: type[T], table: Mapping[str, Any], place: str, errors: list[str]) -> T | None:
+def _make(kind: type[T], table: Mapping[str, Any], errors: list[str], place: str) -> T | None:
     mistakes = len(errors)
     values: dict[str, Any] = {}
-    for key, field, hint in _settings(kind, nested=False):
+    for key, field, hint in _settings(kind):
         if field.metadata["inline"]:
-            values[field.name] = _make(hint, table, place, errors)
+            values[field.name] = _make(hint, table, errors, place)
         elif key in table:
-            values[field.name] = _value(table[key], field, hint, f"{place}{key}", errors)
+            values[field.name] = _value(table[key], hint, field.metadata, errors, f"{place}{key}")
         elif field.default is dataclasses.MISSING:
-            errors.append(f"{place}{key}: expected {_expected(field, hint)}, got nothing")
+            wanted = _mistake(None, hint, field.metadata)
+            errors.append(f"{place}{key}: expected {wanted}, got nothing")
     if len(errors) > mistakes:
         return None
     try:
@@ -134,9 +138,7 @@ def _make(kind: type[T], table: Mapping[str, Any], place: str, errors: list[str]
         return None
 
 
-def _settings(
-    kind: type, *, nested: bool = True
-) -> Iterator[tuple[str, "dataclasses.Field[Any]", Any]]:
+def _settings(kind: type, *, nested: bool = False) -> Iterator[tuple[str, Field, Any]]:
     """Yield key, field and type of what may stand in the table of a dataclass."""
     hints = get_type_hints(kind)
     for field in dataclasses.fields(cast(Any, kind)):
@@ -146,72 +148,58 @@ def _settings(
         if NoneType in get_args(hint):
             hint = next(part for part in get_args(hint) if part is not NoneType)
         if nested and field.metadata["inline"]:
-            yield from _settings(hint)
+            yield from _settings(hint, nested=True)
         else:
             yield field.metadata.get("key") or field.name, field, hint
 
 
-def _value(
-    value: Any, field: "dataclasses.Field[Any]", hint: Any, place: str, errors: list[str]
-) -> Any:
-    """Return the value as the dataclass wants it; note what is wrong with it."""
+def _value(value: Any, hint: Any, metadata: Metadata, errors: list[str], place: str) -> Any:
+    """Return the value as the dataclass wants it, or note what is wrong with it."""
     if dataclasses.is_dataclass(hint):
-        return _read(cast(type, hint), value, f"{place}.", errors)
-    item = get_args(hint)[0] if get_origin(hint) is tuple else None
-    if dataclasses.is_dataclass(item) and isinstance(value, list):
-        return tuple(
-            _read(cast(type, item), each, f"{place}[{index}].", errors)
-            for index, each in enumerate(value)
-        )
-    if not _fits(value, hint, field.metadata):
-        got = "what is there is not shown" if field.metadata["secret"] else f"got {_shown(value)}"
-        errors.append(f"{place}: expected {_expected(field, hint, place, value)}, {got}")
+        return read_table(cast(type, hint), value, errors, f"{place}.")
+    wrong = _mistake(value, hint, metadata)
+    if wrong:
+        got = "what is there is not shown" if metadata["secret"] else f"got {_shown(value)}"
+        errors.append(f"{place}: expected {wrong}, {got}")
         return None
-    return tuple(value) if item is not None else hint(value)
+    if get_origin(hint) is not tuple:
+        return hint(value)
+    item = get_args(hint)[0]
+    if not dataclasses.is_dataclass(item):
+        return tuple(value)
+    places = (f"{place}[{index}]." for index in range(len(value)))
+    return tuple(
+        read_table(cast(type, item), each, errors, inner)
+        for each, inner in zip(value, places, strict=True)
+    )
 
 
-def _fits(value: Any, hint: Any, metadata: Mapping[str, Any]) -> bool:
+def _mistake(value: Any, hint: Any, metadata: Metadata) -> str:
+    """Return what was expected instead of the value; empty: it fits."""
     if get_origin(hint) is tuple:
         item = get_args(hint)[0]
-        return isinstance(value, list) and all(_fits(each, item, metadata) for each in value)
-    if hint is bool or isinstance(value, bool):
-        # In Python true is a number.
-        return hint is bool and isinstance(value, bool)
-    if hint in (int, float):
-        kinds = (int,) if hint is int else (int, float)
+        fits, words = isinstance(value, list), "an array of tables, [[...]]"
+        if not dataclasses.is_dataclass(item):
+            fits = fits and not any(_mistake(each, item, metadata) for each in value)
+            words = "an array of texts"
+    elif hint is bool:
+        fits, words = isinstance(value, bool), "true or false"
+    elif hint in (int, float):
         low, high = metadata["low"], metadata["high"]
-        return isinstance(value, kinds) and low <= value <= high and math.isfinite(value)
-    if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
-        return False
-    if metadata["choices"]:
-        return value in metadata["choices"]
-    return re.fullmatch(metadata["text"].pattern, value) is not None
-
-
-def _expected(
-    field: "dataclasses.Field[Any]", hint: Any, place: str = "", value: object = None
-) -> str:
-    metadata = field.metadata
-    if metadata["expected"]:
-        return str(metadata["expected"])
-    if get_origin(hint) is tuple:
-        if dataclasses.is_dataclass(get_args(hint)[0]):
-            return f"an array of tables, [[{place}]]"
-        return "an array of texts"
-    if hint is bool:
-        return "true or false"
-    if hint in (int, float):
-        if isinstance(value, (str, bool)):
-            return "a whole number" if hint is int else "a number"
-        kind = "a whole number" if hint is int else "a finite number"
-        return f"{kind} from {_number(metadata['low'])} to {_number(metadata['high'])}"
-    if metadata["choices"]:
-        return f"one of {', '.join(metadata['choices'])}"
-    return "a path" if hint is Path else str(metadata["text"].words)
-
-
-def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:g}"
+        words = "a whole number" if hint is int else "a number"
+        # In Python true is a number.
+        fits = isinstance(value, int if hint is int else (int, float)) and not isinstance(
+            value, bool
+        )
+        if fits:
+            fits, words = low <= value <= high, f"{words} from {low} to {high}"
+    elif metadata["choices"]:
+        fits, words = value in metadata["choices"], f"one of {', '.join(metadata['choices'])}"
+    else:
+        words = "a path" if hint is Path else metadata["text"].words
+        fits = isinstance(value, str) and len(value) <= _LONGEST_TEXT
+        fits = fits and re.fullmatch(metadata["text"].pattern, value) is not None
+    return "" if fits else metadata["expected"] or words
 
 
 def _shown(value: object) -> str:

@@ -1,9 +1,10 @@
 """The configuration: every mistake at once, options over the file, and what it makes."""
 
+import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from click.testing import CliRunner
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 from edge_ad.cli import main
 from edge_ad.cli.stream_options import merged, to_document
 from edge_ad_runtime import DataError
-from edge_ad_runtime.stream.config import parse_config, read_document
+from edge_ad_runtime.stream.config import StreamConfig, parse_config, read_document
 
 WHOLE = """
 model = "a.onnx"
@@ -311,3 +312,42 @@ def test_files_that_no_configuration_is(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(DataError, match=message):
             read_document(path)
+
+
+def numbers(kind: type) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the settings of a dataclass that are numbers, and those of its tables."""
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        for hint in (hints[field.name], *get_args(hints[field.name])):
+            if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+                yield from numbers(hint)
+            elif hint in (int, float) and field.metadata:
+                yield f"{kind.__name__}.{field.name}", field.metadata
+
+
+def test_no_number_is_without_a_range() -> None:
+    found = dict(numbers(StreamConfig))
+    assert len(found) > 25
+    assert [name for name, setting in found.items() if not setting["low"] < setting["high"]] == []
+
+
+def test_two_outputs_never_share_a_file() -> None:
+    document: dict[str, Any] = {"model": "a", "camera": [{"source": "0"}]}
+    document |= {"json": {"path": "./a"}, "webhook": {"url": "http://a", "spool": "a"}}
+    with pytest.raises(DataError, match="two outputs write to 'a'"):
+        parse_config(document)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:8000",
+        "https://[::1]:443/a?b=c&d=e",
+        "http://me:secret@10.0.0.5/hook",
+        "https://mes.plant-3.example/" + "path/" * 500,
+    ],
+)
+def test_urls_of_webhooks(url: str) -> None:
+    document = {"model": "a", "camera": [{"source": "0"}], "webhook": {"url": url}}
+    webhook = parse_config(document).outputs.webhook
+    assert webhook is not None and webhook.url == url

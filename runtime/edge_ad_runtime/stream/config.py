@@ -1,5 +1,6 @@
 """Everything that a stream can be told, as one document: TOML, or the command line's options."""
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -217,6 +218,20 @@ def _contradictions(document: Mapping[str, Any]) -> Iterator[str]:
             f"two cameras are called {name!r}: give them names, --camera left=... on the command "
             "line or name = ... in the file"
         )
+    files = [
+        os.path.normpath(path)
+        for path in (
+            value("json", "path"),
+            *(
+                value(table, "spool") or kind.spool
+                for table, kind in (("mqtt", MqttConfig), ("webhook", WebhookConfig))
+                if table in document
+            ),
+        )
+        if isinstance(path, (str, Path))
+    ]
+    for path in sorted({path for path in files if files.count(path) > 1}):
+        yield f"two outputs write to {path!r}: give each a file of its own"
     if value("trigger", "mode") == "http" and "serve" not in document:
         yield "trigger.mode: 'http' needs the live page's server, [serve]"
     if value("trigger", "mode") == "mqtt" and "mqtt" not in document:
