@@ -9,6 +9,8 @@ import pytest
 
 # Read when PyTorch loads: on tiny pictures, several threads wait more than they work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Read when ONNX Runtime loads, which test files may do before our packages.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 REAL_PICTURES = Path(os.environ.get("EDGE_AD_TEST_DATA", Path(__file__).parents[2] / "shared/data"))
 
