@@ -192,7 +192,8 @@ def _mistake(value: Any, hint: Any, metadata: Metadata) -> str:
             value, bool
         )
         if fits:
-            fits, words = low <= value <= high, f"{words} from {low} to {high}"
+            words = f"{words.replace('a number', 'a finite number')} from {low} to {high}"
+            fits = low <= value <= high
     elif metadata["choices"]:
         fits, words = value in metadata["choices"], f"one of {', '.join(metadata['choices'])}"
     else:
