@@ -6,9 +6,8 @@ from typing import Any
 import click
 
 from edge_ad.cli.config_options import config_option
-from edge_ad.cli.options import parse_names, prepare_training
+from edge_ad.cli.options import data_root_option, parse_names, prepare_training, results_option
 from edge_ad.config import METHODS, PRESETS, DetectorConfig
-from edge_ad.runs import DEFAULT_RESULTS
 from edge_ad_runtime.errors import ConfigError, EdgeAdError
 
 
@@ -28,20 +27,8 @@ from edge_ad_runtime.errors import ConfigError, EdgeAdError
     show_default=True,
     help="all: every class folder below --data-root.",
 )
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    default=Path("datasets"),
-    show_default=True,
-    help="Where the class folders lie.",
-)
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_RESULTS,
-    show_default=True,
-    help="Where runs, finished cells and the tables are written.",
-)
+@data_root_option
+@results_option("Where runs, finished cells and the tables are written.")
 @click.option("--preset", type=click.Choice(PRESETS), default="default", show_default=True)
 @config_option(DetectorConfig, "backbone")
 @config_option(DetectorConfig, "weights")

@@ -4,20 +4,13 @@ from pathlib import Path
 
 import click
 
-from edge_ad.cli.options import prepare_export, require
-from edge_ad.runs import DEFAULT_RESULTS
+from edge_ad.cli.options import prepare_export, require, results_option
 
 CATEGORY = "elpv-mono"
 
 
 @click.command()
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_RESULTS,
-    show_default=True,
-    help="Where the run is written.",
-)
+@results_option("Where the run is written.")
 def demo(results: Path) -> None:
     """Train PaDiM on real solar cells, export it, and stream the test cells through the file."""
     prepare_export("the demo")

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_ad.cli.options import prepare_export
-from edge_ad.runs import DEFAULT_RESULTS, newest_run
-from edge_ad_runtime.errors import DataError
+from edge_ad.cli.options import prepare_export, results_option
+from edge_ad_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_ad_export import Exported
@@ -18,13 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path), required=False)
 @click.option("--output", type=click.Path(path_type=Path), help="Default: inside the run folder.")
-@click.option(
-    "--results",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_RESULTS,
-    show_default=True,
-    help="Where to look for the newest run.",
-)
+@results_option("Where to look for the newest run.")
 @click.option(
     "--target",
     type=click.Choice(["cpu", "cuda", "tensorrt", "portable"]),
@@ -59,12 +52,15 @@ def export(
 ) -> None:
     """Write RUN (default: the newest) as one self-contained ONNX file, proven against PyTorch."""
     prepare_export("exporting")
+    from edge_ad.runs import all_runs
     from edge_ad_export import ExportOptions
     from edge_ad_export import export as export_run
 
-    run = run or newest_run(results)
     if run is None:
-        raise DataError(f"found no run below {results}: train one with `edge-ad train`")
+        runs = all_runs(results)
+        if not runs:
+            raise ConfigError(f"found no run below {results}: train one with `edge-ad train`")
+        run = runs[0]
     options = ExportOptions(
         target=target,
         precision=precision,

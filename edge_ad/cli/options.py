@@ -2,16 +2,44 @@
 
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
 
 from edge_ad_runtime.errors import MissingExtraError
 from edge_ad_runtime.libraries import cannot_load
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 TRAINING_PACKAGES = ("torch", "torchvision", "sklearn", "joblib", "safetensors", "tqdm", "cv2")
 """What training cannot do without; all of them come with the extra `train`."""
 
 _NATIVE = ("cv2", "onnxruntime")
+
+
+DEFAULT_RESULTS = Path("results")
+
+data_root_option = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    default=Path("datasets"),
+    show_default=True,
+    help="Where the class folders lie.",
+)
+
+
+def results_option(help: str) -> Callable[[Command], Command]:
+    """Return `--results`, the folder of all runs; `help` says what it is for."""
+    return click.option(
+        "--results",
+        type=click.Path(path_type=Path),
+        default=DEFAULT_RESULTS,
+        show_default=True,
+        help=help,
+    )
 
 
 def parse_names(text: object) -> tuple[str, ...]:

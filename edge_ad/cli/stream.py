@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_ad.cli.options import require
+from edge_ad.cli.options import DEFAULT_RESULTS, require
 from edge_ad.cli.signals import Signals
 from edge_ad.cli.stream_options import merged, stream_options, to_document
-from edge_ad.runs import DEFAULT_RESULTS, newest_model
-from edge_ad_runtime.errors import DataError, EdgeAdError, StuckError
+from edge_ad_runtime.errors import ConfigError, EdgeAdError, StuckError
 
 if TYPE_CHECKING:
     from edge_ad_runtime.stream.config import StreamConfig
@@ -82,7 +81,7 @@ def _parse(config: Path | None, options: Mapping[str, Any]) -> "StreamConfig":
     document = merged(document, to_document(options))
     cameras = document.get("camera", [])
     if "model" not in document and not _all_have_models(cameras):
-        document["model"] = str(_newest_model())
+        document["model"] = str(_only_model())
     return parse_config(document)
 
 
@@ -92,14 +91,27 @@ def _all_have_models(cameras: object) -> bool:
     )
 
 
-def _newest_model() -> Path:
-    newest = newest_model(DEFAULT_RESULTS)
-    if newest is None:
-        raise DataError(
+def _only_model() -> Path:
+    """Return the newest export below ./results, if all exports there are of one category.
+
+    Raises:
+        ConfigError: there is none, or it is not clear which product the camera sees.
+    """
+    from edge_ad.runs import all_models
+
+    models = all_models(DEFAULT_RESULTS)
+    if not models:
+        raise ConfigError(
             "found no model file: give one with --model, set $EDGE_AD_MODEL, or write one below "
-            "./results with `edge-ad export`"
+            f"./{DEFAULT_RESULTS} with `edge-ad export`"
         )
-    return newest
+    categories = sorted({model.parents[1].name for model in models})
+    if len(categories) > 1:
+        raise ConfigError(
+            f"./{DEFAULT_RESULTS} holds model files of {len(categories)} categories "
+            f"({', '.join(categories)}): say with --model which one to use"
+        )
+    return models[0]
 
 
 def _announce(stream: "Stream") -> None:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_ad.cli.config_options import config_options
-from edge_ad.cli.options import prepare_training
+from edge_ad.cli.options import data_root_option, prepare_training, results_option
 from edge_ad.config import CONFIGS, DetectorConfig
-from edge_ad.runs import DEFAULT_RESULTS
 
 if TYPE_CHECKING:
-    from edge_ad.train import Run
+    from edge_ad.runs import Run
 
 
 @click.group()
@@ -26,20 +25,8 @@ def _method_command(config_class: type[DetectorConfig]) -> click.Command:
 
     @click.command(config_class.method, help=config_class.__doc__)
     @click.option("--class", "category", required=True, help="Folder of the product's pictures.")
-    @click.option(
-        "--data-root",
-        type=click.Path(path_type=Path),
-        default=Path("datasets"),
-        show_default=True,
-        help="Where the class folders lie.",
-    )
-    @click.option(
-        "--results",
-        type=click.Path(path_type=Path),
-        default=DEFAULT_RESULTS,
-        show_default=True,
-        help="Where runs are written.",
-    )
+    @data_root_option
+    @results_option("Where runs are written.")
     @config_options(config_class)
     @click.option("--skip-bad", is_flag=True, help="Leave unreadable pictures out and count them.")
     @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
@@ -60,7 +47,7 @@ def _method_command(config_class: type[DetectorConfig]) -> click.Command:
 
         run = train_detector(create(config), pictures, results)
         if as_json:
-            click.echo(json.dumps(run.metrics | {"run": str(run.folder)}))
+            click.echo(json.dumps(run.metrics.to_json() | {"run": str(run.folder)}))
         else:
             click.echo(summary(run))
 
@@ -75,18 +62,19 @@ def summary(run: "Run") -> str:
     """Return the few lines that a person wants to see after training."""
     metrics = run.metrics
     lines = [
-        f"{metrics['method']} on {metrics['category']}: {metrics['n_train']} good pictures fitted "
-        f"in {metrics['fit_seconds']:.1f} s, input {metrics['input_size'][0]}x"
-        f"{metrics['input_size'][1]}, {metrics['n_skipped']} skipped"
+        f"{metrics.method} on {metrics.category}: {metrics.n_train} good pictures fitted "
+        f"in {metrics.fit_seconds:.1f} s, input {metrics.input_size[0]}x"
+        f"{metrics.input_size[1]}, {metrics.n_skipped} skipped"
     ]
     for name in ("image_auroc", "pixel_auroc", "pixel_pro"):
-        if metrics[name] is not None:
-            lines.append(f"{name:<12} {metrics[name]:.4f}")
-    if metrics["n_test_anomalous"] == 0:
+        value = getattr(metrics, name)
+        if value is not None:
+            lines.append(f"{name:<12} {value:.4f}")
+    if metrics.n_test_anomalous == 0:
         lines.append("no anomalous test pictures: no AUROC, only the threshold")
     lines += [
-        f"threshold    {metrics['threshold']:.4f} ({metrics['threshold_rule']})",
-        f"false alarms {100 * metrics['false_alarm_rate']:.1f} % of good parts are to be expected",
+        f"threshold    {metrics.threshold:.4f} ({metrics.threshold_rule})",
+        f"false alarms {100 * metrics.false_alarm_rate:.1f} % of good parts are to be expected",
         f"run          {run.folder}",
         f"report       {run.folder / 'report.html'}",
     ]

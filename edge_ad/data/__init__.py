@@ -1,14 +1,16 @@
 """Pictures on disk: samples, datasets, categories."""
 
 from edge_ad.data.categories import MVTEC_CLASSES, Category, list_categories, load_category
-from edge_ad.data.dataset import Dataset, Sample
+from edge_ad.data.dataset import GOOD, Dataset, Sample, ScoredSample
 from edge_ad.data.input_size import choose_input_size
 
 __all__ = [
+    "GOOD",
     "MVTEC_CLASSES",
     "Category",
     "Dataset",
     "Sample",
+    "ScoredSample",
     "choose_input_size",
     "list_categories",
     "load_category",

@@ -13,7 +13,6 @@ from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.model.image import Frame, Preprocessing, list_pictures, read_frame
@@ -44,6 +43,14 @@ class Sample:
     def anomalous(self) -> bool:
         """Whether the part is labelled as defective."""
         return self.label != GOOD
+
+
+@dataclass(frozen=True)
+class ScoredSample:
+    """A sample and its score, in the method's unit of distance."""
+
+    sample: Sample
+    score: float
 
 
 class Dataset(Sequence[Sample]):
@@ -193,6 +200,8 @@ class Dataset(Sequence[Sample]):
         self, preprocessing: Preprocessing, description: str | None, *, ahead: int
     ) -> Iterator[tuple[Sample, Frame]]:
         """Yield readable samples in order; at most `ahead` resized frames are in memory."""
+        # Here, so that the device, which has no tqdm, can import what a run consists of.
+        from tqdm.auto import tqdm
 
         def load(sample: Sample) -> Frame:
             return preprocessing.apply(read_frame(sample.path))

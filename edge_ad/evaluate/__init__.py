@@ -4,8 +4,7 @@ from edge_ad.evaluate.evaluator import (
     Evaluation,
     Evaluator,
     Metrics,
-    ScoredSample,
     decision_rates,
 )
 
-__all__ = ["Evaluation", "Evaluator", "Metrics", "ScoredSample", "decision_rates"]
+__all__ = ["Evaluation", "Evaluator", "Metrics", "decision_rates"]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from edge_ad.data import Sample
+from edge_ad.data import Sample, ScoredSample
 from edge_ad.evaluate.pixel_counts import PixelCounts
 from edge_ad_runtime.errors import EdgeAdError
 from edge_ad_runtime.model.image import Preprocessing, read_mask
@@ -38,14 +38,6 @@ class Metrics:
     pixel_pro: float | None
     n_good: int
     n_anomalous: int
-
-
-@dataclass(frozen=True)
-class ScoredSample:
-    """A sample and its score, in the method's unit of distance."""
-
-    sample: Sample
-    score: float
 
 
 @dataclass(frozen=True)

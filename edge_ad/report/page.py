@@ -10,10 +10,12 @@ from string import Template
 from typing import Any
 
 from edge_ad.config import CONFIGS
-from edge_ad.evaluate import ScoredSample, decision_rates
+from edge_ad.data import ScoredSample
+from edge_ad.evaluate import decision_rates
 from edge_ad.report.histogram import draw_histogram
 from edge_ad.report.pictures import Tile, make_tiles
 from edge_ad.report.report import Report, Section, choose_sections
+from edge_ad.runs import RunMetrics
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import write_whole
 
@@ -24,7 +26,6 @@ _FACTS = (
     ("Feature maps", "layers"),
     ("Input size (height x width)", "input_size"),
     ("Good parts in training", "n_train"),
-    ("Good parts held out for the limit", "n_held_out"),
     ("Unreadable pictures left out", "n_skipped"),
     ("Training time", "fit_seconds"),
     ("Decision limit", "threshold_rule"),
@@ -57,12 +58,12 @@ def write_report(path: Path, report: Report) -> None:
 def _page(report: Report) -> str:
     root = _common_folder([*report.scored, *report.held_out])
     sections = [_section(report, section, root) for section in choose_sections(report)]
-    method = CONFIGS[report.method].title
+    method = CONFIGS[report.metrics.method].title
     resources = files("edge_ad.report")
     return Template(resources.joinpath("report.html").read_text(encoding="utf-8")).substitute(
-        title=escape(f"{report.category}: {method} report"),
+        title=escape(f"{report.metrics.category}: {method} report"),
         style=resources.joinpath("report.css").read_text(encoding="utf-8"),
-        category=escape(report.category),
+        category=escape(report.metrics.category),
         method=escape(method),
         date=datetime.now(timezone.utc).strftime("%d %B %Y, %H:%M UTC"),
         verdict=_verdict(report),
@@ -93,8 +94,8 @@ def _verdict(report: Report) -> str:
         )
     elif not report.defective:
         sentences.append("How often defects are found is unknown: there are none to test with.")
-    if report.metrics.get("n_skipped"):
-        sentences.append(f"{report.metrics['n_skipped']} unreadable pictures were left out.")
+    if report.metrics.n_skipped:
+        sentences.append(f"{report.metrics.n_skipped} unreadable pictures were left out.")
     return " ".join(sentences)
 
 
@@ -109,17 +110,17 @@ def _cards(report: Report) -> str:
             _card("Missed defects", _percent(miss_rate, 1), _of(n_defective, "defective parts")),
             _card(
                 "Image ROC-AUC",
-                _percent(metrics.get("image_auroc")),
+                _percent(metrics.image_auroc),
                 absent or "good and defective parts told apart",
             ),
             _card(
                 "Pixel ROC-AUC",
-                _percent(metrics.get("pixel_auroc")),
+                _percent(metrics.pixel_auroc),
                 absent or _masks_or(metrics, "defective pixels told apart"),
             ),
             _card(
                 "Pixel PRO",
-                _percent(metrics.get("pixel_pro")),
+                _percent(metrics.pixel_pro),
                 absent or _masks_or(metrics, "overlap with each defective region"),
             ),
             _card("Decision limit", f"{report.threshold:.4g}", "scores from here on are stopped"),
@@ -140,8 +141,8 @@ def _absent(report: Report) -> str | None:
     return None if report.good else "no good test parts"
 
 
-def _masks_or(metrics: Mapping[str, Any], note: str) -> str:
-    return "no masks to compare with" if metrics.get("pixel_auroc") is None else note
+def _masks_or(metrics: RunMetrics, note: str) -> str:
+    return "no masks to compare with" if metrics.pixel_auroc is None else note
 
 
 def _card(name: str, value: str, note: str) -> str:
@@ -204,11 +205,11 @@ def _tile(tile: Tile) -> str:
     )
 
 
-def _facts(metrics: Mapping[str, Any]) -> str:
+def _facts(metrics: RunMetrics) -> str:
     return "".join(
-        f"<tr><th>{heading}</th><td>{escape(_fact(key, metrics[key]))}</td></tr>"
+        f"<tr><th>{heading}</th><td>{escape(_fact(key, getattr(metrics, key)))}</td></tr>"
         for heading, key in _FACTS
-        if metrics.get(key) is not None
+        if getattr(metrics, key) is not None
     )
 
 
@@ -223,7 +224,7 @@ def _fact(key: str, value: Any) -> str:
         return _percent(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {version}" for name, version in value.items())
-    return ", ".join(value) if isinstance(value, list) else str(value)
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _common_folder(items: list[ScoredSample]) -> Path:

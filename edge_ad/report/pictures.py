@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from edge_ad.evaluate import ScoredSample
+from edge_ad.data import ScoredSample
 from edge_ad.report.report import Report
 from edge_ad_runtime.model.image import Frame, read_frame, read_mask
 from edge_ad_runtime.model.overlay import color_range, heat_map, lay_heat
@@ -32,12 +32,12 @@ def make_tiles(report: Report, item: ScoredSample) -> list[Tile]:
         DataError: the picture or its mask cannot be read.
     """
     full = read_frame(item.sample.path)
-    _, anomaly_map = report.predict(full)
+    anomaly_map = report.detector.predict([full])[0].anomaly_map
     frame = _shrink(full)
     height, width = frame.shape[:2]
-    values = report.preprocessing.map_to_frame(anomaly_map, (height, width))
-    low, limit = report.metrics["map_range"][0], report.metrics["map_threshold"]
-    found = item.score >= report.metrics["threshold"]
+    values = report.detector.preprocessing.map_to_frame(anomaly_map, (height, width))
+    low, limit = report.metrics.map_range[0], report.metrics.map_threshold
+    found = item.score >= report.threshold
     overlay = lay_heat(frame, values, low, limit, outline=found)
     return [
         Tile(caption="picture", address=_address(frame)),

@@ -1,46 +1,42 @@
 """What a report is made of, and which pictures it shows."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edge_ad.evaluate import ScoredSample
-from edge_ad_runtime.model.image import Frame, Preprocessing
+from edge_ad.data import Sample, ScoredSample
+from edge_ad.models import Detector
+from edge_ad.runs import Run, RunMetrics
 
 _N_WORST, _N_HITS, _N_GOOD = 5, 6, 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The material of a report.
+    """The material of a report: a run, and the fitted detector that draws its heat maps."""
 
-    Attributes:
-        category: the product.
-        method: name of the detector.
-        metrics: the content of `metrics.json`; `threshold`, `map_range` and `map_threshold` are
-            needed.
-        scored: the test split; empty: there is none.
-        held_out: good pictures that the fit has not seen; they gave the threshold.
-        predict: frame of any size -> score and anomaly map (h, w) at input size.
-        preprocessing: lays an anomaly map over its frame.
-    """
+    run: Run
+    detector: Detector
 
-    category: str
-    method: str
-    metrics: dict[str, Any]
-    scored: Sequence[ScoredSample]
-    held_out: Sequence[ScoredSample]
-    predict: Callable[[Frame], tuple[float, NDArray[np.float32]]]
-    preprocessing: Preprocessing
+    @property
+    def metrics(self) -> RunMetrics:
+        """The figures of the run."""
+        return self.run.metrics
+
+    @property
+    def scored(self) -> Sequence[ScoredSample]:
+        """The test split; empty: there is none."""
+        return self.run.scored
+
+    @property
+    def held_out(self) -> list[ScoredSample]:
+        """Good pictures that gave the limit."""
+        return [ScoredSample(Sample(path=item.path), item.score) for item in self.run.good]
 
     @property
     def threshold(self) -> float:
         """Decision limit in the unit of the score."""
-        return float(self.metrics["threshold"])
+        return self.metrics.threshold
 
     @property
     def good(self) -> list[ScoredSample]:

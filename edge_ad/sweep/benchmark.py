@@ -13,8 +13,9 @@ from tqdm import tqdm
 from edge_ad.config import CONFIGS, DetectorConfig
 from edge_ad.data import load_category
 from edge_ad.models import create
+from edge_ad.runs import RunMetrics
 from edge_ad.train import train
-from edge_ad_runtime.errors import EdgeAdError
+from edge_ad_runtime.errors import DataError, EdgeAdError
 from edge_ad_runtime.files import write_whole
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class CellResult:
     """The figures of a cell (those of `metrics.json`), or why there are none."""
 
     cell: Cell
-    metrics: dict[str, Any] | None
+    metrics: RunMetrics | None
     error: str | None = None
 
 
@@ -114,7 +115,7 @@ def run_cell(cell: Cell, settings: Settings, data_root: Path, results: Path) -> 
         return CellResult(cell=cell, metrics=None, error=f"{type(error).__name__}: {error}")
     path = _record(cell, results)
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"settings": settings.to_json(), "metrics": metrics}
+    document = {"settings": settings.to_json(), "metrics": metrics.to_json()}
     write_whole(path, json.dumps(document, indent=2).encode())
     return CellResult(cell=cell, metrics=metrics)
 
@@ -123,13 +124,16 @@ def _record(cell: Cell, results: Path) -> Path:
     return results / CELL_FOLDER / f"{cell.category}-{cell.method}.json"
 
 
-def _finished(cell: Cell, settings: Settings, results: Path) -> dict[str, Any] | None:
+def _finished(cell: Cell, settings: Settings, results: Path) -> RunMetrics | None:
     """Return the figures of a cell that was run with the same settings, or None."""
+    path = _record(cell, results)
     try:
-        document = json.loads(_record(cell, results).read_text())
-    except (FileNotFoundError, ValueError):
+        document = json.loads(path.read_text())
+        if document["settings"] != settings.to_json():
+            return None
+        return RunMetrics.from_json(json.dumps(document["metrics"]), path)
+    except FileNotFoundError:
         return None
-    if document.get("settings") != settings.to_json():
+    except (ValueError, LookupError, TypeError, DataError) as error:
+        logger.warning("%s cannot be used (%s): running the cell again", path, error)
         return None
-    metrics: dict[str, Any] = document["metrics"]
-    return metrics

@@ -89,9 +89,8 @@ def _append(rows: list[list[str]], column: Sequence[float | None]) -> None:
 
 
 def _percent(item: CellResult, figure: str) -> float | None:
-    if item.metrics is None or item.metrics[figure] is None:
-        return None
-    return 100 * float(item.metrics[figure])
+    value = getattr(item.metrics, figure, None)
+    return None if value is None else 100 * float(value)
 
 
 def _mean(column: Mapping[str, float | None], names: Sequence[str]) -> float | None:
@@ -101,9 +100,7 @@ def _mean(column: Mapping[str, float | None], names: Sequence[str]) -> float | N
 
 
 def _row(item: CellResult) -> dict[str, object]:
-    figures: dict[str, object] = dict.fromkeys(COLUMNS)
-    if item.metrics is not None:
-        figures |= {name: item.metrics[name] for name in COLUMNS if name in item.metrics}
+    figures = {name: getattr(item.metrics, name, None) for name in COLUMNS}
     return figures | asdict(item.cell) | {"error": item.error}
 
 

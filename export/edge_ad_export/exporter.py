@@ -17,12 +17,12 @@ import torch
 
 from edge_ad import __version__
 from edge_ad.models import Detector, load
-from edge_ad.runs import model_file
+from edge_ad.runs import Run, RunMetrics, model_file
 from edge_ad.threshold import GoodScores
 from edge_ad_export.build import backbone_graph, build_graph, has_integer_form
 from edge_ad_export.parity import Parity, ProofError, Setting, compare
 from edge_ad_export.recipe import Recipe, choose_recipes
-from edge_ad_export.run import RunRecord, read_run
+from edge_ad_export.run import pictures_for_proof, pictures_of_limit
 from edge_ad_runtime import ModelInfo, Scorer
 from edge_ad_runtime.errors import ExportError
 from edge_ad_runtime.files import write_whole
@@ -86,7 +86,7 @@ def export(run: Path, output: Path | None = None, options: ExportOptions | None 
     output = output or model_file(run)
     options = options or ExportOptions()
     recipes = choose_recipes(options.target, options.precision, bake_resize=options.bake_resize)
-    job = _Job(read_run(run), load(run, device="cpu"), output, options)
+    job = _Job(Run.read(run), load(run, device="cpu"), output, options)
     if len(recipes) > 1 and not has_integer_form(job.detector):
         recipes = tuple(recipe for recipe in recipes if recipe.precision != "int8")
     for recipe, next_ in pairwise(recipes):
@@ -106,7 +106,7 @@ def export(run: Path, output: Path | None = None, options: ExportOptions | None 
 class _Job:
     """What is exported, and where to."""
 
-    record: RunRecord
+    run: Run
     detector: Detector
     output: Path
     options: ExportOptions
@@ -114,8 +114,8 @@ class _Job:
 
 def _export_as(recipe: Recipe, job: _Job) -> Exported:
     """Build, prove and place one file."""
-    record, detector, output, options = job.record, job.detector, job.output, job.options
-    info = _describe(record, detector.preprocessing.resize, recipe)
+    run, detector, output, options = job.run, job.detector, job.output, job.options
+    info = _describe(run.metrics, detector.preprocessing.resize, recipe)
     backbone = backbone_file(output) if options.with_backbone else None
     try:
         _clear(output)
@@ -126,9 +126,9 @@ def _export_as(recipe: Recipe, job: _Job) -> Exported:
             temporary = Path(folder) / output.name
             _write(model, info, temporary)
             scorer = Scorer(temporary, device="cpu")
-            trained, info = info.threshold, _with_own_limits(info, scorer, record, recipe)
+            trained, info = info.threshold, _with_own_limits(info, scorer, run, recipe)
             setting = Setting(precision=recipe.precision, thresholds=(trained, info.threshold))
-            parity = compare(detector, scorer, record.samples, setting)
+            parity = compare(detector, scorer, pictures_for_proof(run), setting)
             _judge(parity, exact=recipe.exact, force=options.force)
             _write(model, replace(info, parity=asdict(parity)), temporary)
             if backbone:
@@ -147,21 +147,22 @@ def _export_as(recipe: Recipe, job: _Job) -> Exported:
     )
 
 
-def _with_own_limits(
-    info: ModelInfo, scorer: Scorer, record: RunRecord, recipe: Recipe
-) -> ModelInfo:
+def _with_own_limits(info: ModelInfo, scorer: Scorer, run: Run, recipe: Recipe) -> ModelInfo:
     """Take the limits of a rounded graph from its own scores of the held-out good pictures.
 
     Rounding moves scores by a percent or so, and a limit that stays behind moves verdicts.
     """
     if recipe.exact:
         return info
-    if not record.held_out:
-        logger.warning("held-out pictures are missing: the threshold is that of PyTorch's scores")
+    paths = pictures_of_limit(run)
+    if not paths or not all(path.is_file() for path in paths):
+        logger.warning(
+            "pictures that gave the limit are missing: the threshold is that of PyTorch's scores"
+        )
         return info
     good = GoodScores()
-    for sample in record.held_out:
-        result = scorer.score(read_frame(sample.path))
+    for path in paths:
+        result = scorer.score(read_frame(path))
         good.add(result.score, result.anomaly_map)
     return replace(info, **asdict(good.limits()))
 
@@ -186,35 +187,29 @@ def _write(model: onnx.ModelProto, info: ModelInfo, path: Path) -> None:
     path.write_bytes(stamp(model.SerializeToString()))
 
 
-def _describe(record: RunRecord, resize: int | None, recipe: Recipe) -> ModelInfo:
-    metrics = record.metrics
-    figures = (
-        "image_auroc",
-        "image_ap",
-        "image_f1",
-        "pixel_auroc",
-        "pixel_pro",
-        "test_false_alarm_rate",
-        "test_miss_rate",
-        "n_test_good",
-        "n_test_anomalous",
-    )
+def _describe(metrics: RunMetrics, resize: int | None, recipe: Recipe) -> ModelInfo:
     return ModelInfo(
-        method=metrics["method"],
-        category=metrics["category"],
-        backbone=metrics["backbone"],
-        input_size=tuple(metrics["input_size"]),
+        method=metrics.method,
+        category=metrics.category,
+        backbone=metrics.backbone,
+        input_size=metrics.input_size,
         resize=resize,
         resize_in_graph=recipe.bake_resize,
         target=recipe.target,
-        threshold=metrics["threshold"],
-        threshold_rule=metrics["threshold_rule"],
-        false_alarm_rate=metrics["false_alarm_rate"],
-        score_range=tuple(metrics["score_range"]),
-        map_range=tuple(metrics["map_range"]),
-        map_threshold=metrics["map_threshold"],
-        training={name: metrics[name] for name in ("n_train", "n_skipped", "content_hash", "seed")},
-        metrics={name: metrics[name] for name in figures},
+        threshold=metrics.threshold,
+        threshold_rule=metrics.threshold_rule,
+        false_alarm_rate=metrics.false_alarm_rate,
+        score_range=metrics.score_range,
+        map_range=metrics.map_range,
+        map_threshold=metrics.map_threshold,
+        calibration=metrics.calibration,
+        training={
+            "n_train": metrics.n_train,
+            "n_skipped": metrics.n_skipped,
+            "content_hash": metrics.content_hash,
+            "seed": metrics.seed,
+        },
+        metrics=metrics.test_figures(),
         versions=_versions(),
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )

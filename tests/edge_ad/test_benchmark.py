@@ -12,6 +12,7 @@ from edge_ad.cli import main
 from edge_ad.config import METHODS
 from edge_ad.data import MVTEC_CLASSES
 from edge_ad.models import DETECTORS, create
+from edge_ad.runs import RunMetrics
 from edge_ad.sweep.benchmark import Cell, CellResult, Settings, run_benchmark
 from edge_ad.sweep.published import IMAGE_AUROC_MEAN, PIXEL_AUROC, PIXEL_AUROC_MEAN
 from edge_ad.sweep.table import COLUMNS, markdown, write_tables
@@ -20,7 +21,25 @@ UNTRAINED = Settings(options={"weights": "none"})
 
 
 def result(method: str, category: str, image: float, pixel: float | None) -> CellResult:
-    metrics = {"image_auroc": image, "pixel_auroc": pixel, "n_train": 3}
+    metrics = RunMetrics(
+        method=method,
+        category=category,
+        backbone="efficientnet_lite0",
+        input_size=(64, 64),
+        seed=0,
+        n_train=3,
+        n_skipped=0,
+        content_hash="00",
+        fit_seconds=1.0,
+        threshold=1.0,
+        threshold_rule="a rule",
+        false_alarm_rate=0.01,
+        score_range=(0.0, 1.0),
+        map_range=(0.0, 1.0),
+        map_threshold=1.0,
+        image_auroc=image,
+        pixel_auroc=pixel,
+    )
     return CellResult(cell=Cell(method=method, category=category), metrics=metrics)
 
 

@@ -43,7 +43,7 @@ def test_writes_a_complete_run_folder(run: Path) -> None:
         "detector.json",
         "metrics.json",
         "scores.csv",
-        "held_out.csv",
+        "good_scores.csv",
         "report.html",
     }
 

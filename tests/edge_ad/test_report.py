@@ -2,19 +2,20 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from edge_ad.data import Sample
-from edge_ad.evaluate import ScoredSample
+from edge_ad.data import Sample, ScoredSample
+from edge_ad.models import Detector, Prediction
 from edge_ad.report import Report, write_report
 from edge_ad.report.report import choose_sections
+from edge_ad.runs import GoodPicture, Run, RunMetrics
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.model.image import Frame, Preprocessing
 
@@ -42,11 +43,16 @@ class Balance(HTMLParser):
         assert self.open.pop() == tag
 
 
-def predict(frame: Frame) -> tuple[float, NDArray[np.float32]]:
-    """A warm square in the upper left."""
-    anomaly_map = np.ones((64, 64), np.float32)
-    anomaly_map[8:24, 8:24] = 5
-    return 5.0, anomaly_map
+class WarmSquare:
+    """Stands in for a detector: a warm square in the upper left of every map."""
+
+    def __init__(self, resize: int | None = None) -> None:
+        self.preprocessing = Preprocessing(input_size=(64, 64), resize=resize)
+
+    def predict(self, frames: Sequence[Frame]) -> list[Prediction]:
+        anomaly_map = np.ones((64, 64), np.float32)
+        anomaly_map[8:24, 8:24] = 5
+        return [Prediction(5.0, anomaly_map) for _ in frames]
 
 
 def samples(folder: Path, scores: Sequence[float], label: str = "good") -> list[ScoredSample]:
@@ -76,15 +82,34 @@ def make_report(
         *samples(folder / "test", cut, "cut"),
         *samples(folder / "test", bent, "bent"),
     ]
-    return Report(
-        category="washer <M4>",
-        method="padim",
-        metrics={"threshold": 4.0, "map_range": [0.5, 3.0], "map_threshold": 2.9, **metrics},
-        scored=scored,
-        held_out=samples(folder / "train", [1, 2, 3]),
-        predict=predict,
-        preprocessing=Preprocessing(input_size=(64, 64)),
+    figures: dict[str, Any] = {
+        "method": "padim",
+        "category": "washer <M4>",
+        "backbone": "efficientnet_lite0",
+        "input_size": (64, 64),
+        "seed": 0,
+        "n_train": 3,
+        "n_skipped": 0,
+        "content_hash": "00",
+        "fit_seconds": 1.0,
+        "threshold": 4.0,
+        "threshold_rule": "a rule",
+        "false_alarm_rate": 0.01,
+        "score_range": (1.0, 3.0),
+        "map_range": (0.5, 3.0),
+        "map_threshold": 2.9,
+    }
+    good_parts = [
+        GoodPicture(path=item.sample.path, score=item.score, map_min=0.5, map_max=3.0)
+        for item in samples(folder / "train", [1, 2, 3])
+    ]
+    run = Run(
+        folder=folder,
+        metrics=RunMetrics(**figures | metrics),
+        scored=tuple(scored),
+        good=tuple(good_parts),
     )
+    return Report(run=run, detector=cast("Detector", WarmSquare()))
 
 
 def page_of(report: Report, folder: Path) -> str:
@@ -112,7 +137,7 @@ def test_the_page_stands_alone_and_says_the_verdict(tmp_path: Path) -> None:
         pixel_pro=0.8,
         n_skipped=2,
         backbone="efficientnet_lite0",
-        input_size=[64, 64],
+        input_size=(64, 64),
         fit_seconds=1.234,
         versions={"torch": "2.9"},
         threshold_rule="99th percentile",
@@ -192,15 +217,16 @@ def test_no_masks(tmp_path: Path) -> None:
     assert item.sample.mask_path is not None
     item.sample.mask_path.unlink()
     bare = ScoredSample(Sample(path=item.sample.path, label="cut"), 9.0)
-    without = Report(**{**vars(report), "scored": [*report.good, bare]})
+    run = replace(report.run, scored=(*report.good, bare))
+    without = Report(run=run, detector=report.detector)
     page = page_of(without, tmp_path)
     assert "no masks to compare with" in page and "<div>no mask</div>" in page
 
 
 def test_a_centre_crop_is_laid_where_it_was_cut(tmp_path: Path) -> None:
     report = make_report(tmp_path, good=[1], cut=[9])
-    cropped = Preprocessing(input_size=(64, 64), resize=80)
-    page_of(Report(**{**vars(report), "preprocessing": cropped}), tmp_path)
+    cropped = cast("Detector", WarmSquare(resize=80))
+    page_of(Report(run=report.run, detector=cropped), tmp_path)
 
 
 def test_a_lost_picture_leaves_no_half_report(tmp_path: Path) -> None:

@@ -112,8 +112,8 @@ def torch_is_exporting() -> bool:
 
 
 def test_pictures_that_are_gone_are_named(copy: Path) -> None:
-    for name in ("scores.csv", "held_out.csv"):
-        (copy / name).write_text("path,label,score,verdict\n/gone/1.png,good,1.0,good\n")
+    (copy / "scores.csv").write_text("path,label,score,verdict,mask\n/gone/1.png,good,1.0,good,\n")
+    (copy / "good_scores.csv").write_text("path,score,map_min,map_max,set_aside\n")
     with pytest.raises(DataError, match=r"/gone/1\.png"):
         export(copy)
 
@@ -124,6 +124,8 @@ def test_pictures_that_are_gone_are_named(copy: Path) -> None:
         ("detector.safetensors", b"damaged"),
         ("detector.json", b"{"),
         ("metrics.json", b"[]"),
+        ("scores.csv", b"path\n/1.png\n"),
+        ("good_scores.csv", b"\0"),
     ],
 )
 def test_a_damaged_run_is_refused(copy: Path, name: str, content: bytes) -> None:
@@ -157,7 +159,7 @@ def test_an_output_folder_that_is_not_there(copy: Path) -> None:
 def test_a_rounded_file_has_the_limits_of_its_own_scores(copy: Path) -> None:
     exported = export(copy)
     scorer = Scorer(exported.path, device="cpu")
-    with (copy / "held_out.csv").open() as file:
+    with (copy / "good_scores.csv").open() as file:
         frames = [read_frame(Path(row["path"])) for row in csv.DictReader(file)]
     scores = [scorer.score(frame).score for frame in frames]
     assert scorer.threshold == exported.info.threshold == pytest.approx(np.percentile(scores, 99))
@@ -169,8 +171,8 @@ def test_a_rounded_file_has_the_limits_of_its_own_scores(copy: Path) -> None:
 def test_without_the_held_out_pictures_the_trained_limits_stay(
     copy: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rows = (copy / "held_out.csv").read_text()
-    (copy / "held_out.csv").write_text(rows + "/gone/1.png,good,1.0,good\n")
+    rows = (copy / "good_scores.csv").read_text()
+    (copy / "good_scores.csv").write_text(rows + "/gone/1.png,1.0,0.0,1.0,0\n")
     trained = json.loads((copy / "metrics.json").read_text())["threshold"]
     assert export(copy).info.threshold == trained
-    assert "held-out pictures are missing" in caplog.text
+    assert "pictures that gave the limit are missing" in caplog.text

@@ -55,6 +55,24 @@ class Document:
             raise self._wrong(name, within)
         return float(value)
 
+    def share(self, name: str) -> float | None:
+        """Return a number from 0 to 1, or None where it is null or missing."""
+        return None if self._entries.get(name) is None else self.number(name, 0, 1)
+
+    def whole(self, name: str, low: int = 0, high: int = 2**63 - 1) -> int:
+        """Return a whole number within a range."""
+        value = self._get(name)
+        if not (_is_whole(value) and low <= value <= high):
+            raise self._wrong(name, f"a whole number from {low} to {high}")
+        return int(value)
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return a list of texts."""
+        values = self._get(name)
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise self._wrong(name, "a list of texts")
+        return tuple(values)
+
     def interval(self, name: str) -> tuple[float, float]:
         """Return a lowest and a highest number."""
         pair = self._get(name)
