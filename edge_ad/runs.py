@@ -32,7 +32,8 @@ HELD_OUT_FILE = "held_out.csv"
 REPORT_FILE = "report.html"
 DETECTOR_FILE = "detector.json"
 
-_SCORES_COLUMNS = ("path", "label", "score", "verdict", "mask")
+_OLD_COLUMNS = ("path", "label", "score", "verdict")
+_SCORES_COLUMNS = (*_OLD_COLUMNS, "mask")
 _GOOD_COLUMNS = ("path", "score", "map_min", "map_max", "set_aside")
 
 TEST_SHARES = (
@@ -236,9 +237,13 @@ class Run:
         return cls(
             folder=folder,
             metrics=metrics,
-            scored=tuple(_read_rows(folder, SCORES_FILE, _scored_sample)),
-            good=() if old else tuple(_read_rows(folder, GOOD_SCORES_FILE, _good_picture)),
-            held_out=tuple(_read_rows(folder, HELD_OUT_FILE, _scored_sample)) if old else (),
+            scored=tuple(_read_rows(folder, SCORES_FILE, _OLD_COLUMNS, _scored_sample)),
+            good=()
+            if old
+            else tuple(_read_rows(folder, GOOD_SCORES_FILE, _GOOD_COLUMNS, _good_picture)),
+            held_out=tuple(_read_rows(folder, HELD_OUT_FILE, _OLD_COLUMNS, _scored_sample))
+            if old
+            else (),
         )
 
 
@@ -293,7 +298,9 @@ def _text(folder: Path, name: str) -> str:
         raise DataError(f"cannot read {folder / name}: {error.strerror}") from error
 
 
-def _read_rows(folder: Path, name: str, parse: Callable[[Mapping[str, str]], Row]) -> Iterator[Row]:
+def _read_rows(
+    folder: Path, name: str, columns: Sequence[str], parse: Callable[[Mapping[str, str]], Row]
+) -> Iterator[Row]:
     """Read the rows of a CSV file of a run.
 
     Raises:
@@ -301,6 +308,9 @@ def _read_rows(folder: Path, name: str, parse: Callable[[Mapping[str, str]], Row
     """
     reader = csv.DictReader(io.StringIO(_text(folder, name), newline=""))
     try:
+        missing = set(columns) - set(reader.fieldnames or ())
+        if missing:
+            raise ValueError(f"the column {min(missing)} is missing")
         for row in reader:
             yield parse(row)
     except (ValueError, KeyError, TypeError, csv.Error) as error:
@@ -323,7 +333,7 @@ def _scored_sample(row: Mapping[str, str]) -> ScoredSample:
 
 def _good_picture(row: Mapping[str, str]) -> GoodPicture:
     if row["set_aside"] not in ("0", "1"):
-        raise ValueError(f"expected 0 or 1 as set_aside, got {row['set_aside']!r}")
+        raise ValueError(f"expected 0 or 1 as set_aside, got {row['set_aside'][:40]!r}")
     return GoodPicture(
         path=_path(row["path"]),
         score=_score(row["score"]),
@@ -340,9 +350,12 @@ def _path(text: str) -> Path:
 
 
 def _score(text: str) -> float:
-    score = float(text)
+    try:
+        score = float(text)
+    except ValueError:
+        score = math.nan
     if not 0 <= score < math.inf:
-        raise ValueError(f"expected a finite number of 0 or more, got {text}")
+        raise ValueError(f"expected a finite number of 0 or more, got {text[:40]!r}")
     return score
 
 
