@@ -67,7 +67,7 @@ def predict(
     if threshold is not None:
         scorer = scorer.with_threshold(threshold)
     click.echo(f"limit {scorer.threshold:.4f}: {scorer.info.threshold_rule}", err=True)
-    overlays = OverlayFolder(output, scorer.info) if output else None
+    overlays = OverlayFolder(output, scorer.info, replace=True) if output else None
     pictures = _Pictures(paths)
     verdicts = _verdicts(scorer, pictures, overlays)
     if as_json:

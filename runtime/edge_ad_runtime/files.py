@@ -3,6 +3,7 @@
 import os
 import secrets
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from edge_ad_runtime.errors import DataError
@@ -12,6 +13,7 @@ try:
 except ModuleNotFoundError:  # Windows, where a file that is open cannot be deleted anyway
     fcntl = None  # type: ignore[assignment]
 
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _TEMPORARY = ".edge-ad-*.tmp"
 
 
@@ -32,12 +34,10 @@ def write_whole(path: Path, data: bytes, *, replace: bool = True, private: bool 
         OSError: the file cannot be written; nothing of it remains.
     """
     temporary = path.with_name(_TEMPORARY.replace("*", secrets.token_hex(16)))
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW
     try:
         with open(os.open(temporary, flags, 0o600 if private else 0o666), "wb") as file:
-            if fcntl is not None:
-                # As long as it is locked, `remove_leftovers` knows that somebody writes it.
-                fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file.fileno())
             file.write(data)
             file.flush()
             if not replace and os.path.lexists(path):
@@ -51,24 +51,31 @@ def write_whole(path: Path, data: bytes, *, replace: bool = True, private: bool 
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files of processes that were killed while they wrote.
 
-    Raises:
-        OSError: one cannot be deleted.
+    Those that somebody still writes, or that this user may not delete, stay.
+    """
+    for path in folder.glob(_TEMPORARY):
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | _NOFOLLOW)
+            try:
+                if _lock(descriptor):
+                    path.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file until it is closed: as long as it is locked, its writer lives.
+
+    Returns:
+        Whether it worked: nobody else holds the lock, and the file system knows locks.
     """
     if fcntl is None:
-        return
-    for path in folder.glob(_TEMPORARY):
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            continue  # it has just gone, or is not ours
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        else:
-            path.unlink(missing_ok=True)
-        finally:
-            os.close(descriptor)
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def make_writable(folder: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from edge_ad_runtime import (
     CapturedFrame,
+    DataError,
     FakeCamera,
     JsonLines,
     ModelInfo,
@@ -225,3 +226,37 @@ def test_a_level_while_any_alarm_is_on(verdict: MakeVerdict) -> None:
     output.write(*verdict())
     output.close()
     assert line.levels == [False, True, True, True, False, False]
+
+
+def test_a_chip_that_goes_during_a_pulse_is_told_by_the_next_verdict(verdict: MakeVerdict) -> None:
+    class Fragile(FakeLine):
+        def set(self, active: bool) -> None:
+            super().set(active)
+            if self.levels == [False, True, False]:
+                raise OSError("the chip has gone")
+
+    line = Fragile()
+    output = Digital(line, pulse_ms=1)
+    output.write(*verdict(0))
+    deadline = time.monotonic() + 5
+    while len(line.levels) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    with pytest.raises(OSError, match="the chip has gone"):
+        output.write(*verdict(1))
+    output.close()
+    assert line.released
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "missing parent that is a file"])
+def test_a_path_that_no_file_of_lines_can_have(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.write_text("")
+        path = path / "b"
+    with pytest.raises(DataError, match="choose another"):
+        RotatingFile(path, max_bytes=10, files=1)

@@ -110,9 +110,9 @@ class RotatingFile:
         self._path = path
         self._max_bytes = max_bytes
         self._files = files
-        if path.exists() and not path.is_file():
-            raise DataError(f"expected {path} to be a file for lines of JSON: choose another path")
         try:
+            if path.exists() and not path.is_file():
+                raise DataError(f"expected {path} to be a file for lines: choose another path")
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO | None = self._open()
         except OSError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.config_table import inline, setting
+from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import make_writable, remove_leftovers, write_whole
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.overlay import draw_overlay, encode_jpeg
@@ -79,17 +80,23 @@ class OverlayFolder(Output):
             replace: a picture of an earlier run with the same name; otherwise both are kept.
 
         Raises:
-            DataError: it cannot be written to.
+            DataError: it cannot be read or written.
         """
         make_writable(folder)
-        for subfolder in _subfolders(folder):
-            remove_leftovers(subfolder)
+        try:
+            for subfolder in _subfolders(folder):
+                remove_leftovers(subfolder)
+            self._kept = KeptPictures(folder, retention)
+        except OSError as error:
+            raise DataError(
+                f"cannot read the folder of pictures {folder}: {error.strerror}: choose another "
+                "one or change its permissions"
+            ) from error
         self._folder = folder
         self._info_of: InfoOf = (lambda camera: info) if isinstance(info, ModelInfo) else info
         self._keep = keep
         self._by_camera = by_camera
         self._replace = replace
-        self._kept = KeptPictures(folder, retention)
 
     def write(self, captured: CapturedFrame, result: Result) -> None:
         """Write the picture if such verdicts are kept.
@@ -197,13 +204,13 @@ def _subfolders(folder: Path) -> Iterator[Path]:
 
 
 def _list_ours(folder: Path) -> Iterator[tuple[float, Path, int]]:
-    """Yield time, path and size of the pictures; links and what has just gone are left out."""
+    """Yield time, path and size of the pictures; links and what cannot be read are left out."""
     for path in chain(folder.glob("*.jpg"), folder.glob("*/*.jpg")):
         if not _OURS.fullmatch(path.name):
             continue
         try:
             found = path.lstat()
-        except FileNotFoundError:
+        except OSError:
             continue
         if stat.S_ISREG(found.st_mode):
             yield found.st_mtime, path, found.st_size
