@@ -57,6 +57,14 @@ def test_no_second_process_or_output_gets_the_same_spool(tmp_path: Path) -> None
     Spool(tmp_path / "spool", limit=2).close()
 
 
+def test_garbage_under_the_name_of_a_spool_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "edge-ad-mqtt.spool").write_bytes(random.Random(0).randbytes(9000))
+    spool = Spool(tmp_path / "edge-ad-mqtt.spool", limit=2)
+    assert len(spool) == 0 and "damaged" in spool.take_notices()[0]
+    spool.close()
+    assert len(list(tmp_path.glob("*.spool.damaged-*"))) == 1
+
+
 def damage(path: Path, rng: random.Random) -> None:
     data = bytearray(path.read_bytes())
     kind = rng.randrange(4)

@@ -114,6 +114,8 @@ class MqttSender:
                 if not self._changed.wait_for(
                     lambda: self._connected or self._closing, _SEND_SECONDS
                 ):
+                    # Does nothing, unless an error that nobody foresaw ended the client's thread.
+                    self._client.loop_start()
                     raise OSError("no connection")
                 if self._closing:
                     raise OSError("the stream ends")
@@ -176,10 +178,14 @@ class MqttSender:
 
     def _hand_on(self) -> None:
         while (message := self._received.get()) is not None:
+            try:
+                take = self._subscribe.get(message.topic)
+            except UnicodeDecodeError:
+                continue  # what no broker should send is at no topic of ours
             if message.retain:
                 self._refuse(message)
-            elif message.topic in self._subscribe:
-                self._subscribe[message.topic](message.payload)
+            elif take is not None:
+                take(message.payload)
 
     def _refuse(self, message: Any) -> None:
         """Tell once for each topic that what the broker repeats at every connection is ignored."""

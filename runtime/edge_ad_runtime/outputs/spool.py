@@ -237,8 +237,8 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
 
 
 def _is_spool(path: Path) -> bool:
-    """Whether a file was a spool once: a database, or what a power cut made of one, all zeros."""
+    """Whether a file was a spool once: a database, by its name, or zeros, as after a power cut."""
     with path.open("rb") as file:
         start = file.read(len(_MAGIC)).ljust(len(_MAGIC), b"\0")
     same = sum(found == expected for found, expected in zip(start, _MAGIC, strict=True))
-    return same >= len(_MAGIC) // 2 or not any(start)
+    return same >= len(_MAGIC) // 2 or not any(start) or path.suffix == ".spool"
