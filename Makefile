@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast test-device fuzz check
+.PHONY: demo test test-fast test-device wheel bundle fuzz check
 
 demo: .venv/installed
 	$(BIN)/edge-ad demo
@@ -20,6 +20,27 @@ test-device: .venv-device/installed
 # 10,000 mutated inputs of each kind, in processes with limits on time and memory.
 fuzz: .venv/installed
 	$(BIN)/python -m tests.fuzz.harness --count 10000
+
+# dist/edge_ad-*.whl
+wheel: .venv/installed
+	rm -f dist/edge_ad-*.whl
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+# For a device without internet: the wheel and everything that it needs, in one folder. On the device:
+#   pip install --no-index --find-links edge-ad-bundle 'edge-ad[device]'
+# pip asks this machine's Python which packages are needed, so that tomli, for Python 3.10, is named.
+# BUNDLE_PLATFORM=manylinux_2_28_aarch64 and BUNDLE_PYTHON=3.10 choose another machine than this one.
+BUNDLE_EXTRAS ?= device
+BUNDLE_PYTHON ?= $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+BUNDLE_PLATFORM ?= manylinux_2_28_$(shell uname -m)
+bundle: wheel
+	rm -rf dist/edge-ad-bundle
+	$(BIN)/pip download --quiet --only-binary=:all: --python-version $(BUNDLE_PYTHON) \
+		$(foreach tag,$(BUNDLE_PLATFORM) manylinux_2_27_$(lastword $(subst 28_, ,$(BUNDLE_PLATFORM))) \
+			manylinux_2_17_$(lastword $(subst 28_, ,$(BUNDLE_PLATFORM))) \
+			manylinux2014_$(lastword $(subst 28_, ,$(BUNDLE_PLATFORM))),--platform $(tag)) \
+		--dest dist/edge-ad-bundle "$$(echo dist/edge_ad-*.whl)[$(BUNDLE_EXTRAS)]" 'tomli>=2.0'
+
 
 check: .venv/installed
 	$(BIN)/ruff format --check
