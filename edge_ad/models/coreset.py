@@ -87,6 +87,13 @@ def project(
 def greedy_coreset(
     features: Tensor, count: int, *, seed: int = 0, description: str | None = None
 ) -> Tensor:
+    """Pick rows by greedy k-centre: the picks of `greedy_cover`, (count,), in their order."""
+    return greedy_cover(features, count, seed=seed, description=description)[0]
+
+
+def greedy_cover(
+    features: Tensor, count: int, *, seed: int = 0, description: str | None = None
+) -> tuple[Tensor, Tensor]:
     """Pick rows by greedy k-centre; exact, deterministic, ties go to the lowest index.
 
     Args:
@@ -97,7 +104,8 @@ def greedy_coreset(
         description: text of a progress bar on a terminal's stderr; None: no bar.
 
     Returns:
-        Picks in their order, int64 (count,), on the device of `features`.
+        Picks in their order, int64 (count,), and each row's distance to its nearest pick,
+        float32 (N,), 0 for the picks; both on the device of `features`.
 
     Raises:
         EdgeAdError: count is out of range, or features are not finite or too large for fp32.
@@ -125,8 +133,10 @@ def greedy_coreset(
             picks.append(new)
             left -= len(new)
             bar.update(len(new))
-        chosen = torch.cat(picks)
-    return chosen.clone()  # made outside inference mode: a tensor like any other
+        coverage.add(new)
+        chosen, distance = torch.cat(picks), coverage.nearest.clamp(min=0).sqrt()
+    # Made outside inference mode: tensors like any other.
+    return chosen.clone(), distance.clone()
 
 
 def coreset_memory_bytes(n: int, d: int, dtype: torch.dtype) -> int:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from edge_ad.models.coreset import (
     coreset_memory_bytes,
-    greedy_coreset,
+    greedy_cover,
     project,
     projected_width,
 )
@@ -22,6 +22,7 @@ from edge_ad.models.nearest import nearest_distance, squared_distances
 logger = logging.getLogger(__name__)
 
 FOLDS = 5
+ROUNDING = 1e-4
 CROSS_FIT_BELOW = 0.05
 """Share of the patches in the memory. A small memory holds the oddest patches of each picture, and
 without them the picture scores higher than a new one: by 3 % at a share of 0.1, by 4 to 14 % at
@@ -35,10 +36,13 @@ class MemoryBank:
     Attributes:
         rows: (m, channels), float32.
         owners: (m,), int32, which picture of the fit each row comes from.
+        distance: (n, patches), of all patches that it was chosen from to their nearest row; None:
+            only known in a projection or in float16.
     """
 
     rows: Tensor
     owners: Tensor
+    distance: Tensor | None
 
 
 class GoodPatches:
@@ -105,41 +109,48 @@ class GoodPatches:
         share = len(bank.rows) / (n * n_patches)
         one_owner = bool((bank.owners == bank.owners[0]).all())
         cross_fit = share < CROSS_FIT_BELOW or one_owner
-        memories = self._cross_fits(description) if cross_fit else self._without_own_rows(bank)
         bar = tqdm(total=n, desc=f"{description} leave-one-out", unit="picture", disable=None)
         with bar:
-            for pictures, rows in memories:
-                for picture in pictures:
-                    own = patches[picture : picture + 1]
-                    distance[picture] = nearest_distance(own, rows)[0]
-                    score[picture] = image_score(own, distance[picture][None], rows, neighbours)[0]
-                    bar.update()
+            for picture, rows in self._cross_fits(description) if cross_fit else self._masked(bank):
+                own = patches[picture]
+                if cross_fit or bank.distance is None:
+                    to_others = nearest_distance(own, rows)
+                else:
+                    own_rows = bank.rows[bank.owners == picture]
+                    to_others = _distance_to_others(own, own_rows, rows, bank.distance[picture])
+                distance[picture] = to_others
+                score[picture] = image_score(own[None], to_others[None], rows, neighbours)
+                bar.update()
         return LeftOut(distance=distance, score=score, method="cross-fit" if cross_fit else "loo")
 
-    def _without_own_rows(self, bank: MemoryBank) -> Iterator[tuple[list[int], Tensor]]:
+    def _masked(self, bank: MemoryBank) -> Iterator[tuple[int, Tensor]]:
+        """Yield each picture with the rows of the others."""
         for picture in range(self._filled):
-            yield [picture], bank.rows[bank.owners != picture]
+            yield picture, bank.rows[bank.owners != picture]
 
-    def _cross_fits(self, description: str) -> Iterator[tuple[list[int], Tensor]]:
+    def _cross_fits(self, description: str) -> Iterator[tuple[int, Tensor]]:
+        """Yield each picture with a memory that was chosen without its fifth of the pictures."""
         order = np.random.default_rng(self._seed).permutation(self._filled)
         folds = np.array_split(order, min(FOLDS, self._filled))
         for number, fold in enumerate(folds, start=1):
             others = torch.from_numpy(np.sort(np.setdiff1d(order, fold))).to(self._device)
             bank = self._choose(others, f"{description} {number} of {len(folds)}")
-            yield fold.tolist(), bank.rows
+            for picture in fold.tolist():
+                yield picture, bank.rows
 
     def _choose(self, pictures: Tensor, description: str) -> MemoryBank:
         n_patches = self._patches.shape[1]
         complete = len(pictures) == self._filled
         chosen = (self.patches if complete else self.patches[pictures]).flatten(0, 1)
-        picks = greedy_coreset(
-            project(chosen, seed=self._seed, dtype=_coreset_dtype(self._device)),
-            self._count(len(chosen)),
-            seed=self._seed,
-            description=description,
+        projected = project(chosen, seed=self._seed, dtype=_coreset_dtype(self._device))
+        picks, distance = greedy_cover(
+            projected, self._count(len(chosen)), seed=self._seed, description=description
         )
-        owners = pictures[picks // n_patches].to(torch.int32)
-        return MemoryBank(rows=chosen[picks].clone(), owners=owners)
+        return MemoryBank(
+            rows=chosen[picks].clone(),
+            owners=pictures[picks // n_patches].to(torch.int32),
+            distance=distance.reshape(-1, n_patches) if projected is chosen else None,
+        )
 
     def _count(self, n_patches: int) -> int:
         if isinstance(self._coreset, float):
@@ -157,6 +168,22 @@ class GoodPatches:
             self._device,
             advice="use fewer pictures, a smaller --input-size or a coarser --grid-stride",
         )
+
+
+def _distance_to_others(
+    patches: Tensor, own_rows: Tensor, other_rows: Tensor, to_all: Tensor
+) -> Tensor:
+    """Return the distances of a picture's patches (P, C) to the rows of other pictures: (P,).
+
+    The distances to all rows, `to_all` (P,), are those, wherever the picture's own rows are
+    farther away: only the other patches, a tenth as measured, are searched for.
+    """
+    if len(own_rows) == 0:
+        return to_all
+    own_nearest = nearest_distance(patches, own_rows) <= to_all * (1 + ROUNDING)
+    distance = to_all.clone()
+    distance[own_nearest] = nearest_distance(patches[own_nearest], other_rows)
+    return distance
 
 
 def image_score(patches: Tensor, distance: Tensor, memory: Tensor, neighbours: int) -> Tensor:

@@ -1,12 +1,13 @@
 import logging
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
 from sklearn.random_projection import SparseRandomProjection
 from torch import Tensor
 
-from edge_ad.models.coreset import coreset_memory_bytes, greedy_coreset, project
+from edge_ad.models.coreset import coreset_memory_bytes, greedy_coreset, greedy_cover, project
 from edge_ad_runtime.errors import EdgeAdError
 
 
@@ -171,3 +172,14 @@ def test_memory_estimate_counts_the_features_once() -> None:
         1_000_000, 300, torch.float16
     )
     assert 1_000_000 * 600 < difference < 1.1 * 1_000_000 * 600
+
+
+def test_the_cover_tells_how_far_each_row_is_from_its_nearest_pick() -> None:
+    features = torch.randn(3000, 12, generator=torch.Generator().manual_seed(0))
+    picks, distance = greedy_cover(features, 300)
+    assert torch.equal(picks, greedy_coreset(features, 300))
+    expected = torch.cdist(
+        features, features[picks], compute_mode="donot_use_mm_for_euclid_dist"
+    ).amin(dim=1)
+    np.testing.assert_allclose(distance, expected, rtol=1e-5, atol=1e-6)
+    assert (distance[picks] == 0).all()
