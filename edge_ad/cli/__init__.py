@@ -10,6 +10,7 @@ import click
 from edge_ad import __version__
 from edge_ad.cli.bench import bench
 from edge_ad.cli.calibrate import calibrate
+from edge_ad.cli.collect import collect
 from edge_ad.cli.compare import compare
 from edge_ad.cli.demo import demo
 from edge_ad.cli.doctor import doctor
@@ -52,6 +53,7 @@ main.add_command(export)
 main.add_command(predict)
 main.add_command(stream)
 main.add_command(calibrate)
+main.add_command(collect)
 main.add_command(bench)
 main.add_command(info)
 main.add_command(doctor)

@@ -17,6 +17,10 @@ Measured on four classes of real parts: the noise of a sensor (sigma 5) and JPEG
 below 1.0, two different parts in the same place differ by 2.2 and more.
 """
 
+_DIM = 64.0
+"""Mean grey level of the darkest pictures for which `SAME_SCENE` was measured."""
+
+_FLICKER = 1.5
 _LONGER_SIDE = 256
 _THUMBNAIL = 32
 _FLAT = 1e-3
@@ -73,6 +77,16 @@ class Appearance:
         gain = (self.brightness + 1) / (other.brightness + 1)
         total = cv2.norm(self.thumbnail, gain * other.thumbnail, cv2.NORM_L1)
         return total / self.thumbnail.size
+
+    def shows_scene_of(self, other: "Appearance") -> bool:
+        """Whether both pictures show the same scene, standing still.
+
+        In a dark picture all differences are small, so the limit falls with the brightness; and a
+        lamp may flicker, but a picture half as bright is another one.
+        """
+        darker, brighter = sorted((self.brightness, other.brightness))
+        limit = SAME_SCENE * min(1.0, darker / _DIM)
+        return brighter < _FLICKER * (darker + 1) and self.difference(other) < limit
 
 
 def appearance(frame: Frame) -> Appearance:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edge_ad_runtime.cameras import FrameSource
 from edge_ad_runtime.cameras.reader import Reader
 from edge_ad_runtime.errors import CameraError, DataError
-from edge_ad_runtime.model.appearance import SAME_SCENE, Appearance, appearance
+from edge_ad_runtime.model.appearance import Appearance, appearance
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.scorer import Scorer
 
@@ -85,7 +85,7 @@ def collect_good_parts(
                     continue
                 prepared = scorer.prepare(captured.frame)
                 look = appearance(prepared)
-                if not keep_alike and any(look.difference(other) < SAME_SCENE for other in known):
+                if not keep_alike and any(look.shows_scene_of(other) for other in known):
                     parts.alike += 1
                     continue
                 result = scorer.score_prepared([prepared])[0]

@@ -1,0 +1,303 @@
+"""`edge-ad collect`: pictures for training, taken at the camera itself."""
+
+import json
+import os
+import re
+import select
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_ad.cli.options import require
+from edge_ad_runtime.errors import ConfigError, DataError
+from edge_ad_runtime.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from edge_ad_runtime.stream.collect import Collection, Pace
+
+_LIVE_SECONDS = 1.0
+_KEYS = {"space": b" ", "enter": b"\n", "tab": b"\t"}
+_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_LONGEST_SECONDS = 86_400.0
+
+
+def _parse_time(context: click.Context, option: click.Parameter, text: str | None) -> float | None:
+    """Return the seconds of a time such as 2s, 500ms, 1.5 or 2m.
+
+    Raises:
+        click.BadParameter: it is none.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|min|h)?", text)
+    seconds = float(match[1]) * _UNITS[match[2] or ""] if match else 0.0
+    if not 0 < seconds <= _LONGEST_SECONDS:
+        raise click.BadParameter(f"expected a time such as 2s, 500ms or 1m, got {text!r}")
+    return seconds
+
+
+@click.command()
+@click.option(
+    "--camera",
+    required=True,
+    metavar="SRC",
+    help="As for `edge-ad stream`: index, device, URL, pipeline, video, folder, glob, PLUGIN:TEXT.",
+)
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The folder for the pictures, such as datasets/cable/train/good; what is there stays.",
+)
+@click.option("--count", type=click.IntRange(min=1), help="End after so many pictures.")
+@click.option(
+    "--every",
+    metavar="TIME",
+    callback=_parse_time,
+    help="Time between two pictures, such as 2s. Default: 1s of a camera, all pictures of files.",
+)
+@click.option(
+    "--key",
+    metavar="KEY",
+    help="Take a picture when this key is pressed: space, enter, or a letter.",
+)
+@click.option(
+    "--trigger", type=click.Choice(["stdin"]), help="Take a picture for each line of stdin."
+)
+@click.option("--watch", is_flag=True, help="Of a folder: the pictures that arrive from now on.")
+@click.option("--keep-alike", is_flag=True, help="Keep pictures of a standing scene as well.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def collect(
+    camera: str,
+    output: Path,
+    count: int | None,
+    every: float | None,
+    key: str | None,
+    trigger: str | None,
+    watch: bool,
+    keep_alike: bool,
+    as_json: bool,
+) -> None:
+    """Take pictures for training at the camera that will be used; no model is needed.
+
+    Pictures that show the same standing scene as the one before are passed over. Blurred, over- and
+    under-exposed ones are kept and named. Ctrl-C ends; the pictures up to then are there. A lost
+    camera is opened again for as long as it takes.
+    """
+    if sum(option is not None for option in (every, key, trigger)) > 1:
+        raise click.UsageError("give only one of --every, --key and --trigger")
+    require(("cv2",), extra="cpu", purpose="collecting pictures")
+    from edge_ad_runtime.cameras import open_source
+    from edge_ad_runtime.cameras.feed import Feed
+    from edge_ad_runtime.files import make_writable, remove_leftovers
+    from edge_ad_runtime.stream.collect import Collection, Pace
+    from edge_ad_runtime.stream.collect import collect as collect_pictures
+
+    _refuse_own_folder(camera, output)
+    changed, collection = threading.Condition(), Collection()
+    make_writable(output)
+    source = open_source(camera, watch=watch)
+    if key is not None or trigger is not None:
+        every = None
+    elif every is None:
+        every = _LIVE_SECONDS if source.live else 0.0
+    pace = Pace(every, changed=changed)
+    tell = _Teller(collection, count)
+    feed = Feed(
+        source.name,
+        source,
+        reopen=lambda: open_source(camera),
+        report=lambda event: tell(event.message),
+        changed=changed,
+    )
+    interrupted = False
+    with _asked_by(key, trigger, pace):
+        try:
+            collect_pictures(
+                feed,
+                output,
+                pace,
+                collection,
+                changed=changed,
+                count=count,
+                keep_alike=keep_alike,
+                tell=tell,
+            )
+        except KeyboardInterrupt:
+            interrupted = True
+            remove_leftovers(output)
+        finally:
+            tell.end()
+    _report(collection, output, as_json=as_json)
+    if interrupted:
+        raise SystemExit(130)
+    if not collection.paths:
+        raise DataError(f"no picture was kept: {collection.complaint or 'nobody asked for one'}")
+
+
+def _refuse_own_folder(camera: str, output: Path) -> None:
+    """Refuse to copy a folder's pictures into the same folder.
+
+    Raises:
+        ConfigError: source and output are one.
+    """
+    if os.path.isdir(camera) and output.is_dir() and os.path.samefile(camera, output):
+        raise ConfigError(f"expected an --output other than the folder {output} itself")
+
+
+class _Teller:
+    """Prints sentences, and between them how many pictures there are."""
+
+    def __init__(self, collection: "Collection", count: int | None) -> None:
+        self._collection = collection
+        self._goal = "" if count is None else f" of {count}"
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        if sys.stderr.isatty():
+            self._thread = Supervisor().start("progress", self._show)
+
+    def __call__(self, text: str) -> None:
+        with self._lock:
+            click.echo(f"\r\033[K{text}" if self._thread else text, err=True)
+
+    def end(self) -> None:
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+            click.echo("\r\033[K", err=True, nl=False)
+
+    def _show(self) -> None:
+        while not self._closing.wait(0.2):
+            with self._lock:
+                click.echo(
+                    f"\r\033[K{len(self._collection.paths)}{self._goal} pictures, "
+                    f"{self._collection.alike} alike passed over",
+                    err=True,
+                    nl=False,
+                )
+
+
+@contextmanager
+def _asked_by(key: str | None, trigger: str | None, pace: "Pace") -> Iterator[None]:
+    """Let a key or the lines of stdin ask for pictures meanwhile."""
+    if trigger is not None and sys.stdin is not None:
+        Supervisor().start("trigger", lambda: _read_lines(pace))
+    if key is None:
+        yield
+        return
+    wanted = _KEYS.get(key.lower(), key.encode())
+    if len(key) != 1 and key.lower() not in _KEYS:
+        raise ConfigError(f"expected --key {', '.join(_KEYS)} or one letter, got {key!r}")
+    if not sys.stdin.isatty():
+        raise ConfigError("--key needs a terminal as stdin: use --trigger stdin without one")
+    with _unbuffered_keys() as read:
+        closing = threading.Event()
+        thread = Supervisor().start("keys", lambda: _read_keys(read, wanted, pace, closing))
+        click.echo(f"press {key} for a picture, Ctrl-C to end", err=True)
+        try:
+            yield
+        finally:
+            closing.set()
+            thread.join()
+
+
+def _read_lines(pace: "Pace") -> None:
+    # Without Python's buffer, whose lock a thread that waits would hold when the program ends.
+    unfinished = False
+    while data := os.read(sys.stdin.fileno(), 4096):
+        for _ in range(data.count(b"\n")):
+            pace.ask()
+        unfinished = not data.endswith(b"\n")
+    if unfinished:
+        pace.ask()
+    pace.finish()
+
+
+def _read_keys(
+    read: Callable[[], bytes], wanted: bytes, pace: "Pace", closing: threading.Event
+) -> None:
+    while not closing.is_set():
+        if read() == wanted:
+            pace.ask()
+
+
+@contextmanager
+def _unbuffered_keys() -> Iterator[Callable[[], bytes]]:
+    """Let the terminal hand over each key at once; Ctrl-C stays what it is.
+
+    Raises:
+        ConfigError: this system has no such terminals.
+    """
+    try:
+        import termios
+        import tty
+    except ModuleNotFoundError as error:
+        raise ConfigError("--key works on Linux and macOS only: use --trigger stdin") from error
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    tty.setcbreak(terminal)
+
+    def read() -> bytes:
+        ready, _, _ = select.select([terminal], [], [], 0.2)
+        return os.read(terminal, 1) if ready else b""
+
+    try:
+        yield read
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+
+def _report(collection: "Collection", output: Path, *, as_json: bool) -> None:
+    """Print how many pictures there are, and how different they are."""
+    differences = _range(collection.differences)
+    brightness = _range([look.brightness for look in collection.looks])
+    sharpness = _range([look.log_sharpness for look in collection.looks])
+    doubts = {path.name: texts for path, texts in collection.doubts.items()}
+    figures = {
+        "folder": str(output),
+        "pictures": len(collection.paths),
+        "alike": collection.alike,
+        "failed": collection.failed,
+        "difference": differences,
+        "brightness": brightness,
+        "log_sharpness": sharpness,
+        "doubts": doubts,
+        "complaint": collection.complaint,
+    }
+    if as_json:
+        click.echo(json.dumps(figures))
+        return
+    click.echo(f"pictures     {len(collection.paths)} in {output}")
+    click.echo(
+        f"passed over  {collection.alike} of a standing scene, {collection.failed} unreadable"
+    )
+    if differences is not None:
+        click.echo(
+            "difference   {median:.1f} grey levels from one picture to the next in the middle, "
+            "{lowest:.1f} to {highest:.1f}".format(**differences)
+        )
+    if brightness is not None:
+        click.echo(
+            "brightness   {median:.0f} in the middle, {lowest:.0f} to {highest:.0f}, of 255".format(
+                **brightness
+            )
+        )
+    if doubts:
+        kinds = sorted({text.partition(":")[0] for texts in doubts.values() for text in texts})
+        click.echo(f"doubtful     {len(doubts)} pictures may be {', '.join(kinds)}: see above")
+    if collection.complaint:
+        click.echo(f"ended        {collection.complaint}")
+
+
+def _range(values: list[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    from statistics import median
+
+    return {"lowest": min(values), "median": median(values), "highest": max(values)}

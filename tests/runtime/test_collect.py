@@ -1,0 +1,153 @@
+"""Collecting from a live camera: on demand, at a pace, after a loss, on a full disk."""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_ad_runtime import CameraError, DataError, FakeCamera, Frame, list_pictures, read_frame
+from edge_ad_runtime.cameras.feed import Feed, Recovery
+from edge_ad_runtime.events import Event
+from edge_ad_runtime.model.appearance import appearance
+from edge_ad_runtime.stream import collect as module
+from edge_ad_runtime.stream.collect import Collection, Pace, collect, doubts_of
+
+
+def scene(value: int) -> Frame:
+    """A picture with edges; scenes of different values differ."""
+    frame = np.full((64, 64, 3), 90, np.uint8)
+    frame[value % 60 :: 7, :: 1 + value % 5] = 180
+    return frame
+
+
+def feed_of(
+    frames: Iterator[Frame], changed: threading.Condition, *reopened: FakeCamera
+) -> tuple[Feed, list[Event]]:
+    events: list[Event] = []
+    sources = iter(reopened)
+    feed = Feed(
+        "left",
+        FakeCamera(frames),
+        reopen=lambda: next(sources),
+        recovery=Recovery(first_delay=0.01, jitter=0),
+        report=events.append,
+        changed=changed,
+    )
+    return feed, events
+
+
+def test_on_demand_the_picture_is_one_from_after_the_request(tmp_path: Path) -> None:
+    changed = threading.Condition()
+    shown, release = [0], threading.Event()
+
+    def live() -> Iterator[Frame]:
+        while not release.wait(0.01):
+            yield scene(shown[0])
+
+    feed, _ = feed_of(live(), changed)
+    pace, collection = Pace(None, changed=changed), Collection()
+    told: list[str] = []
+    running = threading.Thread(
+        target=collect,
+        args=(feed, tmp_path, pace, collection),
+        kwargs={"changed": changed, "count": 3, "tell": told.append},
+    )
+    running.start()
+    for value in (11, 12, 12, 13):
+        shown[0] = value
+        threading.Event().wait(0.1)  # a part that passes before anybody asks
+        before = len(collection.paths), len(told)
+        pace.ask()
+        for _ in range(500):
+            if (len(collection.paths), len(told)) != before:
+                break
+            threading.Event().wait(0.01)
+    running.join(10)
+    release.set()
+    assert not running.is_alive()
+    assert told == ["not kept: it shows the same standing scene as the picture before it"]
+    for value, path in zip((11, 12, 13), collection.paths, strict=True):
+        np.testing.assert_array_equal(read_frame(path), scene(value))
+
+
+def test_the_end_of_requests_is_the_end(tmp_path: Path) -> None:
+    changed = threading.Condition()
+    release = threading.Event()
+
+    def live() -> Iterator[Frame]:
+        for number in range(10**6):
+            if release.wait(0.01):
+                return
+            yield scene(number)
+
+    feed, _ = feed_of(live(), changed)
+    pace, collection = Pace(None, changed=changed), Collection()
+    pace.ask()
+    pace.ask()
+    pace.finish()
+    collect(feed, tmp_path, pace, collection, changed=changed)
+    release.set()
+    assert len(collection.paths) == 2
+
+
+def test_a_lost_camera_is_opened_again(tmp_path: Path) -> None:
+    def lost() -> Iterator[Frame | CameraError]:
+        yield from (scene(1), scene(2), CameraError("unplugged"))
+
+    changed, count = threading.Condition(), 0
+    feed, events = feed_of(lost(), changed, FakeCamera([scene(3), scene(4), scene(5)]))  # type: ignore[arg-type]
+    collection = Collection()
+    collect(feed, tmp_path, Pace(0, changed=changed), collection, changed=changed, count=2)
+    count = len(list_pictures(tmp_path))
+    assert count == len(collection.paths) >= 1
+    assert [event.kind for event in events][:2] == ["camera lost", "camera back"]
+
+
+def test_what_was_written_before_the_disk_was_full_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+
+    def write(path: Path, data: bytes, *, replace: bool) -> None:
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        path.write_bytes(data)
+        written.append(path)
+
+    monkeypatch.setattr(module, "write_whole", write)
+    changed, collection = threading.Condition(), Collection()
+    feed = Feed(
+        "file", FakeCamera([scene(number) for number in range(9)], live=False), changed=changed
+    )
+    with pytest.raises(DataError, match="No space left on device: 2 pictures are there"):
+        collect(feed, tmp_path, Pace(0, changed=changed), collection, changed=changed)
+    assert collection.paths == written
+
+
+@pytest.mark.parametrize("every", [0.2, 0.4])
+def test_the_pace_is_kept(tmp_path: Path, every: float) -> None:
+    changed, release = threading.Condition(), threading.Event()
+
+    def live() -> Iterator[Frame]:
+        for number in range(10**6):
+            if release.wait(0.005):
+                return
+            yield scene(number)
+
+    feed, _ = feed_of(live(), changed)
+    collection = Collection()
+    collect(feed, tmp_path, Pace(every, changed=changed), collection, changed=changed, count=4)
+    release.set()
+    times = [path.name[:22] for path in collection.paths]
+    seconds = [float(text[13:15]) * 1.0 + float(text[15:21]) / 1e6 for text in times]
+    gaps = [(after - before) % 60 for before, after in itertools.pairwise(seconds)]
+    assert min(gaps) >= 0.7 * every  # a frame may have been captured a little before it is due
+
+
+def test_doubts_know_the_others() -> None:
+    white = appearance(np.full((64, 64, 3), 255, np.uint8))
+    assert any(text.startswith("over-exposed") for text in doubts_of(white, []))
+    assert doubts_of(white, [white] * 5) == [], "a white background is told of a few times only"
