@@ -18,6 +18,8 @@ import cv2
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 COMMAND = (sys.executable, "-c", "from edge_ad.cli import main; main()", "stream")
 
 

@@ -81,6 +81,7 @@ def damage(path: Path, rng: random.Random) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(200))
 def test_damage_neither_stops_the_start_nor_invents_a_message(tmp_path: Path, seed: int) -> None:
     path = tmp_path / "spool"

@@ -88,7 +88,7 @@ class Delivery:
         """Deliver to these outputs, in this order."""
         self.lost = 0
         self._outputs: list[Output] = []
-        self._failing: set[Output] = set()
+        self._failing: set[int] = set()  # ids: an output may be a dataclass, without a hash
         self._lock = threading.RLock()
         for output in outputs:
             self.add(output)
@@ -136,7 +136,7 @@ class Delivery:
         try:
             output.close()
         except OSError as error:
-            if output not in self._failing:
+            if id(output) not in self._failing:
                 self._tell(_failed(output, error), about=output)
         finally:
             self.lost += 0 if output.best_effort else output.lost
@@ -157,12 +157,12 @@ class Delivery:
         except BrokenPipeError:
             raise
         except OSError as error:
-            if output not in self._failing:
-                self._failing.add(output)
+            if id(output) not in self._failing:
+                self._failing.add(id(output))
                 self._tell(_failed(output, error), about=output)
             return False
-        if output in self._failing:
-            self._failing.discard(output)
+        if id(output) in self._failing:
+            self._failing.discard(id(output))
             message = f"the output {output.name} works again"
             self._tell(Event(kind="output back", message=message), about=output)
         return True

@@ -42,7 +42,7 @@ class CameraConfig:
         source: what the user wrote, as for `open_source`.
         model: the model file that scores it.
         watch: of a folder, the pictures that arrive.
-        every: one frame out of so many is scored.
+        every: only every N-th frame is scored.
         settings: how it is opened.
     """
 
@@ -113,7 +113,7 @@ class StreamConfig:
         threads: CPU threads for one inference.
         threshold: in place of the model files' own.
         min_region_area: share of the picture, 0..1, from which a region of a verdict is told.
-        max_frames: the stream ends after so many.
+        max_frames: how many frames to score before the stream ends.
         recovery: patience with lost cameras.
         alarm: when it goes on and off; None: no alarm.
         trigger: what makes a verdict.
