@@ -40,6 +40,13 @@ _OPTIONS = (
         help="The model file, once for all cameras or once for each. Default: the newest exported "
         "file below ./results.",
     ),
+    click.option(
+        "--require-signature",
+        "signature_key",
+        metavar="KEY",
+        help="Refuse model files without a valid signature for this public key (PEM), and files "
+        "signed before the one that runs.",
+    ),
     device_option,
     threads_option,
     threshold_option,
@@ -116,6 +123,8 @@ def to_document(options: Mapping[str, Any]) -> dict[str, Any]:
         document["json"] = {"path": given["json_file"]}
     if "webhook" in given:
         document["webhook"] = {"url": given["webhook"]}
+    if "signature_key" in given:
+        document["signature"] = {"key": given["signature_key"]}
     if "trigger" in given:
         document["trigger"] = {"mode": given["trigger"]}
     for key, parse in (("mqtt", _mqtt), ("serve", _serve), ("alarm", _alarm)):

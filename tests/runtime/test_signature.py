@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,52 @@ def test_we_accept_what_the_reference_implementation_signs(
     done = CliRunner().invoke(main, ["verify", model, "--key", public, "--json"])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["version"] == 0
+
+
+def test_a_stream_takes_signed_models_only_and_never_an_older_one(
+    write_model: Any, tmp_path: Path, keys: tuple[bytes, bytes]
+) -> None:
+    from edge_ad_runtime.model.signature import RequiredSignature
+    from edge_ad_runtime.stream.model_file import ModelFile
+
+    def put(version: int | None, divisor: float) -> None:
+        path = write_model("model.onnx", divisor=divisor)
+        signature = path.with_name("model.onnx.sig")
+        signature.unlink(missing_ok=True)
+        if version is not None:
+            signature.write_text(sign(path.read_bytes(), path.name, keys[0], version=version))
+
+    model = tmp_path / "model.onnx"
+    required = RequiredSignature(public_key=keys[1], least_version=5)
+    load = partial(ModelFile, model, device="cpu", threads=1, threshold=None, required=required)
+    for version, problem in ((None, "cannot be read"), (4, "older than 5")):
+        put(version, 1.0)
+        with pytest.raises(ModelFileError, match=problem):
+            load()
+    put(6, 1.0)
+    running = load()
+    for version, divisor in ((5, 2.0), (None, 3.0)):
+        put(version, divisor)
+        event = running.reload(None)
+        assert event is not None and event.kind == "model refused"
+    put(7, 2.0)
+    event = running.reload(None)
+    assert event is not None and event.kind == "model replaced"
+    put(6, 1.0)
+    event = running.reload(None)
+    assert event is not None and "older than 7" in event.message
+
+
+def test_the_option_of_the_stream(
+    model: Path, pictures: Path, tmp_path: Path, keys: tuple[bytes, bytes]
+) -> None:
+    (tmp_path / "key.pub").write_bytes(keys[1])
+    command = ["stream", "--camera", str(pictures), "--model", str(model)]
+    command += ["--require-signature", str(tmp_path / "key.pub")]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 1 and "edge-ad sign" in done.output
+    text = sign(model.read_bytes(), model.name, keys[0], version=1)
+    model.with_name(model.name + ".sig").write_text(text)
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    assert len(done.stdout.splitlines()) == 5

@@ -1,6 +1,7 @@
 """Score frames with a model file."""
 
 import copy
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.regions import RegionFinder
 from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.model.session import create_session, first_line, native_errors
+from edge_ad_runtime.model.signature import RequiredSignature
 
 _OUTPUTS = {"score": 1, "anomaly_map": 3}
 """Names of the outputs, and how many axes they have."""
@@ -36,6 +38,8 @@ class Scorer:
         threshold: the decision limit that is applied.
         model_threshold: the one that stands in the model file.
         preprocessing: how a frame becomes the model's input.
+        content: sha256 of the bytes of the file that run, in hex.
+        signed: what the valid signature of these bytes says; None: none was asked for.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Scorer:
         threads: int | None = None,
         threshold: float | None = None,
         min_region_area: float = 0.0,
+        required: RequiredSignature | None = None,
     ) -> None:
         """Read the file, once, and start a session on the device.
 
@@ -55,9 +60,11 @@ class Scorer:
             threads: CPU threads for one inference; None: one for each physical core.
             threshold: decision limit in place of the model's own; a finite number.
             min_region_area: share of the picture, 0..1, from which a region is told.
+            required: the signature without which the file is refused; None: none is needed.
 
         Raises:
-            ModelFileError: the file is missing, damaged, not ours, or of a newer format.
+            ModelFileError: the file is missing, damaged, not ours, of a newer format, or not signed
+                as required.
             DeviceError: the device cannot run the model here; it never becomes the CPU silently.
             MissingExtraError: ONNX Runtime is not installed.
             ConfigError: the threshold is not a finite number, or the area is not from 0 to below 1.
@@ -70,7 +77,9 @@ class Scorer:
                 f"got {min_region_area}"
             )
         model = _read(Path(path))
+        self.content = hashlib.sha256(model).hexdigest()
         try:
+            self.signed = None if required is None else required.check(Path(path), model)
             # First of all, so that nothing interprets damaged bytes.
             checksum = verify(model)
             self._session = create_session(model, device, threads)

@@ -33,6 +33,9 @@ _PAYLOAD = "application/vnd.in-toto+json"
 _STATEMENT = "https://in-toto.io/Statement/v1"
 _PREDICATE = "https://model_signing/signature/v1.0"
 _VERSION_FIELD = "edge_ad.version"
+_LONGEST_SIGNATURE = 1_000_000
+"""Bytes that are read of a signature file; one of ours has about 1,500."""
+
 _HIGHEST_VERSION = 2**53
 """Whole numbers beyond it are not the same in every JSON reader."""
 
@@ -53,6 +56,40 @@ class Signed:
 
     name: str
     version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequiredSignature:
+    """The signature that a device asks of every model file.
+
+    Attributes:
+        public_key: content of the key file, PEM.
+        least_version: a lower signed version is refused.
+    """
+
+    public_key: bytes
+    least_version: int = 0
+
+    def check(self, path: Path, model: bytes) -> Signed:
+        """Check the signature that lies beside a model file.
+
+        Args:
+            path: of the model file; the signature is `PATH.sig`.
+            model: the content that was read, and that will run.
+
+        Raises:
+            ModelFileError: there is no signature, or `verify` refuses it.
+            ConfigError: the key cannot be used.
+        """
+        try:
+            with beside(path).open("rb") as file:
+                signature = file.read(_LONGEST_SIGNATURE)
+        except OSError as error:
+            raise ModelFileError(
+                f"its signature {beside(path)} cannot be read ({error.strerror}): sign the file "
+                "with `edge-ad sign` and copy the signature beside it"
+            ) from error
+        return verify(model, signature, self.public_key, least_version=self.least_version)
 
 
 def sign(

@@ -103,6 +103,19 @@ class OutputConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SignatureConfig:
+    """The signature that every model file must have.
+
+    Attributes:
+        key: file of the public key, PEM.
+        least_version: a file with a lower signed version is refused, also after a restart.
+    """
+
+    key: Path = setting()
+    least_version: int = setting(0, low=0, high=2**53)
+
+
+@dataclass(frozen=True, kw_only=True)
 class StreamConfig:
     """A whole stream.
 
@@ -118,6 +131,7 @@ class StreamConfig:
         alarm: when it goes on and off; None: no alarm.
         trigger: what makes a verdict.
         outputs: where verdicts and events go.
+        signature: what every model file must be signed with; None: none is needed.
         state_file: keeps the limits that people set over a restart; None: they end with the stream.
     """
 
@@ -132,6 +146,7 @@ class StreamConfig:
     alarm: AlarmRule | None = setting(None)
     trigger: TriggerConfig = setting(TriggerConfig())
     outputs: OutputConfig = inline(OutputConfig)
+    signature: SignatureConfig | None = setting(None)
     state_file: Path | None = setting(None)
 
 

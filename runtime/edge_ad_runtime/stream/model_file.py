@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from edge_ad_runtime.errors import EdgeAdError, ModelFileError
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.device_calibration import DeviceCalibration, read_calibrations
 from edge_ad_runtime.model.scorer import Scorer
+from edge_ad_runtime.model.signature import RequiredSignature
 from edge_ad_runtime.stream.model_slot import NO_CALIBRATIONS, ModelSlot
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ class ModelFile:
         threads: int | None,
         threshold: float | None,
         min_region_area: float = 0.0,
+        required: RequiredSignature | None = None,
     ) -> None:
         """Load the model.
 
@@ -40,6 +43,8 @@ class ModelFile:
             threads: as for `Scorer`.
             threshold: in place of the limits of the model and its calibrations; None: those.
             min_region_area: as for `Scorer`.
+            required: the signature without which a file is refused; a file that replaces another
+                may not have a lower signed version than that.
 
         Raises:
             ModelFileError, DeviceError: it cannot be used.
@@ -49,11 +54,13 @@ class ModelFile:
         self._load = partial(
             Scorer, path, device=device, threads=threads, min_region_area=min_region_area
         )
-        content = _content(path)
+        self._required = required
+        scorer = self._load(required=required)
+        self._accepted(scorer)
         self.slot = ModelSlot(
-            self._load(),
-            content=content,
-            calibrations=self._calibrations(content),
+            scorer,
+            content=scorer.content,
+            calibrations=self._calibrations(scorer.content),
             threshold=threshold,
         )
 
@@ -71,17 +78,19 @@ class ModelFile:
             return Event(kind="model refused", message=message)
 
     def _reload(self, threshold: float | None) -> Event | None:
-        content = _content(self.path)
-        calibrations = self._calibrations(content)
-        if content != self.slot.content:
-            self.slot.exchange(self._load(), content, calibrations, threshold)
+        if _content(self.path) != self.slot.content:
+            scorer = self._load(required=self._required)
+            # Not the hash from above: the file may have been replaced once more since.
+            calibrations = self._calibrations(scorer.content)
+            self.slot.exchange(scorer, scorer.content, calibrations, threshold)
+            self._accepted(scorer)
             info, limit = self.slot.scorer.info, self.slot.scorer.threshold
             return Event(
                 kind="model replaced",
                 message=f"{self.path} now scores: {info.method} on {info.category}, "
                 f"limit {limit:.4g}",
             )
-        changes = self.slot.set_limits(calibrations, threshold)
+        changes = self.slot.set_limits(self._calibrations(self.slot.content), threshold)
         if not changes:
             return None
         who = "the configuration" if threshold is not None else "the model and its calibrations"
@@ -95,6 +104,11 @@ class ModelFile:
             message=f"{self.path}: the limit is now {told}, by {who}",
             details={"old": old, "new": new, "who": who},
         )
+
+    def _accepted(self, scorer: Scorer) -> None:
+        """Refuse from now on what was signed before the model that runs."""
+        if self._required is not None and scorer.signed is not None:
+            self._required = replace(self._required, least_version=scorer.signed.version)
 
     def _calibrations(self, content: str) -> Mapping[str, DeviceCalibration]:
         """Read the calibrations beside the model; those that cannot be used are named."""

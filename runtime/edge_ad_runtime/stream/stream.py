@@ -18,6 +18,7 @@ from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.model.scorer import Scorer
+from edge_ad_runtime.model.signature import RequiredSignature
 from edge_ad_runtime.outputs import Delivery, Writer
 from edge_ad_runtime.stream.build import add_outputs
 from edge_ad_runtime.stream.config import CameraConfig, StreamConfig
@@ -200,7 +201,20 @@ class Stream:
             threads=config.threads,
             threshold=config.threshold,
             min_region_area=config.min_region_area,
+            required=self._required_signature(),
         )
+
+    def _required_signature(self) -> RequiredSignature | None:
+        signature = self.config.signature
+        if signature is None:
+            return None
+        try:
+            public_key = signature.key.read_bytes()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read the public key {signature.key} ({error.strerror}): check its path"
+            ) from error
+        return RequiredSignature(public_key=public_key, least_version=signature.least_version)
 
     def _loops(self) -> list[Loop]:
         """Return one loop for each model, with its cameras being read."""
