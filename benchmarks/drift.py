@@ -14,6 +14,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -24,13 +25,15 @@ from numpy.typing import NDArray
 
 from edge_ad.data import Dataset, choose_input_size, load_category
 from edge_ad.models import PaDiM
-from edge_ad_runtime import Frame, read_frame
+from edge_ad_runtime import CapturedFrame, Frame, Result, Scorer, list_pictures, read_frame
+from edge_ad_runtime.cameras.base import Prepared
 from edge_ad_runtime.model.appearance import appearance
 from edge_ad_runtime.model.calibration import Calibration
 from edge_ad_runtime.model.device_calibration import combine
 from edge_ad_runtime.stream.drift import (
     ALARM_CAPITAL,
     REFERENCE_SIZE,
+    Drift,
     ExchangeabilityTest,
     Reference,
 )
@@ -250,8 +253,8 @@ def print_slow(classes: dict[str, Scored]) -> None:
         print(f"| {name} | {100 * light.std() / light.mean():.1f} % | {told} |", flush=True)
 
 
-def print_cost(scored: Scored) -> None:
-    """Bytes and microseconds."""
+def print_memory(scored: Scored) -> None:
+    """Bytes that the tests hold as the stream goes on."""
     parts = drawn(np.random.default_rng(0), scored.good, 100_000)
     tracemalloc.start()
     running, sizes = tests(scored, 0), []
@@ -259,33 +262,43 @@ def print_cost(scored: Scored) -> None:
         first_alarm(running, parts[start : start + 25_000])
         sizes.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
-    print("\n## Memory and time\n")
     kilobytes = ", ".join(f"{size / 1000:.0f}" for size in sizes)
-    print(f"KB after 25,000, 50,000, 75,000 and 100,000 parts: {kilobytes}.\n")
-    frame = np.random.default_rng(0).integers(0, 255, (256, 256, 3), dtype=np.uint8)
-    before = appearance(frame)
-
-    def standing() -> None:
-        appearance(frame).difference(before)
-
-    def new_part() -> None:
-        look = appearance(frame)
-        for test, value in zip(running, (0.0, look.brightness, look.log_sharpness), strict=True):
-            test.update(value)
-        look.difference(before)
-
-    print(f"A frame of a standing part: {microseconds(standing):.0f} us. ", end="")
-    print(f"A new part: {microseconds(new_part):.0f} us (256 x 256, median of 2,000).")
+    print(f"\n## Memory\n\nKB after 25,000, 50,000, 75,000 and 100,000 parts: {kilobytes}.")
 
 
-def microseconds(work: Callable[[], None]) -> float:
-    """Median time of one call."""
-    times = []
-    for _ in range(2000):
+def score_into(scorer: Scorer, image: Frame, found: list[Result]) -> None:
+    """Score a prepared frame."""
+    found.extend(scorer.score_prepared([image]))
+
+
+def print_cost(model: Path, pictures: Path) -> None:
+    """What a part, a standing part and its regions cost beside one inference, timed in turns."""
+    scorer = Scorer(model, device="cpu", threads=2).with_threshold(-1e9)
+    frames = [read_frame(path) for path in list_pictures(pictures)[:32]]
+    prepared = [scorer.prepare(frame) for frame in frames]
+    drift = Drift(lambda: scorer.info)
+    times: dict[str, list[float]] = {}
+
+    def timed(name: str, work: Callable[[], object]) -> None:
         started = perf_counter()
         work()
-        times.append(perf_counter() - started)
-    return statistics.median(times) * 1e6
+        times.setdefault(name, []).append((perf_counter() - started) * 1e6)
+
+    for number in range(400):
+        image = prepared[number % len(prepared)]
+        made = Prepared(frame=image, preprocessing=scorer.preprocessing, milliseconds=0.0)
+        captured = CapturedFrame(number=number, frame=image, camera="c", prepared=made)
+        found: list[Result] = []
+        timed("one inference", partial(score_into, scorer, image, found))
+        timed("drift: a new part", partial(drift.update, captured, found[0]))
+        timed("drift: the same part once more", partial(drift.update, captured, found[0]))
+        timed("regions of an anomalous part", partial(getattr, found[0], "regions"))
+    print(f"\n## Time, {model.name}, 2 threads, medians of 400\n")
+    print("| what | us | share of an inference |\n|---|---|---|")
+    inference = statistics.median(times["one inference"])
+    for name, values in times.items():
+        middle = statistics.median(values)
+        print(f"| {name} | {middle:.0f} | {100 * middle / inference:.2f} % |")
 
 
 def print_calibration(classes: dict[str, Scored]) -> None:
@@ -328,17 +341,27 @@ def calibrations(
 @click.command()
 @click.option("--data-root", required=True, type=click.Path(path_type=Path))
 @click.option("--classes", default="bottle,transistor,commutator", show_default=True)
-def main(data_root: Path, classes: str) -> None:
+@click.option("--model", type=click.Path(path_type=Path), help="For the times: a model file.")
+@click.option("--only-times", is_flag=True, help="Nothing but the times.")
+def main(data_root: Path, classes: str, model: Path | None, only_times: bool) -> None:
     """Print all tables."""
+    names = classes.split(",")
+    if not only_times:
+        print_tables({name: score_class(name, data_root) for name in names})
+    if model is not None:
+        print_cost(model, data_root / names[0] / "test")
+
+
+def print_tables(scored: dict[str, Scored]) -> None:
+    """Print everything but the times."""
     print("# Drift and calibration at the device\n")
     print(f"    python {' '.join(sys.argv)}")
-    scored = {name: score_class(name, data_root) for name in classes.split(",")}
     print_unchanged(scored)
     print_delays(scored)
     print_defects(scored)
     print_slow(scored)
     print_calibration(scored)
-    print_cost(next(iter(scored.values())))
+    print_memory(next(iter(scored.values())))
 
 
 if __name__ == "__main__":
