@@ -104,6 +104,27 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, name: str) -> No
         read_frame(tmp_path / name)
 
 
+@pytest.mark.parametrize("progressive", [True, False])
+def test_a_jpeg_of_few_bytes_cannot_have_many_pixels(tmp_path: Path, progressive: bool) -> None:
+    """Decoding the missing rest of 178 megapixels took more than ten seconds."""
+    data = bytearray(pillow("JPEG", progressive=progressive))
+    start = data.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+    data[start + 5 : start + 9] = struct.pack(">HH", 13_377, 13_377)
+    (tmp_path / "p.jpg").write_bytes(data)
+    with pytest.raises(DataError, match="cut off or damaged"):
+        read_frame(tmp_path / "p.jpg")
+
+
+def test_a_jpeg_of_endless_scans_is_refused(tmp_path: Path) -> None:
+    data = cv2.imencode(".jpg", np.zeros((4000, 4000, 3), np.uint8))[1].tobytes()
+    (tmp_path / "good.jpg").write_bytes(data)
+    assert read_frame(tmp_path / "good.jpg").shape == (4000, 4000, 3)
+    scan = data[data.index(b"\xff\xda") : -2]
+    (tmp_path / "p.jpg").write_bytes(data[:-2] + scan * 300 + data[-2:])
+    with pytest.raises(DataError, match="cut off or damaged"):
+        read_frame(tmp_path / "p.jpg")
+
+
 def test_a_sparse_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "huge.png"
     path.write_bytes(encode(".png"))

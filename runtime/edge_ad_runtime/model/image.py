@@ -175,13 +175,13 @@ def decode_picture(data: bytes, path: str) -> Frame:
             f"the file {path} is not a readable picture ({PICTURE_FORMATS}): "
             + ("it is HEIC or AVIF, convert it" if heic else "replace or remove it")
         )
-    if not header.complete:
-        raise DataError(f"the picture {path} is cut off: copy it again or remove it")
     if header.decoded_bytes > LARGEST_PICTURE_BYTES:
         raise DataError(
             f"the picture {path} has {header.width} x {header.height} pixels of {header.bits} "
             f"bits, which decode to more than {LARGEST_PICTURE_BYTES // 2**20} MiB: make it smaller"
         )
+    if not header.complete:
+        raise DataError(f"the picture {path} is cut off or damaged: copy it again or remove it")
     try:
         pixels = cv2.imdecode(
             np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH

@@ -9,6 +9,9 @@ from typing import NamedTuple
 PICTURE_FORMATS = "PNG, JPEG, BMP, TIFF, WebP"
 """The formats that `read_header` knows, for messages."""
 
+_MOST_SCANNED_PIXELS = 4e9
+"""Ten scans, which is usual, of far more pixels than a picture may have."""
+
 
 class PictureHeader(NamedTuple):
     """The size of a picture as its header states it.
@@ -75,14 +78,23 @@ def _jpeg(data: bytes) -> PictureHeader | None:
         if marker == 0xD9:
             break
         if marker == 0xDA:
-            # 0xFF is escaped inside compressed data: an end marker follows the last scan's start.
-            complete = data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
-            return header._replace(complete=complete) if header else None
+            return header._replace(complete=_is_whole(data, header)) if header else None
         if header is None and 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             bits, height, width = struct.unpack_from(">BHH", data, position + 3)
             header = PictureHeader(height, width, bits, complete=False)
         position += 1 + length
     return header
+
+
+def _is_whole(data: bytes, header: PictureHeader) -> bool:
+    """Whether a JPEG has an end, and can hold what it announces."""
+    # 0xFF is escaped inside compressed data: an end marker follows the last scan's start.
+    ends = data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+    # 8 x 8 pixels take one bit or more. Each scan of a progressive JPEG goes over all pixels, so a
+    # few bytes, again and again, could keep the decoder busy for hours.
+    pixels = header.height * header.width
+    scans = data.count(b"\xff\xda")
+    return ends and pixels <= 512 * len(data) and scans * pixels <= _MOST_SCANNED_PIXELS
 
 
 def _bmp(data: bytes) -> PictureHeader:
