@@ -356,3 +356,29 @@ def test_triggers_by_a_stdin_that_was_closed_at_the_start(model: Path, pictures:
     )
     assert done.returncode == 1 and "standard input is closed" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_stop_while_stdin_waits_for_a_trigger(model: Path, plugin: Path) -> None:
+    """The end of Python must not meet a thread that holds the lock of standard input."""
+    command = _command("--camera", "left=quick:left", "--model", model, "--trigger", "stdin")
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(plugin)},
+    ) as process:
+        try:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(b"one\n\xff\ntwo\n")
+            process.stdin.flush()
+            found = [json.loads(process.stdout.readline()) for _ in range(3)]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+            assert process.stderr is not None
+            log = process.stderr.read().decode()
+        finally:
+            process.kill()
+    assert sorted(line["trigger"] for line in found if "event" not in line) == ["one", "two"]
+    assert [line["event"] for line in found if "event" in line] == ["trigger failed"]
+    assert "Fatal" not in log and "Traceback" not in log

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
+from io import FileIO, UnsupportedOperation
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -29,7 +30,7 @@ from edge_ad_runtime.stream.model_slot import ModelSlot, Override
 from edge_ad_runtime.stream.summary import StreamSummary, sum_up
 from edge_ad_runtime.stream.systemd import Watchdog, notify
 from edge_ad_runtime.stream.thresholds import Thresholds
-from edge_ad_runtime.stream.triggers import Triggers, accept_lines
+from edge_ad_runtime.stream.triggers import ByteLines, Triggers, accept_lines
 from edge_ad_runtime.stream.watchers import Alarm, Overload
 from edge_ad_runtime.supervisor import Supervisor
 
@@ -174,8 +175,8 @@ class Stream:
         try:
             loops = self._loops()
             if self.triggers is not None and self.config.trigger.mode == "stdin":
-                lines = partial(accept_lines, self.triggers, sys.stdin.buffer, self.delivery.event)
-                self.supervisor.start("trigger input", lines)
+                work = partial(accept_lines, self.triggers, _stdin(), self.delivery.event)
+                self.supervisor.start("trigger input", work)
             notify("READY=1")
             self._run_loops(loops, stop)
         finally:
@@ -334,6 +335,18 @@ class _OneByOne:
 
     def gains_by_batching(self, size: int) -> bool:
         return False
+
+
+def _stdin() -> ByteLines:
+    """Return standard input without Python's buffer.
+
+    The lock of the buffer, held by a thread that waits for a line, makes the end of Python a fatal
+    error.
+    """
+    try:
+        return FileIO(sys.stdin.fileno(), closefd=False)
+    except UnsupportedOperation:  # it is in memory, where nobody waits
+        return sys.stdin.buffer
 
 
 def _open(camera: CameraConfig) -> FrameSource:
