@@ -82,6 +82,8 @@ def test_a_folder_gives_the_limit_of_every_camera(
     assert document["model_sha256"] == digest_of(trained)
     (entry,) = document["cameras"]
     assert {"limit", "rate", "basis", "n", "when", "camera"} <= set(entry)
+    promise = run("calibrate", trained, "--images", folder).stdout
+    assert "like those of the calibration" in promise and "9 of 10 calibrations" in promise
     # ... which predict, stream and info use and name from then on.
     predicted = run("predict", trained, folder, "--json")
     assert {line["threshold"] for line in json.loads(predicted.stdout)} == {figures["limit"]}

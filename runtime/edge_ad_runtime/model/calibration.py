@@ -160,10 +160,13 @@ class Calibration:
             "extrapolated": "extrapolated from",
         }[self.basis]
         left_out = f" ({self.n_set_aside} set aside as outliers)" if self.n_set_aside else ""
+        device = self.method == "device"
+        parts = "those of the calibration" if device else "those of the training"
+        times = "calibrations" if device else "trainings"
         return (
-            f"on average {percent(self.rate)} of good parts like those of the training will be "
+            f"on average {percent(self.rate)} of good parts like {parts} will be "
             f"called anomalous: {basis} {self.n} pictures{left_out}. With this many pictures the "
-            f"real rate lies between {percent(low)} and {percent(high)} in 9 of 10 trainings; a "
+            f"real rate lies between {percent(low)} and {percent(high)} in 9 of 10 {times}; a "
             f"guarantee with 95 % confidence would need {pictures_for_guarantee(self.rate):,} "
             "pictures"
         )

@@ -1,6 +1,7 @@
 """Collect good parts at a camera, and say whether they are fit to set a decision limit."""
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
@@ -23,6 +24,9 @@ LEAST_PARTS = 5
 ENOUGH_PARTS = 20
 
 _WIDE = 3.0
+_COMPARED = 200
+"""Latest parts that a new one is compared with."""
+
 _LOOK_SECONDS = 0.2
 
 
@@ -67,7 +71,7 @@ def collect_good_parts(
         clock: monotonic, in seconds.
     """
     parts = GoodParts()
-    known: list[Appearance] = []
+    known: deque[Appearance] = deque(maxlen=_COMPARED)
     last_new = clock()
     with Reader(source) as reader:
         while count is None or len(parts.scores) < count:

@@ -16,7 +16,7 @@ from statistics import median
 
 from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.model.appearance import SAME_SCENE, Appearance, appearance
+from edge_ad_runtime.model.appearance import Appearance, appearance
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.result import Result
 
@@ -169,7 +169,7 @@ class Drift:
         """Whether the frame shows the last part once more; a trigger or a file means a part."""
         if self._seen is None or captured.trigger is not None or captured.path is not None:
             return False
-        return seen.difference(self._seen) < SAME_SCENE
+        return seen.shows_scene_of(self._seen)
 
     def _scene_changed(self, captured: CapturedFrame) -> Event | None:
         found = sum(self._anomalous)
