@@ -2,7 +2,9 @@
 
 import hashlib
 import re
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -188,7 +190,10 @@ except CameraError as error:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kB on Linux")
-@pytest.mark.parametrize("kind", ["multipart/x-mixed-replace; boundary=frame", "image/jpeg"])
+@pytest.mark.parametrize(
+    "kind",
+    ["multipart/x-mixed-replace; boundary=frame", "image/jpeg", "application/octet-stream"],
+)
 @pytest.mark.parametrize("stated", ["part", "whole"])
 def test_a_length_of_two_gigabytes_takes_no_memory(serve: Serve, kind: str, stated: str) -> None:
     def send(handler: BaseHTTPRequestHandler) -> None:
@@ -264,6 +269,34 @@ def test_a_video_over_http_is_read_by_ffmpeg(
     with open_source(serve(answer)) as source:
         assert not isinstance(source, MjpegCamera)
         np.testing.assert_allclose(np.array(values(source, 3), float), [10, 20, 30], atol=4)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl for a certificate")
+def test_a_certificate_that_the_camera_has_signed_itself(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=camera"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            self.wfile.write(part(jpeg(10)))
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with open_source(f"https://127.0.0.1:{server.server_address[1]}/video") as source:
+            assert values(source, 1) == [10]
+        server.shutdown()
+        thread.join()
 
 
 def dripping(before: bytes) -> Callable[[BaseHTTPRequestHandler], None]:

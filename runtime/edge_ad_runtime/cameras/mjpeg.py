@@ -276,9 +276,6 @@ class _Wire(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
     def __init__(self) -> None:
         urllib.request.HTTPHandler.__init__(self)
-        self._tls = ssl.create_default_context()
-        self._tls.check_hostname = False
-        self._tls.verify_mode = ssl.CERT_NONE
         self._socket: socket.socket | None = None
         self._answer: http.client.HTTPResponse | None = None
 
@@ -317,7 +314,10 @@ class _Wire(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         return self._kept(http.client.HTTPConnection(host, timeout=timeout))
 
     def _connect_securely(self, host: str, *, timeout: float) -> http.client.HTTPConnection:
-        return self._kept(http.client.HTTPSConnection(host, timeout=timeout, context=self._tls))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return self._kept(http.client.HTTPSConnection(host, timeout=timeout, context=context))
 
     def _kept(self, connection: http.client.HTTPConnection) -> http.client.HTTPConnection:
         connection.connect()

@@ -28,6 +28,16 @@ _V4L2_MANUAL_EXPOSURE = 1
 _OPENING = threading.Lock()
 _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 
+_TCP = "rtsp_flags;prefer_tcp"
+"""Lost UDP packets are grey blocks, and grey blocks are false alarms. Servers that support only UDP
+get it after they have refused TCP."""
+
+_VIDEOS_ONLY = (
+    "format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,"
+    "flv,ogg,asf,ivf,hls,dash,aac,mp3,ac3,webvtt"
+)
+"""Over HTTP no rows of pictures: FFmpeg would believe any length that the server states for one."""
+
 
 class Camera(FrameSource):
     """A live camera behind an OpenCV capture that is already open."""
@@ -204,7 +214,8 @@ def _open_capture(
         backend: one of `cv2.CAP_*`.
         settings: property, value, property, value... for the backends that need them at opening.
     """
-    with _OPENING, _quiet_opencv(), _rtsp_over_tcp():
+    web = isinstance(source, str) and source.lower().startswith("http")
+    with _OPENING, _quiet_opencv(), _ffmpeg_options(f"{_TCP}|{_VIDEOS_ONLY}" if web else _TCP):
         return cv2.VideoCapture(source, backend, settings)
 
 
@@ -222,16 +233,12 @@ def _quiet_opencv() -> Iterator[None]:
 
 
 @contextmanager
-def _rtsp_over_tcp() -> Iterator[None]:
-    """Ask FFmpeg for TCP: lost UDP packets are grey blocks, and grey blocks are false alarms.
-
-    Servers that support only UDP get it after they have refused TCP. Options that the user has set
-    in the environment win.
-    """
+def _ffmpeg_options(options: str) -> Iterator[None]:
+    """Give FFmpeg these options, unless the user has set others in the environment."""
     if _FFMPEG_OPTIONS in os.environ:
         yield
         return
-    os.environ[_FFMPEG_OPTIONS] = "rtsp_flags;prefer_tcp"
+    os.environ[_FFMPEG_OPTIONS] = options
     try:
         yield
     finally:
