@@ -40,7 +40,7 @@ GOLDEN = ROOT / "tests/golden"
 CAMERAS = ("north", "east", "south", "west")
 ALL_CAMERAS_SHARE = 0.02
 ODD_SHARE = 0.01
-MOST_OPEN = 800
+MOST_OPEN = 60
 MOST_BEHIND = 3000
 CLIENTS = 6
 
@@ -66,17 +66,17 @@ class Faulty(FrameSource):
         time.sleep(0.004)
         self._number += 1
         chance = self._random.random()
-        if chance < 0.0002:
+        if chance < 0.0001:
             raise CameraError("unplugged")
-        if chance < 0.0004:
+        if chance < 0.0002:
             time.sleep(self._random.choice((0.3, 1.5)))
-        if chance < 0.0006:
+        if chance < 0.0003:
             raise RuntimeError("a fault in the driver")
-        if chance < 0.0010:
+        if chance < 0.0005:
             raise FrameError("a torn frame")
-        if chance < 0.0012:
+        if chance < 0.0006:
             return CapturedFrame(number=self._number, frame=np.zeros((3, 3)))
-        if chance < 0.0014:
+        if chance < 0.0007:
             self._until = time.monotonic() + self._random.choice((0.2, 1.4))
         size = (96, 128, 3) if chance < 0.9 else (64, 64, 3)
         if time.monotonic() < self._until:
@@ -453,7 +453,7 @@ def prepare(folder: Path, mode: str, broker_port: int, webhook: Webhook, port: i
     (folder / "stream.toml").write_text(
         f"model = '{folder}/model.onnx'\nthreads = 1\nstall_timeout = 1\nfirst_delay = 0.1\n"
         f"longest_delay = 0.5\nstate_file = '{folder}/state.json'\n{cameras}"
-        f"[trigger]\nmode = '{mode}'\ntimeout = 1\n"
+        f"[trigger]\nmode = '{mode}'\ntimeout = 2\n"
         f"[json]\npath = '{folder}/lines/verdicts.jsonl'\nmax_mb = 0.2\n"
         f"[pictures]\nfolder = '{folder}/kept'\nkeep = 'all'\nmax_count = 200\n"
         f"[mqtt]\nhost = '127.0.0.1'\nport = {broker_port}\ntopic = 'cell'\n"
