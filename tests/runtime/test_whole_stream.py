@@ -28,7 +28,7 @@ from edge_ad_runtime import (
 )
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.outputs import Delivery
-from edge_ad_runtime.stream import stream as stream_module
+from edge_ad_runtime.stream import loops, opening
 from edge_ad_runtime.stream.config import parse_config
 from edge_ad_runtime.stream.model_slot import ModelSlot
 
@@ -77,7 +77,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Source]]:
         opened.append(Source(moving(release), name=spec))
         return opened[-1]
 
-    monkeypatch.setattr(stream_module, "open_source", open_fake)
+    monkeypatch.setattr(opening, "open_source", open_fake)
     yield opened
     release.set()
 
@@ -173,7 +173,7 @@ def test_no_trigger_is_forgotten_when_a_loop_breaks_off(
 def test_a_stop_ends_a_stream_although_an_output_never_returns(
     model: Path, sources: list[Source], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_module, "_STOP_SECONDS", 0.3)
+    monkeypatch.setattr(loops, "_STOP_SECONDS", 0.3)
     stop, hanging, release = threading.Event(), threading.Event(), threading.Event()
 
     class Hanging:

@@ -1,20 +1,17 @@
 """A whole stream, from configuration to summary: cameras, models, triggers, alarms, outputs."""
 
-import logging
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
 from io import FileIO, UnsupportedOperation
 from pathlib import Path
-from time import monotonic
 from types import TracebackType
 from typing import Protocol
 
-from edge_ad_runtime.cameras import CapturedFrame, FrameSource, open_source
-from edge_ad_runtime.errors import CameraError, ConfigError, EdgeAdError, StuckError
+from edge_ad_runtime.cameras import CapturedFrame, FrameSource
+from edge_ad_runtime.errors import ConfigError, StuckError
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.result import Result
@@ -25,20 +22,16 @@ from edge_ad_runtime.stream.build import add_outputs
 from edge_ad_runtime.stream.config import CameraConfig, StreamConfig
 from edge_ad_runtime.stream.drift import Drift
 from edge_ad_runtime.stream.loop import Loop
+from edge_ad_runtime.stream.loops import run_loops
 from edge_ad_runtime.stream.model_file import ModelFile
 from edge_ad_runtime.stream.model_slot import ModelSlot, Override
+from edge_ad_runtime.stream.opening import open_all, open_camera
 from edge_ad_runtime.stream.summary import StreamSummary, sum_up
-from edge_ad_runtime.stream.systemd import Watchdog, notify
+from edge_ad_runtime.stream.systemd import notify
 from edge_ad_runtime.stream.thresholds import Thresholds
 from edge_ad_runtime.stream.triggers import ByteLines, Triggers, accept_lines
 from edge_ad_runtime.stream.watchers import Alarm, Overload
 from edge_ad_runtime.supervisor import Supervisor
-
-logger = logging.getLogger(__name__)
-
-_LOOK_SECONDS = 0.5
-_STOP_SECONDS = 5.0
-"""How long a loop may take to end after a stop before the stream ends without it."""
 
 
 class Stream:
@@ -78,7 +71,7 @@ class Stream:
             self.models = [self._load(path) for path in paths]
             slots = {model.path: model.slot for model in self.models}
             self._slots = {camera.name: slots[camera.model] for camera in config.cameras}
-            self._sources = _open_all(config.cameras, self.supervisor)
+            self._sources = open_all(config.cameras, self.supervisor)
             # From the start of `run` on, the readers own and close the sources.
             self._unread = owned.enter_context(ExitStack())
             for source in self._sources:
@@ -178,7 +171,11 @@ class Stream:
                 work = partial(accept_lines, self.triggers, _stdin(), self.delivery.event)
                 self.supervisor.start("trigger input", work)
             notify("READY=1")
-            self._run_loops(loops, stop)
+            try:
+                run_loops(loops, stop, self.supervisor, max_frames=self.config.max_frames)
+            except StuckError:
+                self._owned.pop_all()  # closing an output in which a thread hangs would hang, too
+                raise
         finally:
             notify("STOPPING=1")
             self.close()
@@ -232,7 +229,7 @@ class Stream:
         feed = loop.add_camera(
             camera.name,
             source,
-            reopen=partial(_open, camera),
+            reopen=partial(open_camera, camera),
             recovery=self.config.recovery,
             every=camera.every,
         )
@@ -243,39 +240,6 @@ class Stream:
         if self.config.alarm is not None:
             alarm = Alarm(self.config.alarm, lambda: info().map_threshold)
             loop.add_monitor(camera.name, alarm)
-
-    def _run_loops(self, loops: Sequence[Loop], stop: threading.Event) -> None:
-        """Run each loop in a thread; the failure of one ends them all.
-
-        Raises:
-            EdgeAdError: of the first loop that failed, or that did not end.
-        """
-        watchdog = Watchdog(len(loops))
-        errors: list[Exception] = []
-
-        def run(index: int) -> None:
-            turned = partial(watchdog.turned, index)
-            loops[index].run(stop, max_frames=self.config.max_frames, after_round=turned)
-            if loops[index].tally.output_closed:
-                stop.set()
-
-        def died(error: Exception) -> None:
-            errors.append(error)
-            stop.set()
-
-        threads = [
-            self.supervisor.start(f"loop {index}", partial(run, index), died=died)
-            for index in range(len(loops))
-        ]
-        stuck = _join_all(threads, stop)
-        if stuck:
-            self._owned.pop_all()  # closing an output in which a thread hangs would hang, too
-            raise StuckError(
-                f"{', '.join(stuck)} did not end within {_STOP_SECONDS:g} s after the stop: a "
-                "camera's driver or an output does not return"
-            )
-        if errors:
-            raise _explained(errors[0])
 
 
 def run_stream(
@@ -347,64 +311,3 @@ def _stdin() -> ByteLines:
         return FileIO(sys.stdin.fileno(), closefd=False)
     except UnsupportedOperation:  # it is in memory, where nobody waits
         return sys.stdin.buffer
-
-
-def _open(camera: CameraConfig) -> FrameSource:
-    return open_source(camera.source, camera.settings, watch=camera.watch)
-
-
-def _open_all(cameras: Sequence[CameraConfig], supervisor: Supervisor) -> list[FrameSource | None]:
-    """Open all at the same time, since each may take as long as a network's timeout.
-
-    Raises:
-        CameraError: none could be opened.
-        DataError: a file or folder cannot be used.
-    """
-    opening: list[Future[FrameSource]] = [Future() for _ in cameras]
-    with ExitStack() as opened:
-        for camera, future in zip(cameras, opening, strict=True):
-            opened.callback(future.add_done_callback, _close_opened)
-            work = partial(_open_into, future, camera)
-            supervisor.start(f"opening {camera.name}", work, died=future.set_exception)
-        errors = [future.exception() for future in opening]
-        for error in errors:
-            if error is not None and (not isinstance(error, CameraError) or all(errors)):
-                raise error
-        opened.pop_all()
-    for camera, error in zip(cameras, errors, strict=True):
-        if error is not None:
-            logger.warning("%s: %s", camera.name, error)
-    return [None if future.exception() else future.result() for future in opening]
-
-
-def _open_into(future: "Future[FrameSource]", camera: CameraConfig) -> None:
-    try:
-        future.set_result(_open(camera))
-    except EdgeAdError as error:
-        future.set_exception(error)
-
-
-def _close_opened(future: "Future[FrameSource]") -> None:
-    if future.exception() is None:
-        future.result().close()
-
-
-def _join_all(threads: Sequence[threading.Thread], stop: threading.Event) -> list[str]:
-    """Wait for all threads; return the names of those that do not end after a stop."""
-    deadline: float | None = None
-    running = list(threads)
-    while running and (deadline is None or monotonic() < deadline):
-        running[0].join(_LOOK_SECONDS)
-        running = [thread for thread in running if thread.is_alive()]
-        if stop.is_set() and deadline is None:
-            deadline = monotonic() + _STOP_SECONDS
-    return [thread.name for thread in running]
-
-
-def _explained(error: Exception) -> EdgeAdError:
-    if isinstance(error, EdgeAdError):
-        return error
-    return EdgeAdError(
-        f"the inspection broke off by a fault in the program, an unexpected "
-        f"{type(error).__name__}: report it with the traceback above"
-    )

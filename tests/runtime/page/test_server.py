@@ -12,7 +12,7 @@ import pytest
 
 from edge_ad_runtime import CapturedFrame, DataError, FakeCamera, Frame, ModelInfo, Result
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.stream import stream as stream_module
+from edge_ad_runtime.stream import opening
 from edge_ad_runtime.stream.config import ServeConfig, parse_config
 from edge_ad_runtime.stream.stream import Stream
 
@@ -298,9 +298,7 @@ def triggered(
         while not release.wait(0.05):
             yield np.zeros((48, 96, 3), np.uint8)
 
-    monkeypatch.setattr(
-        stream_module, "open_source", lambda *_, **__: FakeCamera(black(), name="a")
-    )
+    monkeypatch.setattr(opening, "open_source", lambda *_, **__: FakeCamera(black(), name="a"))
     document = {
         "model": str(model),
         "freeze_check": False,
