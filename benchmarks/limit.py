@@ -32,6 +32,9 @@ MOST_GOOD, MOST_DEFECTIVE = 350, 120
 NEW_GOOD, NEW_DEFECTIVE = 120, 60
 """Pictures that are scored for each split, at most."""
 
+FEWEST_NEW = 15
+"""Good pictures that must be left for that; a class with fewer has no such row."""
+
 RATES = (0.01, 0.05)
 LISTED = 0.05
 """Share of the fitted pictures, those with the highest scores, that a person is asked to check."""
@@ -103,6 +106,7 @@ class Tally:
     missed: dict[str, list[float]] = field(default_factory=dict)
     p_values: list[float] = field(default_factory=list)
     listed: list[float] = field(default_factory=list)
+    """Shares of the planted defects among the fitted pictures with the highest scores."""
 
     def add(self, rule: str, limit: float, good: Tensor, defective: Tensor) -> None:
         """Count the new good parts that a limit stops, and the defective ones that it lets pass."""
@@ -140,15 +144,21 @@ def main(
     logging.getLogger("edge_ad").setLevel(logging.ERROR)  # the weights are in the cached features
     started = time.perf_counter()
     options: dict[str, Any] = {"coreset": coreset} if method == "patchcore" else {}
-    rows: list[tuple[str, int, Tally]] = []
+    print_header(method, options, splits, planted, today)
+    rows: list[tuple[int, Tally]] = []
     for name in classes.split(","):
         features = load_features(name, data_root, cache)
-        for size in map(int, sizes.split(",")):
+        for size in (int(size) for size in sizes.split(",")):
+            if size - round(planted * size) > features.n_good - FEWEST_NEW:
+                continue
             tally = Tally()
             for seed in tqdm(range(splits), desc=f"{method} {name} {size}", disable=None):
                 run_split(tally, method, options, features, size, seed, planted, seed < today)
-            rows.append((name, size, tally))
-    print_tables(rows, method, options, splits, planted, today)
+            rows.append((size, tally))
+            print_row(name, size, figures(tally))
+    for size in sorted({size for size, _ in rows}):
+        of_size = [figures(tally) for other, tally in rows if other == size]
+        print_row("**mean**", size, np.mean(of_size, axis=0))
     minutes = (time.perf_counter() - started) / 60
     click.echo(f"\n{minutes:.1f} minutes, {torch.get_num_threads()} threads")
 
@@ -263,15 +273,10 @@ def drawn(samples: list[Sample], most: int) -> list[Sample]:
     return [samples[index] for index in sorted(chosen)]
 
 
-def print_tables(
-    rows: list[tuple[str, int, Tally]],
-    method: str,
-    options: dict[str, Any],
-    splits: int,
-    planted: float,
-    today: int,
+def print_header(
+    method: str, options: dict[str, Any], splits: int, planted: float, today: int
 ) -> None:
-    """Print a row for each class and number of pictures, and their means."""
+    """Print what was run, and the head of the table."""
     settings = "".join(f", {key} {value}" for key, value in options.items())
     spoilt = f", {planted:.0%} of the fitted pictures defective" if planted else ""
     click.echo(
@@ -280,28 +285,26 @@ def print_tables(
     )
     click.echo(
         "| class | good pictures | false alarms at 1 % | at 5 % | first version's rule "
-        "| missed at 1 % | at 5 % | first version's rule | p <= 0.05 | p <= 0.01 |"
+        "| missed at 1 % | at 5 % | first version's rule | p <= 0.05 | p <= 0.01 | listed |"
     )
-    click.echo("|---|" + "---:|" * 9)
-    figures = [(name, size, row(tally)) for name, size, tally in rows]
-    for size in sorted({size for _, size, _ in rows}):
-        of_size = [line for _, other, line in figures if other == size]
-        figures.append(("**mean**", size, np.mean(of_size, axis=0)))
-    for name, size, line in figures:
-        click.echo(f"| {name} | {size} | " + " | ".join(f"{value:.1f}" for value in line) + " |")
-    if planted:
-        for name, size, tally in rows:
-            found = 100 * np.mean(tally.listed)
-            click.echo(f"{name}, {size}: {found:.0f} % of the planted ones are in the list")
+    click.echo("|---|" + "---:|" * 10)
 
 
-def row(tally: Tally) -> NDArray[np.float64]:
-    """Return the figures of one row in percent."""
+def print_row(name: str, size: int, row: NDArray[np.float64]) -> None:
+    """Print shares in percent."""
+    cells = ["-" if np.isnan(share) else f"{100 * share:.1f}" for share in row]
+    click.echo(f"| {name} | {size} | " + " | ".join(cells) + " |")
+
+
+def figures(tally: Tally) -> NDArray[np.float64]:
+    """Return the shares of one row; nan where something was not looked at."""
     p_values = np.array(tally.p_values)
-    shares = [np.mean(tally.alarms.get(rule, np.nan)) for rule in ("1%", "5%", "today")]
-    shares += [np.mean(tally.missed.get(rule, np.nan)) for rule in ("1%", "5%", "today")]
+    rules = (f"{RATES[0]:.0%}", f"{RATES[1]:.0%}", "today")
+    shares = [np.mean(tally.alarms.get(rule, np.nan)) for rule in rules]
+    shares += [np.mean(tally.missed.get(rule, np.nan)) for rule in rules]
     shares += [np.mean(p_values <= 0.05), np.mean(p_values <= 0.01)]
-    return 100 * np.array(shares, dtype=np.float64)
+    shares += [np.mean(tally.listed or np.nan)]
+    return np.array(shares, dtype=np.float64)
 
 
 if __name__ == "__main__":
