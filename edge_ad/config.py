@@ -212,6 +212,7 @@ class SpadeConfig(DetectorConfig):
     paper: ClassVar[dict[str, Any]] = DetectorConfig.paper | {
         "k": 50,
         "gallery_rule": "position",
+        "image_score": "retrieval",
         "dims": "all",
         "patch_size": 1,
         "grid_stride": 4,
@@ -224,12 +225,25 @@ class SpadeConfig(DetectorConfig):
         "Compare with patches at the same position, or at any position (the paper).",
         flag="--gallery",
     )
+    image_score: str = option(
+        choice(("map", "retrieval")),
+        "map",
+        "Score a picture by the highest value of its map, or by its mean distance to the "
+        "retrieved pictures (the paper).",
+    )
     dims: int | str | None = option(
         DIMS, None, "Channels of a stored patch after a random projection. Default: 64."
     )
     patch_size: int = option(
         PATCH_SIZE, 3, "Side of the window over which features are averaged; the paper has 1."
     )
+
+    @classmethod
+    def from_json(cls, document: object, **more: Any) -> "SpadeConfig":
+        """Read what `to_json` wrote; runs of the first version have the paper's image score."""
+        if isinstance(document, Mapping):
+            document = {"image_score": "retrieval"} | dict(document)
+        return super().from_json(document, **more)
 
 
 CONFIGS: dict[str, type[DetectorConfig]] = {

@@ -25,9 +25,10 @@ DEFAULT_DIMS = 64
 class SPADE(Detector):
     """k nearest training pictures by pooled features; the map from the patches of those pictures.
 
-    Cohen & Hoshen, 2020, https://arxiv.org/abs/2005.02357. The image score is the mean Euclidean
-    distance to the k pictures (sec. 3.2), each map value that of a patch to the nearest patch of
-    the gallery (sec. 3.3). Larger is more anomalous; both unbounded above, each in its own unit.
+    Cohen & Hoshen, 2020, https://arxiv.org/abs/2005.02357. Each value of the map is the Euclidean
+    distance of a patch to the nearest patch of the k pictures (sec. 3.3). The score is the highest
+    of them or, with `image_score="retrieval"`, the paper's mean distance to the k pictures (sec.
+    3.2), in a unit of its own. Larger is more anomalous, without bound.
     """
 
     method: ClassVar[str] = SpadeConfig.method
@@ -101,13 +102,17 @@ class SPADE(Detector):
             score, nearest = self._retrieve(self.pooled[own], without=picture)
             scores.append(score)
             distances.append(self._patch_distance(self.gallery[own].float(), nearest))
-        return LeftOut(distance=torch.cat(distances), score=torch.cat(scores))
+        by_map = self.config.image_score == "map"
+        return LeftOut(distance=torch.cat(distances), score=None if by_map else torch.cat(scores))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Score frames; see `Detector.forward`."""
         pooled, patches = self.embed(frames)
         score, nearest = self._retrieve(pooled)
-        return score, self.smooth(self._patch_distance(patches, nearest))
+        anomaly_map = self.smooth(self._patch_distance(patches, nearest))
+        if self.config.image_score == "map":
+            return anomaly_map.amax(dim=(1, 2)), anomaly_map
+        return score, anomaly_map
 
     def _retrieve(self, pooled: Tensor, *, without: int | None = None) -> tuple[Tensor, Tensor]:
         """Find the k nearest pictures of pooled features (N, C): mean distance (N,), which (N, k).

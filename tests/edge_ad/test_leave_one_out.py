@@ -108,6 +108,7 @@ def refitted_scores(method: type[Detector], good: Dataset, **options: Any) -> np
         (PaDiM, {}),
         (PaDiM, {"dims": 30, "epsilon": 1e-4}),
         (SPADE, {"k": 5}),
+        (SPADE, {"k": 5, "image_score": "retrieval"}),
         (SPADE, {"k": 50, "gallery_rule": "full"}),  # k is that of the pictures left
         (PatchCore, {"coreset": 1.0}),  # all rows: what a refit keeps is what is not masked
     ],

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from edge_ad.config import SpadeConfig
 from edge_ad.data import Category, Dataset, load_category
 from edge_ad.models import SPADE
 from edge_ad_runtime.errors import EdgeAdError
@@ -43,7 +44,14 @@ def frames_of(dataset: Dataset, detector: SPADE) -> torch.Tensor:
 @pytest.mark.parametrize("rule", ["position", "full"])
 @pytest.mark.parametrize("k", [1, 5])
 def test_score_and_map_equal_the_formulas(category: Category, rule: str, k: int) -> None:
-    detector = SPADE(weights="none", input_size=(64, 96), k=k, gallery_rule=rule, dims="all")
+    detector = SPADE(
+        weights="none",
+        input_size=(64, 96),
+        k=k,
+        gallery_rule=rule,
+        image_score="retrieval",
+        dims="all",
+    )
     detector.fit(category.train)
     with torch.inference_mode():
         train = detector.embed(frames_of(category.train, detector))
@@ -57,6 +65,30 @@ def test_score_and_map_equal_the_formulas(category: Category, rule: str, k: int)
         smoothed = detector.smoothing(torch.from_numpy(grid).float().reshape(1, *detector.grid))
         # The gallery is stored in float16.
         np.testing.assert_allclose(anomaly_map[index], smoothed[0], rtol=5e-3, atol=1e-3)
+
+
+def test_the_score_is_the_highest_value_of_the_map_unless_asked_otherwise(
+    category: Category,
+) -> None:
+    by_map, by_retrieval = (
+        SPADE(weights="none", input_size=(64, 96), image_score=image_score).fit(category.train)
+        for image_score in (SpadeConfig().image_score, "retrieval")
+    )
+    frames = frames_of(category.test, by_map)
+    with torch.inference_mode():
+        (score, anomaly_map), (other_score, other_map) = by_map(frames), by_retrieval(frames)
+    assert torch.equal(anomaly_map, other_map)
+    assert torch.equal(score, anomaly_map.amax(dim=(1, 2)))
+    assert not torch.allclose(score, other_score)
+    assert by_map.good is not None
+    np.testing.assert_array_equal(by_map.good.scores, by_map.good.map_maxima)
+
+
+def test_a_run_of_the_first_version_keeps_the_papers_image_score() -> None:
+    old = SpadeConfig().to_json()
+    del old["image_score"]
+    assert SpadeConfig.from_json(old).image_score == "retrieval"
+    assert SpadeConfig.from_json(SpadeConfig().to_json()).image_score == "map"
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
@@ -102,6 +134,7 @@ def test_a_projection_keeps_distances_roughly(category: Category) -> None:
     [
         ({"k": 0}, "1 or more as k, got 0"),
         ({"gallery_rule": "none"}, "position, full as gallery_rule"),
+        ({"image_score": "mean"}, "map, retrieval as image_score"),
         ({"dims": 177}, "dims from 1 to 176"),
         ({"layers": ["stage3"]}, "at least 2 layers"),
     ],

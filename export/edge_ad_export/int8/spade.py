@@ -37,7 +37,7 @@ class _Embedding(nn.Module):
 
 
 def spade_graph(detector: SPADE) -> onnx.ModelProto:
-    """Return the graph of the rule `position`: score (sec. 3.2 of the paper), map (sec. 3.3)."""
+    """Return the graph of the rule `position`: map (sec. 3.3 of the paper) and either score."""
     outputs = ["pooled", "patches"]
     model = module_graph(_Embedding(detector), example_frames(detector), outputs=outputs)
     graph = GraphBuilder(model)
@@ -45,7 +45,8 @@ def spade_graph(detector: SPADE) -> onnx.ModelProto:
     squared = _to_pictures(graph, detector, gallery)
     k = graph.constant([min(detector.config.k, len(detector.pooled))])
     nearest, pictures = graph.nodes("TopK", (squared, k), 2, axis=1, largest=0)
-    score = _mean_distance(graph, graph.node("Gather", gallery, pictures))
+    by_map = detector.config.image_score == "map"
+    score = None if by_map else _mean_distance(graph, graph.node("Gather", gallery, pictures))
     distance = _at_position(graph, detector, _others(graph, detector, squared, nearest))
     return finish(graph, detector, distance, score=score)
 
