@@ -87,8 +87,9 @@ function line(pen, from, y, to) {
 
 /** The ends and the step of an axis of about so many steps, all of them round numbers. */
 function range(lowest, high, steps) {
-  // Even the lowest bar is seen.
-  const low = lowest - 0.3 * (high - lowest);
+  // Even the lowest bar is seen; scores are distances, so there is seldom anything below 0.
+  const room = lowest - 0.3 * (high - lowest);
+  const low = lowest >= 0 ? Math.max(0, room) : room;
   const span = high - low || Math.abs(high) || 1;
   const rough = span / steps;
   const power = 10 ** Math.floor(Math.log10(rough));
