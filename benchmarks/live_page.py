@@ -46,7 +46,7 @@ def main() -> None:
         return
     if arguments.model is None:
         parser.error("expected --model")
-    stream_module.open_source = lambda *_, **__: FakeCamera(pictures(), name="camera")
+    vars(stream_module)["open_source"] = lambda *_, **__: FakeCamera(pictures(), name="camera")
     document = {
         "model": str(arguments.model),
         "stdout": False,

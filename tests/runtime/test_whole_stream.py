@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -308,6 +308,19 @@ def test_a_picture_too_tall_for_jpeg_ends_no_stream_of_files(
     assert "Traceback" not in done.stderr
 
 
+def is_stuck(pipe: IO[bytes]) -> bool:
+    """Whether a pipe is full, and nothing more can be written to it."""
+    import fcntl  # POSIX only
+    import termios
+
+    def waiting() -> int:
+        return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4), sys.byteorder)
+
+    before = waiting()
+    time.sleep(0.5)
+    return waiting() == before > 60_000
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes of POSIX")
 @pytest.mark.slow
 def test_a_stop_ends_a_stream_of_files_whose_reader_is_stuck(model: Path, pictures: Path) -> None:
@@ -320,9 +333,9 @@ def test_a_stop_ends_a_stream_of_files_whose_reader_is_stuck(model: Path, pictur
         stderr=subprocess.PIPE,
     ) as process:
         try:
-            assert process.stderr is not None
-            process.stderr.readline()
-            time.sleep(2)
+            assert process.stderr is not None and process.stdout is not None
+            full = process.stdout
+            wait(lambda: is_stuck(full), 60)
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 1
             log = process.stderr.read().decode()
