@@ -17,7 +17,7 @@ _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _TEMPORARY = ".edge-ad-*.tmp"
 
 
-def write_whole(path: Path, data: bytes, *, replace: bool = True, private: bool = False) -> None:
+def write_whole(path: Path, data: bytes, *, replace: bool = True) -> None:
     """Write a temporary file in the same folder and rename it: no reader ever sees half a file.
 
     The temporary name cannot be guessed, and nothing that exists under it is opened or followed,
@@ -27,7 +27,6 @@ def write_whole(path: Path, data: bytes, *, replace: bool = True, private: bool 
         path: of the file.
         data: what it holds.
         replace: a file that is already there.
-        private: only this user may read the file.
 
     Raises:
         FileExistsError: the file is there, and must not be replaced.
@@ -36,7 +35,7 @@ def write_whole(path: Path, data: bytes, *, replace: bool = True, private: bool 
     temporary = path.with_name(_TEMPORARY.replace("*", secrets.token_hex(16)))
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW
     try:
-        with open(os.open(temporary, flags, 0o600 if private else 0o666), "wb") as file:
+        with open(os.open(temporary, flags, 0o666), "wb") as file:
             _lock(file.fileno())
             file.write(data)
             file.flush()

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -58,17 +57,6 @@ def test_temporary_names_cannot_be_guessed_nor_opened(
     names = [name for name, _ in opened]
     assert len(set(names)) == 2 and all(len(Path(name).stem) > 32 for name in names)
     assert all(flags & os.O_EXCL and flags & os.O_NOFOLLOW for _, flags in opened)
-
-
-def test_modes(tmp_path: Path) -> None:
-    before = os.umask(0o022)
-    try:
-        write_whole(tmp_path / "open", b"")
-        write_whole(tmp_path / "secret", b"", private=True)
-    finally:
-        os.umask(before)
-    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("open", "secret")]
-    assert modes == [0o644, 0o600]
 
 
 def test_not_to_replace(tmp_path: Path) -> None:

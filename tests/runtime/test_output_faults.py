@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 pytestmark = pytest.mark.slow
+pytest.importorskip("edge_ad.cli", reason="the command line is not installed")
 
 COMMAND = (sys.executable, "-c", "from edge_ad.cli import main; main()", "stream")
 
@@ -40,6 +41,7 @@ class Server:
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
     """Start servers that end with the test."""
+    pytest.importorskip("httpx", reason="no httpx: pip install 'edge-ad[webhook]'")
     running = []
 
     def start(answer: Callable[[BaseHTTPRequestHandler], None]) -> Server:

@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from edge_ad_runtime import CapturedFrame, Result
 from edge_ad_runtime.events import Event
+from edge_ad_runtime.outputs import Delivery, Output
 from edge_ad_runtime.outputs.mqtt import MqttConfig
-from edge_ad_runtime.outputs.remote import Spooled
+from edge_ad_runtime.outputs.remote import Refused, Spooled
 from edge_ad_runtime.outputs.spool import Spool
 from edge_ad_runtime.outputs.webhook import WebhookConfig, WebhookSender
+from edge_ad_runtime.supervisor import Supervisor
 
 MakeVerdict = Callable[..., tuple[CapturedFrame, Result]]
 
@@ -191,7 +193,6 @@ def test_a_retained_message_is_no_trigger_and_a_bad_one_ends_nothing(
     from paho.mqtt.publish import single
 
     from edge_ad_runtime.outputs.mqtt import MqttSender
-    from edge_ad_runtime.supervisor import Supervisor
 
     def take(payload: bytes) -> None:
         asked.append(payload)
@@ -221,6 +222,59 @@ def test_a_retained_message_is_no_trigger_and_a_bad_one_ends_nothing(
         events.clear()
 
 
+def test_no_event_about_a_way_goes_that_way(tmp_path: Path, verdict: MakeVerdict) -> None:
+    class Odd:
+        """Fails as nobody foresaw, then as networks do, then refuses, then works."""
+
+        name = "odd"
+        errors: ClassVar[list[Exception]] = [
+            ZeroDivisionError(),
+            OSError("away"),
+            Refused("never"),
+        ]
+        sent: ClassVar[list[dict[str, Any]]] = []
+
+        def send(self, topic: str, payload: str) -> None:
+            if self.errors:
+                raise self.errors.pop(0)
+            self.sent.append(json.loads(payload))
+
+        def cancel(self) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    class Recorder(Output):
+        def __init__(self) -> None:
+            self.events: list[str] = []
+
+        def write(self, captured: CapturedFrame, result: Result) -> None:
+            pass
+
+        def event(self, event: Event) -> None:
+            self.events.append(event.kind)
+
+    recorder, delivery = Recorder(), Delivery()
+    supervisor = Supervisor(delivery.event, first_delay=0.01)
+    output = Spooled(Odd(), Spool(tmp_path / "s", limit=99), delivery.event, supervisor)
+    delivery.add(recorder)
+    delivery.add(output)
+    for number in range(3):
+        delivery.verdict(*verdict(number))
+    wait(lambda: len(Odd.sent) == 2)
+    delivery.event(Event(kind="alarm on", message=""))
+    wait(lambda: len(Odd.sent) == 3)
+    delivery.close()
+    assert [message.get("event", message.get("frame")) for message in Odd.sent] == [
+        1,
+        2,
+        "alarm on",
+    ]
+    assert recorder.events[0] == "thread failed" and recorder.events[-1] == "alarm on"
+    assert recorder.events.count("output failed") == 2 and delivery.lost == 1
+
+
 class Hook(BaseHTTPRequestHandler):
     """Fails as often as told, then takes."""
 
@@ -243,6 +297,7 @@ class Hook(BaseHTTPRequestHandler):
 
 
 def test_webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: MakeVerdict) -> None:
+    pytest.importorskip("httpx", reason="no httpx: pip install 'edge-ad[webhook]'")
     monkeypatch.setenv("EDGE_AD_WEBHOOK_TOKEN", "t0ken")
     Hook.failures, Hook.taken, Hook.tokens = [503, 503, 200, 400], [], set()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)

@@ -57,6 +57,14 @@ def test_no_second_process_or_output_gets_the_same_spool(tmp_path: Path) -> None
     Spool(tmp_path / "spool", limit=2).close()
 
 
+def test_nobody_else_may_read_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", limit=2)
+    spool.put("t", "a")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"spool": 0o600, "spool-wal": 0o600}
+    spool.close()
+
+
 def test_garbage_under_the_name_of_a_spool_is_set_aside(tmp_path: Path) -> None:
     (tmp_path / "edge-ad-mqtt.spool").write_bytes(random.Random(0).randbytes(9000))
     spool = Spool(tmp_path / "edge-ad-mqtt.spool", limit=2)

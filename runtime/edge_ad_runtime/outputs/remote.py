@@ -87,7 +87,7 @@ class Spooled(Output):
         Raises:
             OSError: as `write`.
         """
-        if event is not self._own_event:
+        if event is not self._own_event and event.details.get("thread") != self.name:
             self._put(event.camera, "event", event.fields())
 
     def close(self) -> None:

@@ -43,6 +43,8 @@ class Spool:
         self._notices: list[str] = []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # What is produced is nobody else's business; SQLite gives its log the same mode.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             try:
                 self._base = _open(path)
             except sqlite3.DatabaseError as error:
@@ -114,7 +116,8 @@ class Spool:
 
     def close(self) -> None:
         """Close the file; what waits is there at the next start."""
-        self._base.close()
+        with self._filled:
+            self._base.close()
 
     def _delete(self, number: int) -> None:
         sql = "DELETE FROM message WHERE number = ?"
@@ -238,6 +241,8 @@ def _is_damage(error: sqlite3.DatabaseError) -> bool:
 
 def _is_spool(path: Path) -> bool:
     """Whether a file was a spool once: a database, by its name, or zeros, as after a power cut."""
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         start = file.read(len(_MAGIC)).ljust(len(_MAGIC), b"\0")
     same = sum(found == expected for found, expected in zip(start, _MAGIC, strict=True))
