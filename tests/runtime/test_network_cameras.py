@@ -215,6 +215,82 @@ def test_mjpeg_over_http_with_credentials(
     assert "s3cret" not in caplog.text
 
 
+class SlowCamera:
+    """Sends a picture now and then to whoever is connected at the time."""
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(0)
+        self._ticked = threading.Condition()
+        self._sent = 0
+        self._data = b""
+        camera = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                try:
+                    camera._serve(self)
+                except OSError:
+                    return
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def send(self) -> None:
+        frame = self._rng.integers(0, 255, (96, 160, 3), dtype=np.uint8)
+        with self._ticked:
+            self._data = cv2.imencode(".jpg", frame)[1].tobytes()
+            self._sent += 1
+            self._ticked.notify_all()
+
+    def _serve(self, handler: BaseHTTPRequestHandler) -> None:
+        seen = self._sent
+        while True:
+            with self._ticked:
+                if not self._ticked.wait_for(lambda seen=seen: self._sent > seen, 30):  # type: ignore[misc]
+                    return
+                seen, data = self._sent, self._data
+            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
+            handler.wfile.write(head.encode() + data + b"\r\n")
+
+
+@pytest.mark.slow
+def test_a_camera_slower_than_the_stall_timeout(
+    model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    camera = SlowCamera()
+    recorder, stop = Recorder(), threading.Event()
+    source = f"http://127.0.0.1:{camera.server.server_address[1]}/video"
+    config = {
+        "model": str(model),
+        "stall_timeout": 1.0,
+        "first_delay": 0.05,
+        "camera": [{"name": "slow", "source": source}],
+    }
+    stream = Stream(parse_config(config))
+    stream.delivery.add(recorder)
+    running = threading.Thread(target=stream.run, args=(stop,))
+    running.start()
+    try:
+        for _ in range(16):
+            camera.send()
+            stop.wait(2.0)
+    finally:
+        stop.set()
+        running.join(20)
+        camera.server.shutdown()
+        camera.server.server_close()
+    assert len(recorder.verdicts) >= 12
+    assert recorder.kinds("slow").count("camera lost") <= 6
+    assert "while stall_timeout is 1 s" in caplog.text
+
+
 def test_one_dead_camera_of_two_is_lost_from_the_start(model: Path, pictures: Path) -> None:
     recorder, stop = Recorder(), threading.Event()
     cameras = [

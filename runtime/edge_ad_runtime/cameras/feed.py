@@ -274,7 +274,8 @@ class Feed:
         seconds = self._clock() - self._lost_at
         self._tell(
             "camera back",
-            f"the camera {self.name} is back after {seconds:.1f} s and {self._attempts} attempts",
+            f"the camera {self.name} is back after {seconds:.1f} s and {self._attempts} "
+            + ("attempt" if self._attempts == 1 else "attempts"),
             {"seconds": round(seconds, 3), "attempts": self._attempts},
         )
 

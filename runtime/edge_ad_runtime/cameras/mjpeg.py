@@ -46,7 +46,7 @@ class MjpegCamera(FrameSource):
         *,
         name: str,
         read_timeout: float,
-        wire: "_Wire",
+        wire: "Wire",
     ) -> None:
         """Take over an answer whose header has been read.
 
@@ -96,7 +96,7 @@ class MjpegCamera(FrameSource):
         """Return the content of the next part; None: it is not a picture."""
         self._skip_to_boundary()
         header = self._header()
-        length = header.get("Content-Length", "").strip()
+        length = str(header.get("Content-Length", "")).strip()
         # Python refuses to read numbers of thousands of digits; twenty are absurd enough.
         data = self._exactly(int(length[:20])) if length.isdecimal() else self._up_to_boundary()
         is_picture = "Content-Type" not in header or header.get_content_maintype() == "image"
@@ -198,7 +198,7 @@ def open_mjpeg(url: str, settings: CameraSettings) -> MjpegCamera | None:
         CameraError: it does not answer in time, refuses, or sends single pictures.
     """
     name = redact(url)
-    wire = _Wire()
+    wire = Wire()
     # A timeout of the socket is for each byte; this one is for the whole answer.
     patience = threading.Timer(settings.open_timeout, wire.hang_up)
     patience.daemon = True
@@ -233,7 +233,7 @@ def open_mjpeg(url: str, settings: CameraSettings) -> MjpegCamera | None:
     return None
 
 
-def _get(url: str, wire: "_Wire", timeout: float) -> http.client.HTTPResponse:
+def _get(url: str, wire: "Wire", timeout: float) -> http.client.HTTPResponse:
     """Ask for an address, with its user and password where the server wants them."""
     parts = urlsplit(url)
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
@@ -271,21 +271,25 @@ class _BasicAuthentication(urllib.request.HTTPBasicAuthHandler):
         return super().http_error_401(request, answer, code, reason, headers)
 
 
-class _Wire(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+class Wire(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     """Opens connections and keeps the newest one's socket, so that any thread can end it."""
 
     def __init__(self) -> None:
+        """Start without a connection."""
         urllib.request.HTTPHandler.__init__(self)
         self._socket: socket.socket | None = None
         self._answer: http.client.HTTPResponse | None = None
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        """Open a connection for a request of urllib."""
         return self._answered(self._connect, request)
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        """Open an encrypted connection for a request of urllib."""
         return self._answered(self._connect_securely, request)
 
     def set_timeout(self, seconds: float) -> None:
+        """Set how long the newest connection may be silent."""
         if self._socket is not None:
             self._socket.settimeout(seconds)
 
