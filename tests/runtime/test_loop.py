@@ -307,3 +307,14 @@ def test_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             manager.recv(100)
         watchdog.turned(1)
         assert manager.recv(100) == b"WATCHDOG=1"
+
+
+def test_no_free_descriptor_for_systemd_ends_no_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setattr(socket, "socket", none_left)
+    assert not notify("WATCHDOG=1")

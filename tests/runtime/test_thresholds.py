@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_ad_runtime import CapturedFrame, ConfigError, Result, Scorer, Stream
+from edge_ad_runtime import CapturedFrame, ConfigError, DataError, Result, Scorer, Stream
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.stream.config import StreamConfig, parse_config
 from edge_ad_runtime.stream.model_slot import ModelSlot, Override
@@ -178,11 +178,43 @@ def test_a_change_that_cannot_be_kept_is_in_force_and_says_so(
     model: Path, pictures: Path, tmp_path: Path
 ) -> None:
     events = Events()
-    with Stream(configured(model, pictures, state_file=str(tmp_path / "no/state.json"))) as stream:
+    state = tmp_path / "new" / "state.json"
+    with Stream(configured(model, pictures, state_file=str(state))) as stream:
         stream.delivery.add(events)
+        shutil.rmtree(state.parent)
         stream.set_threshold("left", 180.0)
         assert stream.info_of("left").threshold == 180
     assert "not kept over a restart" in events.found[0].message
+
+
+def test_a_state_file_that_could_not_be_written_is_refused_at_the_start(
+    model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot write"):
+        Stream(configured(model, pictures, state_file=str(tmp_path / "file/state.json")))
+
+
+def test_two_streams_with_one_state_file_keep_each_other_s_entries(
+    model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    def alone(name: str) -> StreamConfig:
+        camera = {"name": name, "source": str(pictures)}
+        return parse_config(
+            {
+                "model": str(model),
+                "camera": [camera],
+                "stdout": False,
+                "state_file": str(tmp_path / "state.json"),
+            }
+        )
+
+    with Stream(alone("left")) as left, Stream(alone("right")) as right:
+        left.set_threshold("left", 180.0)
+        right.set_threshold("right", 170.0)
+        left.set_threshold("left", 160.0)
+    with Stream(configured(model, pictures, state_file=str(tmp_path / "state.json"))) as both:
+        assert [both.info_of(name).threshold for name in ("left", "right")] == [160, 170]
 
 
 def test_a_reload_keeps_what_people_have_set_and_says_so(

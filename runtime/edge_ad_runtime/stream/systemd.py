@@ -11,13 +11,14 @@ def notify(state: str) -> bool:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-        try:
-            # A leading @ stands for the zero byte of Linux's abstract sockets.
-            channel.connect("\0" + address[1:] if address[0] == "@" else address)
+    # A leading @ stands for the zero byte of Linux's abstract sockets.
+    address = "\0" + address[1:] if address[0] == "@" else address
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            channel.connect(address)
             channel.sendall(state.encode())
-        except OSError:
-            return False
+    except OSError:  # of a process without a free descriptor, too
+        return False
     return True
 
 

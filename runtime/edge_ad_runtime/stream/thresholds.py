@@ -11,7 +11,7 @@ from typing import Any
 
 from edge_ad_runtime.errors import ConfigError
 from edge_ad_runtime.events import Event, EventKind, Report, iso_time
-from edge_ad_runtime.files import write_whole
+from edge_ad_runtime.files import make_writable, write_whole
 from edge_ad_runtime.stream.model_slot import ModelSlot, Override
 
 _VERSION = 1
@@ -35,22 +35,27 @@ class Thresholds:
             slots: the model of each camera.
             path: the state file, which need not exist yet; None: changes end with the stream.
             report: takes an event for each change.
+
+        Raises:
+            DataError: the state file could not be written into its folder.
         """
+        if path is not None:
+            make_writable(path.parent)
         self._slots = slots
         self._path = path
         self._report = report
         self._lock = threading.Lock()
-        self._kept: dict[str, Override] = {}
 
     def restore(self) -> None:
         """Put the limits of the state file into force; what cannot be used is an event."""
         if self._path is None:
             return
         try:
-            self._kept = _read(self._path)
+            kept = _read(self._path)
         except ConfigError as error:
             self._report(Event(kind="state refused", message=str(error)))
-        for camera, override in self._kept.items():
+            return
+        for camera, override in kept.items():
             slot = self._slots.get(camera)
             if slot is None:
                 continue
@@ -99,7 +104,7 @@ class Thresholds:
         with self._lock:
             before = slot.set_override(camera, override)
             now = slot.threshold(camera)
-            problem = self._keep(camera, override)
+            problem = self._keep()
         message = f"the limit at {camera} is now {now:.4g} instead of {before:.4g}, set by {who}"
         if override is None:
             message = f"the limit at {camera} is the model's own again, {now:.4g}, reset by {who}"
@@ -110,19 +115,23 @@ class Thresholds:
             Event(kind="threshold changed", message=message, camera=camera, details=details)
         )
 
-    def _keep(self, camera: str, override: Override | None) -> str:
+    def _keep(self) -> str:
         """Write the state file; return why that failed, or nothing."""
-        self._kept.pop(camera, None)
-        if override is not None:
-            self._kept[camera] = override
         if self._path is None:
             return ""
-        thresholds = {name: _entry(item) for name, item in sorted(self._kept.items())}
-        document = {"version": _VERSION, "thresholds": thresholds}
         try:
+            # What others wrote since, another stream or an earlier configuration, stays.
+            kept = {
+                name: item for name, item in _read(self._path).items() if name not in self._slots
+            }
+            for camera, slot in self._slots.items():
+                if camera in slot.overrides:
+                    kept[camera] = slot.overrides[camera]
+            thresholds = {name: _entry(item) for name, item in sorted(kept.items())}
+            document = {"version": _VERSION, "thresholds": thresholds}
             write_whole(self._path, json.dumps(document, indent=2).encode() + b"\n")
-        except OSError as error:
-            return f"cannot write {self._path}: {error.strerror}"
+        except (OSError, ConfigError) as error:
+            return f"cannot write {self._path} ({error})"
         return ""
 
 
