@@ -1,5 +1,6 @@
 """Drift: silent while nothing changes, quick when something does, one observation a part."""
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -9,8 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 
+from edge_ad.cli import main
 from edge_ad_runtime import CapturedFrame, ModelInfo, Result
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.appearance import SAME_SCENE, appearance
@@ -253,3 +256,21 @@ def test_a_frame_of_any_size_is_looked_at_small(size: tuple[int, int]) -> None:
     assert max(look.grey.shape) <= 256
     assert look.brightness == 80 and look.dark_share == look.bright_share == 0
     assert look.log_sharpness < -5
+
+
+def test_the_stream_tells_it_on_its_outputs(model: Path, tmp_path: Path) -> None:
+    """100 pictures, then 60 with more light: one line of JSON, and one on stderr."""
+    rng = np.random.default_rng(10)
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for index in range(160):
+        frame = part(rng, gain=1.15 if index >= 100 else 1.0) // 2  # far below the model's limit
+        cv2.imwrite(str(folder / f"{index:03}.png"), frame)
+    arguments = ["stream", "--model", str(model), "--camera", f"left={folder}"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    (event,) = [line for line in lines if "event" in line]
+    assert (event["event"], event["camera"]) == ("drift", "left")
+    assert 110 <= event["frame"] <= 150
+    assert event["measure"] in ("brightness", "score") and event["median"] > event["median_before"]

@@ -7,10 +7,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from numpy.typing import NDArray
 
+from edge_ad.cli import main
 from edge_ad_runtime import ConfigError, ModelInfo, Preprocessing, Result, Scorer, draw_overlay
 from edge_ad_runtime.model.calibration import Calibration, calibrate
 from edge_ad_runtime.model.info import MODEL_KEY
@@ -138,3 +141,26 @@ def test_a_smallest_region_that_cannot_be(model: Path) -> None:
 )
 def test_a_p_value_in_words(p_value: float, words: str) -> None:
     assert false_alarms_in_words(p_value) == f"expected false alarms in 1,000 good parts: {words}"
+
+
+def test_the_smallest_region_is_an_option(tmp_path: Path, write_model: Callable[..., Path]) -> None:
+    """A part with a small and a large bright area, by both commands and by a TOML file."""
+    frame = np.full((64, 128, 3), 90, np.uint8)
+    frame[4:8, 4:8] = 255
+    frame[20:60, 20:120] = 255
+    cv2.imwrite(str(tmp_path / "part.png"), frame)
+    model, picture = str(write_model()), str(tmp_path / "part.png")
+    config = tmp_path / "line.toml"
+    config.write_text(
+        f"model = {model!r}\nmin_region_area = 0.01\n[[camera]]\nsource = {picture!r}\n"
+    )
+    for options, count in (([], 2), (["--min-region-area", "0.01"], 1)):
+        predicted = CliRunner().invoke(main, ["predict", model, picture, "--json", *options])
+        assert len(json.loads(predicted.stdout)[0]["regions"]) == count
+        arguments = ["stream", "--model", model, "--camera", picture, *options]
+        streamed = CliRunner().invoke(main, arguments)
+        assert len(json.loads(streamed.stdout)["regions"]) == count
+    configured = CliRunner().invoke(main, ["stream", "--config", str(config)])
+    assert len(json.loads(configured.stdout)["regions"]) == 1
+    wrong = CliRunner().invoke(main, ["predict", model, picture, "--min-region-area", "1"])
+    assert wrong.exit_code == 2
