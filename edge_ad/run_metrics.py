@@ -1,71 +1,187 @@
-"""The decision limit, from the scores of good parts alone."""
+"""The figures of a run: `metrics.json`, and what a decision limit does to the test split."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from edge_ad.data import ScoredSample
+from edge_ad_runtime.errors import DataError, ModelFileError
+from edge_ad_runtime.model.calibration import Calibration
+from edge_ad_runtime.model.document import Document
+from edge_ad_runtime.model.info import MAX_SIDE, Limits
 
-from edge_ad_runtime.model.info import Limits
+FORMAT_VERSION = 2
+"""Version of the run's files; 1 had `held_out.csv` and no masks in `scores.csv`."""
 
-PERCENTILE = 99.0
+TEST_SHARES = (
+    "image_auroc",
+    "image_ap",
+    "image_f1",
+    "pixel_auroc",
+    "pixel_pro",
+    "test_false_alarm_rate",
+    "test_miss_rate",
+)
+"""Figures of the test split that are shares or areas, 0..1."""
+
+F1_RULE = "highest F1 on the labelled test pictures, which may be too good to be true"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Threshold:
-    """A decision limit and how it was found.
+class RunMetrics(Limits):
+    """The content of `metrics.json`; a test figure is None where it is not defined.
 
     Attributes:
-        value: in the unit of the score; `score >= value` is anomalous.
-        false_alarm_rate: share of good parts expected at or above it, 0..1.
-        rule: how it was found, in words.
+        method: name of the detector, such as `padim`.
+        category: the product that the pictures show.
+        backbone: name of the feature network.
+        layers: names of its feature maps.
+        input_size: (height, width) in pixels of what the backbone sees.
+        seed: of everything that was drawn.
+        device: where it was computed, in PyTorch's words.
+        n_train: good pictures that were fitted.
+        n_skipped: unreadable pictures that were left out.
+        content_hash: SHA-256, in hex, over the training pictures.
+        fit_seconds: duration of the fit.
+        image_auroc: area under the ROC curve of the scores, 0..1.
+        image_ap: average precision, 0..1.
+        image_f1: highest F1 that any threshold reaches, 0..1.
+        pixel_auroc: area under the ROC curve of all pixels, 0..1.
+        pixel_pro: area under the per-region overlap, 0..1.
+        test_false_alarm_rate: share of the good test pictures at or above the threshold, 0..1.
+        test_miss_rate: share of the defective test pictures below it, 0..1.
+        n_test_good: good test pictures.
+        n_test_anomalous: defective test pictures.
+        versions: of the packages that were used.
+        calibration: scores of good parts and the promise that follows; None in old runs.
+        format_version: of the files.
     """
 
-    value: float
-    false_alarm_rate: float
-    rule: str
+    method: str
+    category: str
+    backbone: str
+    layers: tuple[str, ...] = ()
+    input_size: tuple[int, int]
+    seed: int
+    device: str = ""
+    n_train: int
+    n_skipped: int
+    content_hash: str
+    fit_seconds: float
+    image_auroc: float | None = None
+    image_ap: float | None = None
+    image_f1: float | None = None
+    pixel_auroc: float | None = None
+    pixel_pro: float | None = None
+    test_false_alarm_rate: float | None = None
+    test_miss_rate: float | None = None
+    n_test_good: int = 0
+    n_test_anomalous: int = 0
+    versions: dict[str, str] = field(default_factory=dict)
+    calibration: Calibration | None = None
+    format_version: int = FORMAT_VERSION
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the document of `metrics.json`."""
+        document = asdict(self)
+        document["calibration"] = self.calibration.to_json() if self.calibration else None
+        return document
 
-def choose_threshold(good_scores: Sequence[float]) -> Threshold:
-    """Return the 99th percentile of the scores of good pictures that the fit has not seen.
+    def with_limit(
+        self,
+        calibration: Calibration,
+        scored: Iterable[ScoredSample],
+        threshold: float | None = None,
+    ) -> "RunMetrics":
+        """Return the figures with another promise, and what that does to the test split.
 
-    Numpy's percentile of n scores is the order statistic 1 + 0.99 (n - 1), and a share of
-    1 - k / (n + 1) of all good parts is expected above the k-th lowest of n (David and Nagaraja,
-    Order Statistics, 2003, ch. 2). That comes near 1 % only from hundreds of pictures: 10 of them
-    promise 10 %, 20 of them 6 %.
-    """
-    count = len(good_scores)
-    position = 1 + PERCENTILE / 100 * (count - 1)
-    return Threshold(
-        value=float(np.percentile(good_scores, PERCENTILE)),
-        false_alarm_rate=1 - position / (count + 1),
-        rule=f"{PERCENTILE:g}th percentile of {count} held-out good pictures",
-    )
-
-
-class GoodScores:
-    """Scores and maps of good pictures that the fit has not seen."""
-
-    def __init__(self) -> None:
-        """Start with none."""
-        self._scores: list[float] = []
-        self._lows: list[float] = []
-        self._highs: list[float] = []
-
-    def add(self, score: float, anomaly_map: NDArray[np.float32]) -> None:
-        """Take a picture's score and its map (h, w)."""
-        self._scores.append(score)
-        self._lows.append(float(anomaly_map.min()))
-        self._highs.append(float(anomaly_map.max()))
-
-    def limits(self) -> Limits:
-        """Return the limits; there must be at least one picture."""
-        threshold = choose_threshold(self._scores)
-        return Limits(
-            threshold=threshold.value,
-            threshold_rule=threshold.rule,
-            false_alarm_rate=threshold.false_alarm_rate,
-            score_range=(min(self._scores), max(self._scores)),
-            map_range=(min(self._lows), max(self._highs)),
-            map_threshold=choose_threshold(self._highs).value,
+        Args:
+            calibration: the scores of good parts, with the promised rate.
+            scored: the test split.
+            threshold: a limit that was found otherwise; None: that of the calibration.
+        """
+        found = calibration.limit() if threshold is None else threshold
+        false_alarm_rate, miss_rate = decision_rates(scored, found)
+        rule = calibration.promise()
+        return replace(
+            self,
+            threshold=found,
+            threshold_rule=rule if threshold is None else f"{F1_RULE}; {rule}",
+            false_alarm_rate=calibration.rate,
+            map_threshold=calibration.map_limit(),
+            calibration=calibration,
+            test_false_alarm_rate=false_alarm_rate,
+            test_miss_rate=miss_rate,
+            format_version=FORMAT_VERSION,
         )
+
+    def test_figures(self) -> dict[str, float | int | None]:
+        """Return what is known of the test split, by name."""
+        names = (*TEST_SHARES, "n_test_good", "n_test_anomalous")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_json(cls, text: str, path: Path) -> "RunMetrics":
+        """Read a document that this version or an earlier one wrote; `path` is for messages.
+
+        Raises:
+            DataError: a value is missing, of the wrong type or out of its range, or a later
+                version wrote the file.
+        """
+        try:
+            document = Document.parse(text)
+            version = document.count("format_version", 2**31) or 1
+            if version <= FORMAT_VERSION:
+                return cls._read(document, version)
+        except (ValueError, RecursionError, ModelFileError) as error:
+            raise DataError(f"{path} is damaged ({error}): train the run again") from error
+        raise DataError(
+            f"{path} has format {version}, this edge-ad reads up to {FORMAT_VERSION}: update it"
+        )
+
+    @classmethod
+    def _read(cls, document: Document, version: int) -> "RunMetrics":
+        calibration = document.table("calibration")
+        texts = ("method", "category", "backbone", "threshold_rule", "content_hash")
+        counts = ("seed", "n_train", "n_skipped", "n_test_good", "n_test_anomalous")
+        values: dict[str, Any] = {name: document.text(name) for name in texts}
+        values |= {name: document.whole(name) for name in counts}
+        values |= {name: document.share(name) for name in TEST_SHARES}
+        return cls(
+            **values,
+            layers=document.texts("layers"),
+            input_size=document.size("input_size", MAX_SIDE),
+            device=document.text("device", ""),
+            threshold=document.number("threshold"),
+            false_alarm_rate=document.number("false_alarm_rate", 0, 1),
+            score_range=document.interval("score_range"),
+            map_range=document.interval("map_range"),
+            map_threshold=document.number("map_threshold"),
+            fit_seconds=document.number("fit_seconds", 0),
+            versions={str(name): str(text) for name, text in document.table("versions").items()},
+            calibration=Calibration.from_json(calibration) if calibration else None,
+            format_version=version,
+        )
+
+
+def decision_rates(
+    samples: Iterable[ScoredSample], threshold: float
+) -> tuple[float | None, float | None]:
+    """Return (false-alarm rate, miss rate), each 0..1, where `score >= threshold` is anomalous.
+
+    The first is a share of the good samples, the second of the defective ones; None: there are
+    none of them.
+    """
+    alarms: list[bool] = []
+    misses: list[bool] = []
+    for item in samples:
+        if item.sample.anomalous:
+            misses.append(item.score < threshold)
+        else:
+            alarms.append(item.score >= threshold)
+    return _share(alarms), _share(misses)
+
+
+def _share(flags: list[bool]) -> float | None:
+    return sum(flags) / len(flags) if flags else None

@@ -1,7 +1,8 @@
 """A run: the folder `results/<category>/<method>/` that `edge-ad train` writes.
 
 Besides the detector and the report it holds `metrics.json` (`RunMetrics`), `scores.csv` (the test
-split) and `good_scores.csv` (the good pictures that gave the decision limit). Everything that
+split), `good_scores.csv` (the fitted pictures, each scored with itself left out) and
+`good_maps.safetensors` (the maps of the most unusual of them, for the report). Everything that
 reads or writes these files does it here.
 """
 
@@ -11,22 +12,21 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_ad.data import GOOD, Sample, ScoredSample
-from edge_ad_runtime.errors import DataError, ModelFileError
+from edge_ad.run_metrics import RunMetrics
+from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import write_whole
-from edge_ad_runtime.model.calibration import Calibration
-from edge_ad_runtime.model.document import Document
-from edge_ad_runtime.model.info import MAX_SIDE, Limits
-
-FORMAT_VERSION = 2
-"""Version of the three files; 1 had `held_out.csv` and no masks in `scores.csv`."""
 
 METRICS_FILE = "metrics.json"
 SCORES_FILE = "scores.csv"
+GOOD_MAPS_FILE = "good_maps.safetensors"
 GOOD_SCORES_FILE = "good_scores.csv"
 HELD_OUT_FILE = "held_out.csv"
 REPORT_FILE = "report.html"
@@ -36,127 +36,7 @@ _OLD_COLUMNS = ("path", "label", "score", "verdict")
 _SCORES_COLUMNS = (*_OLD_COLUMNS, "mask")
 _GOOD_COLUMNS = ("path", "score", "map_min", "map_max", "set_aside")
 
-TEST_SHARES = (
-    "image_auroc",
-    "image_ap",
-    "image_f1",
-    "pixel_auroc",
-    "pixel_pro",
-    "test_false_alarm_rate",
-    "test_miss_rate",
-)
-"""Figures of the test split that are shares or areas, 0..1."""
-
 Row = TypeVar("Row")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunMetrics(Limits):
-    """The content of `metrics.json`; a test figure is None where it is not defined.
-
-    Attributes:
-        method: name of the detector, such as `padim`.
-        category: the product that the pictures show.
-        backbone: name of the feature network.
-        layers: names of its feature maps.
-        input_size: (height, width) in pixels of what the backbone sees.
-        seed: of everything that was drawn.
-        device: where it was computed, in PyTorch's words.
-        n_train: good pictures that were fitted.
-        n_skipped: unreadable pictures that were left out.
-        content_hash: SHA-256, in hex, over the training pictures.
-        fit_seconds: duration of the fit.
-        image_auroc: area under the ROC curve of the scores, 0..1.
-        image_ap: average precision, 0..1.
-        image_f1: highest F1 that any threshold reaches, 0..1.
-        pixel_auroc: area under the ROC curve of all pixels, 0..1.
-        pixel_pro: area under the per-region overlap, 0..1.
-        test_false_alarm_rate: share of the good test pictures at or above the threshold, 0..1.
-        test_miss_rate: share of the defective test pictures below it, 0..1.
-        n_test_good: good test pictures.
-        n_test_anomalous: defective test pictures.
-        versions: of the packages that were used.
-        calibration: scores of good parts and the promise that follows; None in old runs.
-        format_version: of the files.
-    """
-
-    method: str
-    category: str
-    backbone: str
-    layers: tuple[str, ...] = ()
-    input_size: tuple[int, int]
-    seed: int
-    device: str = ""
-    n_train: int
-    n_skipped: int
-    content_hash: str
-    fit_seconds: float
-    image_auroc: float | None = None
-    image_ap: float | None = None
-    image_f1: float | None = None
-    pixel_auroc: float | None = None
-    pixel_pro: float | None = None
-    test_false_alarm_rate: float | None = None
-    test_miss_rate: float | None = None
-    n_test_good: int = 0
-    n_test_anomalous: int = 0
-    versions: dict[str, str] = field(default_factory=dict)
-    calibration: Calibration | None = None
-    format_version: int = FORMAT_VERSION
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the document of `metrics.json`."""
-        document = asdict(self)
-        document["calibration"] = self.calibration.to_json() if self.calibration else None
-        return document
-
-    def test_figures(self) -> dict[str, float | int | None]:
-        """Return what is known of the test split, by name."""
-        names = (*TEST_SHARES, "n_test_good", "n_test_anomalous")
-        return {name: getattr(self, name) for name in names}
-
-    @classmethod
-    def from_json(cls, text: str, path: Path) -> "RunMetrics":
-        """Read a document that this version or an earlier one wrote; `path` is for messages.
-
-        Raises:
-            DataError: a value is missing, of the wrong type or out of its range, or a later
-                version wrote the file.
-        """
-        try:
-            document = Document.parse(text)
-            version = document.count("format_version", 2**31) or 1
-            if version <= FORMAT_VERSION:
-                return cls._read(document, version)
-        except (ValueError, RecursionError, ModelFileError) as error:
-            raise DataError(f"{path} is damaged ({error}): train the run again") from error
-        raise DataError(
-            f"{path} has format {version}, this edge-ad reads up to {FORMAT_VERSION}: update it"
-        )
-
-    @classmethod
-    def _read(cls, document: Document, version: int) -> "RunMetrics":
-        calibration = document.table("calibration")
-        texts = ("method", "category", "backbone", "threshold_rule", "content_hash")
-        counts = ("seed", "n_train", "n_skipped", "n_test_good", "n_test_anomalous")
-        values: dict[str, Any] = {name: document.text(name) for name in texts}
-        values |= {name: document.whole(name) for name in counts}
-        values |= {name: document.share(name) for name in TEST_SHARES}
-        return cls(
-            **values,
-            layers=document.texts("layers"),
-            input_size=document.size("input_size", MAX_SIDE),
-            device=document.text("device", ""),
-            threshold=document.number("threshold"),
-            false_alarm_rate=document.number("false_alarm_rate", 0, 1),
-            score_range=document.interval("score_range"),
-            map_range=document.interval("map_range"),
-            map_threshold=document.number("map_threshold"),
-            fit_seconds=document.number("fit_seconds", 0),
-            versions={str(name): str(text) for name, text in document.table("versions").items()},
-            calibration=Calibration.from_json(calibration) if calibration else None,
-            format_version=version,
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +67,8 @@ class Run:
         metrics: the figures.
         scored: the test split in its order; empty: there is none.
         good: the fitted pictures, scored with the picture itself left out of the fit.
+        good_maps: of the most unusual of them, by index: distances (patches,) before smoothing,
+            with the picture itself left out of the fit.
         held_out: in runs of format 1 the good pictures that gave the limit instead of `good`.
     """
 
@@ -195,14 +77,19 @@ class Run:
     scored: tuple[ScoredSample, ...] = ()
     good: tuple[GoodPicture, ...] = ()
     held_out: tuple[ScoredSample, ...] = ()
+    good_maps: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, compare=False)
 
     @property
     def model_file(self) -> Path:
         """Where the exported file lies unless another place was asked for."""
         return model_file(self.folder)
 
+    def with_metrics(self, metrics: RunMetrics) -> "Run":
+        """Return the same run with other figures."""
+        return replace(self, metrics=metrics)
+
     def write(self, folder: Path | None = None) -> None:
-        """Write the three files into the run's folder, or into another one first."""
+        """Write the files into the run's folder, or into another one first."""
         folder = folder or self.folder
         document = json.dumps(self.metrics.to_json(), indent=2, allow_nan=False)
         write_whole(folder / METRICS_FILE, document.encode())
@@ -223,6 +110,10 @@ class Run:
         ]
         write_whole(folder / SCORES_FILE, _csv(_SCORES_COLUMNS, scored))
         write_whole(folder / GOOD_SCORES_FILE, _csv(_GOOD_COLUMNS, good))
+        import safetensors.numpy
+
+        maps = {str(index): distance for index, distance in self.good_maps.items()}
+        write_whole(folder / GOOD_MAPS_FILE, safetensors.numpy.save(maps))
 
     @classmethod
     def read(cls, folder: Path | str) -> "Run":
@@ -244,6 +135,7 @@ class Run:
             held_out=tuple(_read_rows(folder, HELD_OUT_FILE, _OLD_COLUMNS, _scored_sample))
             if old
             else (),
+            good_maps={} if old else _read_maps(folder),
         )
 
 
@@ -282,13 +174,17 @@ def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
 
 
 def _text(folder: Path, name: str) -> str:
+    return _bytes(folder, name).decode(errors="surrogateescape")
+
+
+def _bytes(folder: Path, name: str) -> bytes:
     """Read a file of a run.
 
     Raises:
         DataError: it is missing or cannot be read.
     """
     try:
-        return (folder / name).read_bytes().decode(errors="surrogateescape")
+        return (folder / name).read_bytes()
     except FileNotFoundError as error:
         raise DataError(
             f"expected a run written by `edge-ad train` in {folder}, {name} is missing: "
@@ -317,6 +213,24 @@ def _read_rows(
         raise DataError(
             f"row {reader.line_num} of {folder / name} is damaged ({error}): train the run again"
         ) from error
+
+
+def _read_maps(folder: Path) -> dict[int, NDArray[np.float32]]:
+    """Read the maps of unusual good pictures; only the report needs them.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    # Here, so that a device can list runs without safetensors.
+    import safetensors.numpy
+    from safetensors import SafetensorError
+
+    path = folder / GOOD_MAPS_FILE
+    try:
+        maps = safetensors.numpy.load(_bytes(folder, GOOD_MAPS_FILE))
+        return {int(index): np.asarray(values, np.float32) for index, values in maps.items()}
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path} is damaged ({error}): train the run again") from error
 
 
 def _scored_sample(row: Mapping[str, str]) -> ScoredSample:

@@ -1,10 +1,12 @@
-"""One training run: fit, threshold from held-out good pictures, evaluate, write the run folder."""
+"""One training run: fit all good pictures, set the limit, evaluate, write the run folder."""
 
 import logging
 import os
 import platform
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,47 +14,103 @@ import torch
 
 from edge_ad import __version__
 from edge_ad.data import Category, Dataset
-from edge_ad.evaluate import Evaluation, decision_rates
-from edge_ad.models import Detector
+from edge_ad.evaluate import Evaluation, best_f1_threshold
+from edge_ad.models import Detector, load
+from edge_ad.models.good import FEWEST, GoodScores
 from edge_ad.report import Report, write_report
-from edge_ad.runs import DETECTOR_FILE, REPORT_FILE, GoodPicture, Run, RunMetrics, run_folder
-from edge_ad.threshold import GoodScores
-from edge_ad_runtime.errors import DataError
+from edge_ad.run_metrics import RunMetrics
+from edge_ad.runs import DETECTOR_FILE, REPORT_FILE, GoodPicture, Run, run_folder
+from edge_ad_runtime.errors import ConfigError, DataError
 from edge_ad_runtime.files import make_writable
-from edge_ad_runtime.model.info import Limits
+from edge_ad_runtime.model.calibration import check_rate, set_aside
 
 logger = logging.getLogger(__name__)
 
-HELD_OUT = 0.1
-"""Share of the good training pictures that the fit never sees; they give the threshold."""
-
-MIN_PICTURES = 3
-"""Two to fit, one held out: fewer cannot even be tried."""
-
 FEW_PICTURES = 20
 
+LEAST, MOST = 1e-9, 0.999
+"""Range of the false-alarm rate that is told for a limit from F1, however far out it lies."""
 
-def train(detector: Detector, category: Category, results: Path) -> Run:
+STALE = ".old"
+"""Ending that takes an exported file out of use when its run is trained again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitOptions:
+    """How the decision limit is found.
+
+    Attributes:
+        false_alarm_rate: promised share of good parts at or above it; None: 1 %, or 1/(n+1) where
+            fewer than 99 pictures cannot show so little.
+        from_f1: take the limit with the highest F1 on the labelled test pictures instead.
+    """
+
+    false_alarm_rate: float | None = None
+    from_f1: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be promised."""
+        if self.false_alarm_rate is not None:
+            check_rate(self.false_alarm_rate)
+            if self.from_f1:
+                raise ConfigError(
+                    "expected a false-alarm rate or a limit from F1, got both: choose one"
+                )
+
+    def check_test_split(self, test: Dataset) -> None:
+        """Refuse a limit from F1 where there are not both kinds of test pictures.
+
+        Raises:
+            ConfigError: says which kind is missing.
+        """
+        n_defective = sum(sample.anomalous for sample in test)
+        if self.from_f1 and not 0 < n_defective < len(test):
+            missing = "good" if n_defective else "defective"
+            raise ConfigError(
+                f"expected good and defective test pictures for a limit from F1, found no "
+                f"{missing} ones: leave --threshold-from out, the limit then comes from the "
+                "good pictures"
+            )
+
+
+def train(
+    detector: Detector, category: Category, results: Path, limit: LimitOptions | None = None
+) -> Run:
     """Fit the detector on a category and write `results/<category>/<method>/`.
 
-    The folder's files are replaced only when all of them are ready; an exported model file in it
-    stays as it is.
+    The folder's files are replaced only when all of them are ready. A file that was exported from
+    an earlier training is renamed then, so that nothing goes on using it unnoticed.
 
     Raises:
         DataError: too few or unreadable pictures, or a results folder that cannot be written.
+        ConfigError: the limit cannot be found as was asked.
     """
+    limit = limit or LimitOptions()
     folder = run_folder(results, category.name, detector.method)
     make_writable(folder)
-    fit_part, held_out_part = _split(category.train, detector.config.seed)
+    _check_count(category.train)
+    limit.check_test_split(category.test)
     content_hash = category.train.content_hash()
     started = time.perf_counter()
-    detector.fit(fit_part)
+    detector.fit(category.train)
     fit_seconds = time.perf_counter() - started
-    good, limits = _score_held_out(detector, held_out_part)
+    good = _good_scores(detector)
+    calibration = good.calibrate(limit.false_alarm_rate)
+    pictures = _good_pictures(category.train, good)
     evaluation = detector.evaluate(category.test) if len(category.test) else None
+    scored = tuple(evaluation.samples) if evaluation else ()
+    threshold = None
+    if limit.from_f1:
+        threshold = best_f1_threshold(scored)
+        calibration = calibration.with_rate(min(max(calibration.p_value(threshold), LEAST), MOST))
+    usual = [picture for picture in pictures if not picture.set_aside]
     metrics = RunMetrics(
-        **vars(limits),
-        **_test_figures(evaluation, limits.threshold),
+        threshold=calibration.limit(),
+        threshold_rule=calibration.promise(),
+        false_alarm_rate=calibration.rate,
+        score_range=_range(usual, lambda one: (one.score, one.score)),
+        map_range=_range(usual, lambda one: (one.map_min, one.map_max)),
+        map_threshold=calibration.map_limit(),
         method=detector.method,
         category=category.name,
         backbone=detector.backbone.name,
@@ -60,66 +118,128 @@ def train(detector: Detector, category: Category, results: Path) -> Run:
         input_size=detector.preprocessing.input_size,
         seed=detector.config.seed,
         device=str(detector.device),
-        n_train=len(fit_part) - len(fit_part.bad),
-        n_skipped=sum(len(part.bad) for part in (fit_part, held_out_part, category.test)),
+        n_train=len(pictures),
+        n_skipped=len(category.train.bad) + len(category.test.bad),
         content_hash=content_hash,
         fit_seconds=round(fit_seconds, 3),
+        **_test_figures(evaluation),
         versions={
             "edge-ad": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-    )
-    scored = tuple(evaluation.samples) if evaluation else ()
-    run = Run(folder=folder, metrics=metrics, scored=scored, good=tuple(good))
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as temporary:
-        new = Path(temporary)
-        detector.save(new)
-        run.write(new)
-        write_report(new / REPORT_FILE, Report(run=run, detector=detector))
-        # detector.json goes last: it is what marks a complete run.
-        for path in sorted(new.iterdir(), key=lambda path: path.name == DETECTOR_FILE):
-            os.replace(path, folder / path.name)
+    ).with_limit(calibration, scored, threshold)
+    run = Run(folder=folder, metrics=metrics, scored=scored, good=pictures, good_maps=good.highest)
+    _write(run, detector, save=True)
     return run
 
 
-def _split(good: Dataset, seed: int) -> tuple[Dataset, Dataset]:
-    if len(good) < MIN_PICTURES:
+def change_limit(folder: Path, rate: float) -> Run:
+    """Give a run another false-alarm rate without fitting anything again.
+
+    Rewrites `metrics.json`, the verdicts in `scores.csv`, and the report.
+
+    Raises:
+        DataError: the run or one of its pictures cannot be read, or it is of the first format.
+        ConfigError: the rate cannot be promised.
+    """
+    check_rate(rate)
+    run = Run.read(folder)
+    if run.metrics.calibration is None:
         raise DataError(
-            f"expected at least {MIN_PICTURES} pictures of good parts, got {len(good)}: "
+            f"{folder} was trained by an earlier edge-ad, which kept no scores of all good "
+            "pictures: train it again with --false-alarm-rate"
+        )
+    calibration = run.metrics.calibration.with_rate(rate)
+    run = run.with_metrics(run.metrics.with_limit(calibration, run.scored))
+    _write(run, load(folder), save=False)
+    return run
+
+
+def stale_exports(folder: Path) -> list[Path]:
+    """Return the files in a run folder that an export wrote, and what lies beside them."""
+    models = sorted(folder.glob("*.onnx"))
+    beside = [path for model in models for path in folder.glob(f"{model.name}.*")]
+    return models + [path for path in beside if path.suffix != STALE]
+
+
+def _check_count(good: Dataset) -> None:
+    if len(good) < FEWEST:
+        raise DataError(
+            f"expected at least {FEWEST} pictures of good parts, got {len(good)}: "
             "a few dozen are a start, 200 are good"
         )
     if len(good) < FEW_PICTURES:
         logger.warning(
-            "only %d pictures of good parts: the threshold will be rough, 200 are good", len(good)
+            "only %d pictures of good parts: the limit will be rough, 200 are good", len(good)
         )
-    return good.split(HELD_OUT, seed)
 
 
-def _score_held_out(detector: Detector, held_out: Dataset) -> tuple[list[GoodPicture], Limits]:
-    scored: list[GoodPicture] = []
-    good = GoodScores()
-    for sample, prediction in detector.predictions(held_out, "held-out good pictures"):
-        low, high = float(prediction.anomaly_map.min()), float(prediction.anomaly_map.max())
-        scored.append(
-            GoodPicture(path=sample.path, score=prediction.score, map_min=low, map_max=high)
+def _good_scores(detector: Detector) -> GoodScores:
+    if detector.good is None:
+        raise DataError(
+            f"fewer than {FEWEST} pictures of good parts could be read: there is no limit without "
+            "them, add some"
         )
-        good.add(prediction.score, prediction.anomaly_map)
-    if not scored:
-        raise DataError("no held-out good picture could be read: there is no threshold without one")
-    return scored, good.limits()
+    return detector.good
 
 
-def _test_figures(evaluation: Evaluation | None, threshold: float) -> dict[str, Any]:
-    """Return the figures of the test split under their names in `RunMetrics`."""
+def _good_pictures(dataset: Dataset, good: GoodScores) -> tuple[GoodPicture, ...]:
+    """Join the scores of the fitted pictures with their files, in the order of the fit."""
+    bad = set(dataset.bad)
+    paths = [sample.path for sample in dataset if sample.path not in bad]
+    aside = set_aside(good.scores)
+    columns = zip(paths, good.scores, good.map_minima, good.map_maxima, aside, strict=True)
+    return tuple(
+        GoodPicture(
+            path=path,
+            score=float(score),
+            map_min=float(low),
+            map_max=float(high),
+            set_aside=bool(outlier),
+        )
+        for path, score, low, high, outlier in columns
+    )
+
+
+def _range(
+    pictures: list[GoodPicture], ends: Callable[[GoodPicture], tuple[float, float]]
+) -> tuple[float, float]:
+    lows, highs = zip(*map(ends, pictures), strict=True)
+    return min(lows), max(highs)
+
+
+def _test_figures(evaluation: Evaluation | None) -> dict[str, Any]:
+    """Return the figures of the test split that do not depend on a limit, as in `RunMetrics`."""
     if evaluation is None:
         return {}
     figures = vars(evaluation.metrics).copy()
-    n_good, n_anomalous = figures.pop("n_good"), figures.pop("n_anomalous")
-    false_alarm_rate, miss_rate = decision_rates(evaluation.samples, threshold)
-    return figures | {
-        "test_false_alarm_rate": false_alarm_rate,
-        "test_miss_rate": miss_rate,
-        "n_test_good": n_good,
-        "n_test_anomalous": n_anomalous,
-    }
+    figures["n_test_good"] = figures.pop("n_good")
+    figures["n_test_anomalous"] = figures.pop("n_anomalous")
+    return figures
+
+
+def _write(run: Run, detector: Detector, *, save: bool) -> None:
+    """Put the files in place when all of them are ready; `save`: the detector is new, too."""
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=run.folder) as temporary:
+        new = Path(temporary)
+        if save:
+            detector.save(new)
+        run.write(new)
+        write_report(new / REPORT_FILE, Report(run=run, detector=detector))
+        if save:
+            _retire_exports(run.folder)
+        # detector.json goes last: it is what marks a complete run.
+        for path in sorted(new.iterdir(), key=lambda path: path.name == DETECTOR_FILE):
+            os.replace(path, run.folder / path.name)
+
+
+def _retire_exports(folder: Path) -> None:
+    for path in stale_exports(folder):
+        os.replace(path, path.with_name(path.name + STALE))
+        if path.suffix == ".onnx":
+            logger.warning(
+                "%s belongs to the training before and is now called %s: export again",
+                path,
+                path.name + STALE,
+            )

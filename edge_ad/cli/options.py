@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
-from edge_ad_runtime.errors import MissingExtraError
+from edge_ad_runtime.errors import ConfigError, MissingExtraError
 from edge_ad_runtime.libraries import cannot_load
+from edge_ad_runtime.model.calibration import check_rate
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -28,6 +29,25 @@ data_root_option = click.option(
     default=Path("datasets"),
     show_default=True,
     help="Where the class folders lie.",
+)
+
+
+def _rate(text: str) -> float:
+    """Read a share such as 0.01, or `1%`."""
+    try:
+        return check_rate(float(text[:-1]) / 100 if text.endswith("%") else float(text))
+    except ValueError as error:
+        raise click.BadParameter(f"expected a share such as 0.01, or 1%, got {text!r}") from error
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+rate_option = click.option(
+    "--false-alarm-rate",
+    type=_rate,
+    metavar="RATE",
+    help="Share of good parts that may be called anomalous, such as 0.01 or 1%. Default: 1 %, or "
+    "1/(n+1) where n good pictures cannot show so little.",
 )
 
 

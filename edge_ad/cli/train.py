@@ -1,17 +1,23 @@
 """`edge-ad train METHOD`: pictures of good parts in, a run folder out."""
 
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edge_ad.cli.config_options import config_options
-from edge_ad.cli.options import data_root_option, prepare_training, results_option
+from edge_ad.cli.options import data_root_option, prepare_training, rate_option, results_option
 from edge_ad.config import CONFIGS, DetectorConfig
+from edge_ad_runtime.errors import ConfigError, EdgeAdError
 
 if TYPE_CHECKING:
+    from edge_ad.data import Category
     from edge_ad.runs import Run
+
+ALL = "all"
 
 
 @click.group()
@@ -20,36 +26,58 @@ def train() -> None:
     prepare_training("training")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """What was asked for besides the detector."""
+
+    names: tuple[str, ...]
+    data_root: Path
+    results: Path
+    false_alarm_rate: float | None
+    threshold_from: str
+    exclude: tuple[str, ...]
+    skip_bad: bool
+
+
 def _method_command(config_class: type[DetectorConfig]) -> click.Command:
     """Return `edge-ad train METHOD`; its options are those of the detector and of every run."""
 
     @click.command(config_class.method, help=config_class.__doc__)
-    @click.option("--class", "category", required=True, help="Folder of the product's pictures.")
+    @click.option(
+        "--class",
+        "names",
+        required=True,
+        multiple=True,
+        help="Folder of the product's pictures. Give it several times to train several classes, "
+        "or `all` for every folder below --data-root.",
+    )
     @data_root_option
     @results_option("Where runs are written.")
+    @rate_option
+    @click.option(
+        "--threshold-from",
+        type=click.Choice(["good", "f1"]),
+        default="good",
+        show_default=True,
+        help="good: the limit keeps the false-alarm rate on good parts. f1: it has the highest F1 "
+        "on the labelled test pictures.",
+    )
+    @click.option(
+        "--exclude",
+        multiple=True,
+        metavar="PATH|FILE",
+        help="Leave this training picture out, or those that a text file lists, one a row.",
+    )
     @config_options(config_class)
     @click.option("--skip-bad", is_flag=True, help="Leave unreadable pictures out and count them.")
     @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-    def command(
-        config: DetectorConfig,
-        category: str,
-        data_root: Path,
-        results: Path,
-        skip_bad: bool,
-        as_json: bool,
-    ) -> None:
-        from edge_ad.data import load_category
-
-        # Before PyTorch is loaded, so that a typing mistake is told at once.
-        pictures = load_category(category, data_root, skip_bad=skip_bad)
-        from edge_ad.models import create
-        from edge_ad.train import train as train_detector
-
-        run = train_detector(create(config), pictures, results)
+    def command(config: DetectorConfig, as_json: bool, **values: Any) -> None:
+        runs = list(_runs(config, _Request(**values)))
+        documents = [run.metrics.to_json() | {"run": str(run.folder)} for run in runs]
         if as_json:
-            click.echo(json.dumps(run.metrics.to_json() | {"run": str(run.folder)}))
+            click.echo(json.dumps(documents[0] if len(documents) == 1 else documents))
         else:
-            click.echo(summary(run))
+            click.echo("\n\n".join(map(summary, runs)))
 
     return command
 
@@ -58,24 +86,110 @@ for _config in CONFIGS.values():
     train.add_command(_method_command(_config))
 
 
+def _runs(config: DetectorConfig, request: _Request) -> Iterator["Run"]:
+    """Train each class; what fails with one of several is told at the end.
+
+    Raises:
+        EdgeAdError: a class cannot be trained.
+    """
+    # All that can be wrong with a request is told before PyTorch is loaded.
+    categories = _categories(request)
+    from edge_ad.models import create
+    from edge_ad.train import LimitOptions
+    from edge_ad.train import train as train_detector
+
+    limit = LimitOptions(
+        false_alarm_rate=request.false_alarm_rate, from_f1=request.threshold_from == "f1"
+    )
+    failed = []
+    for category in categories:
+        try:
+            yield train_detector(create(config), category, request.results, limit)
+        except EdgeAdError as error:
+            if len(categories) == 1:
+                raise
+            failed.append(f"{category.name}: {error}")
+    if failed:
+        raise EdgeAdError(f"{len(failed)} of {len(categories)} classes failed: {'; '.join(failed)}")
+
+
+def _categories(request: _Request) -> list["Category"]:
+    from edge_ad.data import list_categories, load_category
+
+    names: Sequence[str] = tuple(dict.fromkeys(request.names))
+    if ALL in names:
+        names = list_categories(request.data_root)
+        if not names:
+            raise ConfigError(f"found no class folder below {request.data_root}: check --data-root")
+    if request.exclude and len(names) > 1:
+        raise ConfigError("expected --exclude with one class, got several: train them one by one")
+    categories = [
+        load_category(name, request.data_root, skip_bad=request.skip_bad) for name in names
+    ]
+    excluded = [name for entry in request.exclude for name in _listed(entry)]
+    if excluded:
+        (category,) = categories
+        return [replace(category, train=category.train.without(excluded))]
+    return categories
+
+
+def _listed(entry: str) -> list[str]:
+    """Return the picture itself, or the rows of a text file that lists pictures.
+
+    Raises:
+        ConfigError: the file is not text.
+    """
+    from edge_ad_runtime.model.image import PICTURE_SUFFIXES
+
+    path = Path(entry)
+    if path.suffix.lower() in PICTURE_SUFFIXES or not path.is_file():
+        return [entry]
+    try:
+        return [row.strip() for row in path.read_text().splitlines() if row.strip()]
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"expected a text file that lists pictures, one a row, as --exclude {entry}: {error}"
+        ) from error
+
+
 def summary(run: "Run") -> str:
-    """Return the few lines that a person wants to see after training."""
+    """Return the few rows that a person wants to see after training."""
     metrics = run.metrics
-    lines = [
-        f"{metrics.method} on {metrics.category}: {metrics.n_train} good pictures fitted "
-        f"in {metrics.fit_seconds:.1f} s, input {metrics.input_size[0]}x"
-        f"{metrics.input_size[1]}, {metrics.n_skipped} skipped"
+    rows = [
+        f"{metrics.method} on {metrics.category}: {metrics.n_train} good pictures fitted in "
+        f"{metrics.fit_seconds:.1f} s, input {metrics.input_size[0]}x{metrics.input_size[1]}, "
+        f"{metrics.n_skipped} unreadable pictures left out"
     ]
     for name in ("image_auroc", "pixel_auroc", "pixel_pro"):
         value = getattr(metrics, name)
         if value is not None:
-            lines.append(f"{name:<12} {value:.4f}")
+            rows.append(f"{name:<12} {value:.4f}")
     if metrics.n_test_anomalous == 0:
-        lines.append("no anomalous test pictures: no AUROC, only the threshold")
-    lines += [
-        f"threshold    {metrics.threshold:.4f} ({metrics.threshold_rule})",
-        f"false alarms {100 * metrics.false_alarm_rate:.1f} % of good parts are to be expected",
-        f"run          {run.folder}",
-        f"report       {run.folder / 'report.html'}",
-    ]
-    return "\n".join(lines)
+        rows.append(
+            "test         no defective test pictures: how many defects are found is unknown"
+        )
+    rows += [f"limit        {metrics.threshold:.4g}: {metrics.threshold_rule}", *_on_test(run)]
+    n_aside = sum(picture.set_aside for picture in run.good)
+    if n_aside:
+        pictures = "1 picture looks" if n_aside == 1 else f"{n_aside} pictures look"
+        rows.append(
+            f"set aside    {pictures} unlike the other good ones; the report shows them. "
+            "Leave those that show a defect out with --exclude"
+        )
+    rows += [f"run          {run.folder}", f"report       {run.folder / 'report.html'}"]
+    return "\n".join(rows)
+
+
+def _on_test(run: "Run") -> Iterator[str]:
+    """Say what the limit does to the test pictures."""
+    metrics = run.metrics
+    found = (
+        ("false alarms", metrics.test_false_alarm_rate, metrics.n_test_good, "good"),
+        ("missed", metrics.test_miss_rate, metrics.n_test_anomalous, "defective"),
+    )
+    for name, rate, count, kind in found:
+        if rate is not None:
+            yield (
+                f"{name:<12} {100 * rate:.1f} % of the test pictures "
+                f"({round(rate * count)} of {count} {kind} ones)"
+            )

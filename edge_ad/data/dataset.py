@@ -14,7 +14,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.errors import ConfigError, DataError
 from edge_ad_runtime.model.image import Frame, Preprocessing, list_pictures, read_frame
 
 logger = logging.getLogger(__name__)
@@ -151,6 +151,32 @@ class Dataset(Sequence[Sample]):
         except DataError as error:
             self._leave_out(sample, error)
             return None
+
+    def without(self, names: Sequence[str]) -> "Dataset":
+        """Return the samples but for some.
+
+        Args:
+            names: paths, or their ends, such as `003.png` or `good/003.png`.
+
+        Raises:
+            ConfigError: a name that no picture has, or that several have.
+        """
+        excluded = {self._named(name) for name in names}
+        return self._part(sample for sample in self._samples if sample.path not in excluded)
+
+    def _named(self, name: str) -> Path:
+        path = Path(name)
+        exact = [one.path for one in self._samples if one.path.resolve() == path.resolve()]
+        parts = path.parts
+        found = exact or [
+            one.path for one in self._samples if one.path.parts[-len(parts) :] == parts
+        ]
+        if len(found) != 1:
+            other = f"{len(found)} are: give more of the path" if found else "none is: check it"
+            raise ConfigError(
+                f"expected one of the {len(self)} training pictures to be {name!r}, {other}"
+            )
+        return found[0]
 
     def split(self, fraction: float, seed: int) -> tuple["Dataset", "Dataset"]:
         """Draw a part by chance: (rest, held-out part), both in the order of this dataset.

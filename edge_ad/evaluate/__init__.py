@@ -4,7 +4,7 @@ from edge_ad.evaluate.evaluator import (
     Evaluation,
     Evaluator,
     Metrics,
-    decision_rates,
+    best_f1_threshold,
 )
 
-__all__ = ["Evaluation", "Evaluator", "Metrics", "decision_rates"]
+__all__ = ["Evaluation", "Evaluator", "Metrics", "best_f1_threshold"]

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from edge_ad.data import Sample, ScoredSample
 from edge_ad.evaluate.pixel_counts import PixelCounts
-from edge_ad_runtime.errors import EdgeAdError
+from edge_ad_runtime.errors import ConfigError, EdgeAdError
 from edge_ad_runtime.model.image import Preprocessing, read_mask
 
 logger = logging.getLogger(__name__)
@@ -125,26 +125,20 @@ class Evaluator:
         return not self._unmasked
 
 
-def decision_rates(
-    samples: Iterable[ScoredSample], threshold: float
-) -> tuple[float | None, float | None]:
-    """Return (false-alarm rate, miss rate), each 0..1, where `score >= threshold` is anomalous.
+def best_f1_threshold(scored: Sequence[ScoredSample]) -> float:
+    """Return the score from which calling pictures anomalous has the highest F1.
 
-    The first is a share of the good samples, the second of the defective ones; None: there are
-    none of them.
+    Raises:
+        ConfigError: there are not both good and defective pictures.
     """
-    alarms: list[bool] = []
-    misses: list[bool] = []
-    for item in samples:
-        if item.sample.anomalous:
-            misses.append(item.score < threshold)
-        else:
-            alarms.append(item.score >= threshold)
-    return _share(alarms), _share(misses)
-
-
-def _share(flags: list[bool]) -> float | None:
-    return sum(flags) / len(flags) if flags else None
+    labels = [item.sample.anomalous for item in scored]
+    if all(labels) or not any(labels):
+        raise ConfigError(
+            "expected good and defective test pictures for --threshold-from f1, got only one kind: "
+            "leave the option out, the limit then comes from the good pictures"
+        )
+    precision, recall, thresholds = precision_recall_curve(labels, [item.score for item in scored])
+    return float(thresholds[np.argmax(_f1(precision, recall)[:-1])])
 
 
 def _image_metrics(
@@ -154,10 +148,13 @@ def _image_metrics(
     if all(labels) or not any(labels):
         return None, None, None
     precision, recall, _ = precision_recall_curve(labels, scores)
-    # Where both are 0 so is F1; the small denominator only avoids 0 / 0.
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     return (
         float(roc_auc_score(labels, scores)),
         float(average_precision_score(labels, scores)),
-        float(f1.max()),
+        float(_f1(precision, recall).max()),
     )
+
+
+def _f1(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Where both are 0 so is F1; the small denominator only avoids 0 / 0.
+    return np.asarray(2 * precision * recall / np.maximum(precision + recall, 1e-12))

@@ -188,6 +188,11 @@ class Detector(nn.Module, ABC):
         anomaly_map: Tensor = self.smoothing(distance.reshape(-1, *self.grid))
         return anomaly_map
 
+    def map_of(self, distance: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the anomaly map (h, w) of the distances (patches,) of one picture."""
+        with torch.inference_mode():
+            return self.smooth(torch.from_numpy(distance)[None].to(self.device))[0].cpu().numpy()
+
     def predict(self, frames: Sequence[Frame]) -> list[Prediction]:
         """Score frames of any size.
 

@@ -1,7 +1,8 @@
 """What the pictures of a fit score when each is left out of it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,6 +15,12 @@ FEWEST = 3
 """Pictures in a fit from which one can be left out."""
 
 MAPS_AT_ONCE = 16
+
+UNUSUAL_SHARE = 0.05
+"""The share of the pictures, those with the highest scores, that people should look at again."""
+
+MOST_UNUSUAL = 24
+"""Maps that are kept at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +47,14 @@ class GoodScores:
         map_minima: (n,), lowest value of each anomaly map.
         map_maxima: (n,), highest value of each anomaly map.
         method: see `LeftOut`.
+        highest: distances (patches,) of the pictures with the highest scores, by their index.
     """
 
     scores: NDArray[np.float32]
     map_minima: NDArray[np.float32]
     map_maxima: NDArray[np.float32]
     method: Method
+    highest: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
     @classmethod
     def from_left_out(cls, left_out: LeftOut, smooth: Callable[[Tensor], Tensor]) -> "GoodScores":
@@ -56,9 +65,12 @@ class GoodScores:
             minima.append(anomaly_map.amin(dim=(1, 2)))
             maxima.append(anomaly_map.amax(dim=(1, 2)))
         highest = torch.cat(maxima).cpu().numpy()
-        score = left_out.score
+        scores = highest if left_out.score is None else left_out.score.cpu().numpy()
+        count = min(math.ceil(UNUSUAL_SHARE * len(scores)), MOST_UNUSUAL)
+        unusual = np.argsort(-scores, kind="stable")[:count].tolist()
         return cls(
-            scores=highest if score is None else score.cpu().numpy(),
+            scores=scores,
+            highest={index: left_out.distance[index].float().cpu().numpy() for index in unusual},
             map_minima=torch.cat(minima).cpu().numpy(),
             map_maxima=highest,
             method=left_out.method,

@@ -32,7 +32,7 @@ class _Axes:
 
 def draw_histogram(
     *,
-    held_out: Sequence[float],
+    training: Sequence[float],
     good: Sequence[float],
     defective: Sequence[float],
     threshold: float,
@@ -40,27 +40,31 @@ def draw_histogram(
     """Return an SVG element; its colours come from the page's style sheet.
 
     Args:
-        held_out: scores of good pictures that gave the threshold.
+        training: scores of the fitted good pictures, each left out of the fit in turn.
         good: scores of good test pictures; may be empty.
         defective: scores of defective test pictures; may be empty.
         threshold: decision limit in the unit of the scores.
     """
-    edges = _bin_edges([*held_out, *good, *defective, threshold])
-    counts = [np.histogram(scores, edges)[0] for scores in (held_out, good, defective)]
+    edges = _bin_edges([*training, *good, *defective, threshold])
+    counts = [np.histogram(scores, edges)[0] for scores in (training, good, defective)]
     above, below = int((counts[0] + counts[1]).max()), int(counts[2].max())
     per_count = _PLOT_HEIGHT / max(above + below, 1)
     axes = _Axes(low=edges[0], high=edges[-1], base=_TOP + above * per_count, per_count=per_count)
     parts = [
         _grid(axes, above, below),
-        _bars(axes, edges, counts[0], ("held-out", "held-out good", np.zeros_like(counts[0]))),
-        _bars(axes, edges, counts[1], ("good", "good", counts[0])),
-        _bars(axes, edges, -counts[2], ("defective", "defective", np.zeros_like(counts[0]))),
+        _bars(
+            axes, edges, counts[0], ("training", "good training parts", np.zeros_like(counts[0]))
+        ),
+        _bars(axes, edges, counts[1], ("good", "good test parts", counts[0])),
+        _bars(
+            axes, edges, -counts[2], ("defective", "defective test parts", np.zeros_like(counts[0]))
+        ),
         _score_axis(axes),
         _limit(axes, threshold),
     ]
     height = _TOP + _PLOT_HEIGHT + _BOTTOM
     return (
-        f'<svg class="histogram" viewBox="0 0 {_WIDTH} {height}" role="img" '
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height}" role="img" '
         f'aria-label="Histogram of the scores of good and defective parts">{"".join(parts)}</svg>'
     )
 

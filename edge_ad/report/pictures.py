@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_ad.data import ScoredSample
 from edge_ad.report.report import Report
@@ -25,20 +26,31 @@ class Tile:
     address: str | None
 
 
-def make_tiles(report: Report, item: ScoredSample) -> list[Tile]:
+def make_tiles(
+    report: Report, item: ScoredSample, left_out: NDArray[np.float32] | None = None
+) -> list[Tile]:
     """Return picture, heat map, overlay and mask of one sample.
+
+    Args:
+        report: with the detector that computes the map.
+        item: the sample and its score.
+        left_out: distances (patches,) of a training picture with itself left out of the fit; None:
+            of another picture.
 
     Raises:
         DataError: the picture or its mask cannot be read.
     """
     full = read_frame(item.sample.path)
-    anomaly_map = report.detector.predict([full])[0].anomaly_map
+    detector, metrics = report.detector, report.metrics
+    if left_out is None:
+        anomaly_map = detector.predict([full])[0].anomaly_map
+    else:
+        anomaly_map = detector.map_of(left_out)
     frame = _shrink(full)
     height, width = frame.shape[:2]
-    values = report.detector.preprocessing.map_to_frame(anomaly_map, (height, width))
-    low, limit = report.metrics.map_range[0], report.metrics.map_threshold
-    found = item.score >= report.threshold
-    overlay = lay_heat(frame, values, low, limit, outline=found)
+    values = detector.preprocessing.map_to_frame(anomaly_map, (height, width))
+    low, limit = metrics.map_range[0], metrics.map_threshold
+    overlay = lay_heat(frame, values, low, limit, outline=item.score >= report.threshold)
     return [
         Tile(caption="picture", address=_address(frame)),
         Tile(caption="heat map", address=_address(heat_map(values, *color_range(low, limit)))),

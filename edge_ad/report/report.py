@@ -1,14 +1,20 @@
 """What a report is made of, and which pictures it shows."""
 
+import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edge_ad.data import Sample, ScoredSample
 from edge_ad.models import Detector
-from edge_ad.runs import Run, RunMetrics
+from edge_ad.models.good import UNUSUAL_SHARE
+from edge_ad.run_metrics import RunMetrics
+from edge_ad.runs import GoodPicture, Run
 
-_N_WORST, _N_HITS, _N_GOOD = 5, 6, 3
+_N_WORST, _N_HITS, _N_GOOD, _N_UNUSUAL = 5, 6, 3, 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,16 +30,6 @@ class Report:
         return self.run.metrics
 
     @property
-    def scored(self) -> Sequence[ScoredSample]:
-        """The test split; empty: there is none."""
-        return self.run.scored
-
-    @property
-    def held_out(self) -> list[ScoredSample]:
-        """Good pictures that gave the limit."""
-        return [ScoredSample(Sample(path=item.path), item.score) for item in self.run.good]
-
-    @property
     def threshold(self) -> float:
         """Decision limit in the unit of the score."""
         return self.metrics.threshold
@@ -41,28 +37,43 @@ class Report:
     @property
     def good(self) -> list[ScoredSample]:
         """Good pictures of the test split."""
-        return [item for item in self.scored if not item.sample.anomalous]
+        return [item for item in self.run.scored if not item.sample.anomalous]
 
     @property
     def defective(self) -> list[ScoredSample]:
         """Defective pictures of the test split."""
-        return [item for item in self.scored if item.sample.anomalous]
+        return [item for item in self.run.scored if item.sample.anomalous]
+
+    @property
+    def training(self) -> list[ScoredSample]:
+        """The fitted good pictures, each scored with itself left out of the fit."""
+        return [ScoredSample(Sample(path=one.path), one.score) for one in self.run.good]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Some pictures under a heading; `note` says what they are, or why there are none."""
+    """Some pictures under a heading.
+
+    Attributes:
+        title: heading.
+        note: what they are, or why there are none.
+        items: the pictures with their scores.
+        left_out: by the index of an item, its distances (patches,) with itself left out of the
+            fit; the other items get the map that the detector computes.
+    """
 
     title: str
     note: str
     items: Sequence[ScoredSample]
+    left_out: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
 
 def choose_sections(report: Report) -> list[Section]:
-    """Choose the pictures to show: what goes wrong first, then what is typical."""
-    if not report.scored:
-        return [_highest_held_out(report), _typical_good(report, report.held_out)]
+    """Choose the pictures to show: doubtful training pictures, what goes wrong, what is typical."""
+    if not report.run.scored:
+        return [_unusual(report), _typical_good(report, report.training)]
     return [
+        _unusual(report),
         _false_alarms(report),
         _misses(report),
         _hits(report),
@@ -70,12 +81,34 @@ def choose_sections(report: Report) -> list[Section]:
     ]
 
 
-def _highest_held_out(report: Report) -> Section:
-    highest = sorted(report.held_out, key=lambda item: -item.score)[:_N_WORST]
+def unusual_pictures(run: Run) -> list[GoodPicture]:
+    """Return the training pictures to look at again: the highest 5 %, and all set aside."""
+    ranked = sorted(run.good, key=lambda one: -one.score)
+    count = math.ceil(UNUSUAL_SHARE * len(ranked))
+    return [one for rank, one in enumerate(ranked) if rank < count or one.set_aside]
+
+
+def _unusual(report: Report) -> Section:
+    pictures = unusual_pictures(report.run)
+    shown = pictures[:_N_UNUSUAL]
+    index_of = {one.path: index for index, one in enumerate(report.run.good)}
+    maps = [report.run.good_maps.get(index_of[one.path]) for one in shown]
+    n_aside = sum(one.set_aside for one in pictures)
+    note = (
+        "Of all training pictures these look least like the others, the least usual one first. A "
+        "defective part among the good ones hides defects of its kind: if you see one here, leave "
+        "it out and train again."
+    )
+    if n_aside:
+        counted = "1 of them was" if n_aside == 1 else f"{n_aside} of them were"
+        note += f" {counted} so far from the others that the limit was set without them."
+    if len(pictures) > len(shown):
+        note += f" The first {len(shown)} of {len(pictures)} are shown."
     return Section(
-        title="Most unusual good parts",
-        note="Good parts that the training has not seen, highest score first.",
-        items=highest,
+        title="Look at these pictures: are they good?",
+        note=note,
+        items=[ScoredSample(Sample(path=one.path), one.score) for one in shown],
+        left_out={index: one for index, one in enumerate(maps) if one is not None},
     )
 
 

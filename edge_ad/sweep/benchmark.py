@@ -13,7 +13,7 @@ from tqdm import tqdm
 from edge_ad.config import CONFIGS, DetectorConfig
 from edge_ad.data import load_category
 from edge_ad.models import create
-from edge_ad.runs import RunMetrics
+from edge_ad.run_metrics import RunMetrics
 from edge_ad.train import train
 from edge_ad_runtime.errors import DataError, EdgeAdError
 from edge_ad_runtime.files import write_whole

@@ -17,18 +17,17 @@ import torch
 
 from edge_ad import __version__
 from edge_ad.models import Detector, load
-from edge_ad.runs import Run, RunMetrics, model_file
-from edge_ad.threshold import GoodScores
+from edge_ad.run_metrics import RunMetrics
+from edge_ad.runs import Run, model_file
 from edge_ad_export.build import backbone_graph, build_graph, has_integer_form
 from edge_ad_export.parity import Parity, ProofError, Setting, compare
 from edge_ad_export.recipe import Recipe, choose_recipes
-from edge_ad_export.run import pictures_for_proof, pictures_of_limit
+from edge_ad_export.run import pictures_for_proof
 from edge_ad_runtime import ModelInfo, Scorer
 from edge_ad_runtime.errors import ExportError
 from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.model.bench import backbone_file
 from edge_ad_runtime.model.checksum import stamp
-from edge_ad_runtime.model.image import read_frame
 
 logger = logging.getLogger(__name__)
 
@@ -126,8 +125,9 @@ def _export_as(recipe: Recipe, job: _Job) -> Exported:
             temporary = Path(folder) / output.name
             _write(model, info, temporary)
             scorer = Scorer(temporary, device="cpu")
-            trained, info = info.threshold, _with_own_limits(info, scorer, run, recipe)
-            setting = Setting(precision=recipe.precision, thresholds=(trained, info.threshold))
+            setting = Setting(
+                precision=recipe.precision, thresholds=(info.threshold, info.threshold)
+            )
             parity = compare(detector, scorer, pictures_for_proof(run), setting)
             _judge(parity, exact=recipe.exact, force=options.force)
             _write(model, replace(info, parity=asdict(parity)), temporary)
@@ -145,26 +145,6 @@ def _export_as(recipe: Recipe, job: _Job) -> Exported:
         parity=parity,
         backbone=backbone,
     )
-
-
-def _with_own_limits(info: ModelInfo, scorer: Scorer, run: Run, recipe: Recipe) -> ModelInfo:
-    """Take the limits of a rounded graph from its own scores of the held-out good pictures.
-
-    Rounding moves scores by a percent or so, and a limit that stays behind moves verdicts.
-    """
-    if recipe.exact:
-        return info
-    paths = pictures_of_limit(run)
-    if not paths or not all(path.is_file() for path in paths):
-        logger.warning(
-            "pictures that gave the limit are missing: the threshold is that of PyTorch's scores"
-        )
-        return info
-    good = GoodScores()
-    for path in paths:
-        result = scorer.score(read_frame(path))
-        good.add(result.score, result.anomaly_map)
-    return replace(info, **asdict(good.limits()))
 
 
 def _clear(output: Path) -> None:

@@ -12,7 +12,7 @@ from edge_ad.cli import main
 from edge_ad.config import METHODS
 from edge_ad.data import MVTEC_CLASSES
 from edge_ad.models import DETECTORS, create
-from edge_ad.runs import RunMetrics
+from edge_ad.run_metrics import RunMetrics
 from edge_ad.sweep.benchmark import Cell, CellResult, Settings, run_benchmark
 from edge_ad.sweep.published import IMAGE_AUROC_MEAN, PIXEL_AUROC, PIXEL_AUROC_MEAN
 from edge_ad.sweep.table import COLUMNS, markdown, write_tables

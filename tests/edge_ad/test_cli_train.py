@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edge_ad.cli import main
+from edge_ad_runtime import read_frame
 
 FAST = ["--weights", "none", "--input-size", "64x96"]
 
@@ -44,6 +45,7 @@ def test_writes_a_complete_run_folder(run: Path) -> None:
         "metrics.json",
         "scores.csv",
         "good_scores.csv",
+        "good_maps.safetensors",
         "report.html",
     }
 
@@ -54,7 +56,7 @@ def test_metrics_have_the_promised_names(run: Path) -> None:
     assert metrics["pixel_auroc"] > 0.95
     assert 0 < metrics["pixel_pro"] <= 1
     assert metrics["threshold"] > 0
-    assert (metrics["n_train"], metrics["n_test_good"], metrics["n_test_anomalous"]) == (22, 6, 6)
+    assert (metrics["n_train"], metrics["n_test_good"], metrics["n_test_anomalous"]) == (24, 6, 6)
     assert metrics["fit_seconds"] > 0
     assert (metrics["backbone"], metrics["input_size"]) == ("efficientnet_lite0", [64, 96])
     assert metrics["seed"] == 0
@@ -158,3 +160,108 @@ def test_a_failed_run_leaves_the_old_one(good_pictures: Path) -> None:
     error_of(train(good_pictures.parent, results, category="part"))
     after = {path.name: path.read_bytes() for path in (results / "part/padim").iterdir()}
     assert before == after
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_good_picture_is_fitted_and_scored_without_itself(run: Path, data_root: Path) -> None:
+    rows = read_rows(run / "good_scores.csv")
+    pictures = sorted((data_root / "plate/train/good").iterdir())
+    assert [Path(row["path"]) for row in rows] == [path.resolve() for path in pictures]
+    calibration = json.loads((run / "metrics.json").read_text())["calibration"]
+    kept = sorted(float(row["score"]) for row in rows if row["set_aside"] == "0")
+    assert calibration["scores"] == pytest.approx(kept)
+    assert calibration["n"] == len(kept) == 24 - calibration["n_set_aside"]
+
+
+def test_the_promise_is_said_everywhere(run: Path, data_root: Path, tmp_path: Path) -> None:
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["false_alarm_rate"] == pytest.approx(1 / (metrics["calibration"]["n"] + 1))
+    result = train(data_root, tmp_path, "--false-alarm-rate", "5%")
+    assert result.exit_code == 0, result.output
+    assert "on average 5 % of good parts" in result.stdout
+    assert "false alarms" in result.stdout and "missed" in result.stdout
+    report = (tmp_path / "plate/padim/report.html").read_text()
+    assert "On average 5 % of good parts" in report
+    lower = json.loads((tmp_path / "plate/padim/metrics.json").read_text())
+    assert lower["threshold"] < metrics["threshold"]
+
+
+@pytest.mark.parametrize("rate", ["0", "1", "-0.1", "x", "nan", "200%"])
+def test_a_rate_that_cannot_be_promised_is_wrong_usage(
+    data_root: Path, tmp_path: Path, rate: str
+) -> None:
+    result = train(data_root, tmp_path, "--false-alarm-rate", rate)
+    assert result.exit_code == 2 and "--false-alarm-rate" in result.stderr
+
+
+def test_a_limit_from_f1_only_on_request(data_root: Path, tmp_path: Path) -> None:
+    result = train(data_root, tmp_path, "--threshold-from", "f1", "--json")
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(result.stdout)
+    assert metrics["threshold_rule"].startswith("highest F1")
+    assert metrics["test_miss_rate"] == metrics["test_false_alarm_rate"] == 0
+    both = train(data_root, tmp_path, "--threshold-from", "f1", "--false-alarm-rate", "0.1")
+    assert "choose one" in error_of(both)
+    only_good = ["--threshold-from", "f1"]
+    message = error_of(train(data_root / "plate/train", tmp_path, *only_good, category="good"))
+    assert "found no defective ones" in message
+
+
+def test_excluded_pictures_are_not_fitted(data_root: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "defective.txt"
+    listed.write_text("good/001.png\n\n002.png\n")
+    whole = data_root / "plate/train/good/000.png"
+    result = train(data_root, tmp_path, "--exclude", str(whole), "--exclude", str(listed), "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["n_train"] == 21
+    rows = read_rows(tmp_path / "plate/padim/good_scores.csv")
+    assert {"000.png", "001.png", "002.png"}.isdisjoint(Path(row["path"]).name for row in rows)
+    message = error_of(train(data_root, tmp_path, "--exclude", "099.png"))
+    assert "'099.png'" in message
+
+
+def test_two_classes_and_all(data_root: Path, good_pictures: Path, tmp_path: Path) -> None:
+    (good_pictures.parent / "plate").symlink_to(data_root / "plate")
+    root = good_pictures.parent
+    both = train(root, tmp_path, "--class", "part", "--json")
+    assert both.exit_code == 0, both.output
+    assert [item["category"] for item in json.loads(both.stdout)] == ["plate", "part"]
+    every = train(root, tmp_path, "--json", category="all")
+    assert {item["category"] for item in json.loads(every.stdout)} == {"part", "plate"}
+    (good_pictures / "3.png").write_bytes(b"not a picture")
+    failed = train(root, tmp_path, category="all")
+    assert "1 of 2 classes failed: part" in error_of(failed)
+
+
+def test_training_again_takes_the_old_export_out_of_use(
+    good_pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    results = tmp_path / "results"
+    assert train(good_pictures.parent, results, category="part").exit_code == 0
+    folder = results / "part/padim"
+    for name in ("part-padim.onnx", "part-padim.onnx.calibration.json"):
+        (folder / name).touch()
+    assert train(good_pictures.parent, results, category="part").exit_code == 0
+    assert sorted(path.name for path in folder.glob("*.onnx*")) == [
+        "part-padim.onnx.calibration.json.old",
+        "part-padim.onnx.old",
+    ]
+    assert "export again" in caplog.text
+
+
+def test_a_picture_of_another_kind_is_in_the_list_to_look_at(
+    good_pictures: Path, tmp_path: Path
+) -> None:
+    frame = read_frame(good_pictures / "4.png")
+    frame[16:48, 16:64] = 255
+    cv2.imwrite(str(good_pictures / "4.png"), frame)
+    result = train(good_pictures.parent, tmp_path, category="part")
+    assert result.exit_code == 0, result.output
+    report = (tmp_path / "part/padim/report.html").read_text()
+    listed = report.split("are they good?")[1].split("</section>")[0]
+    assert listed.index("4.png") < listed.index("<img")
+    assert "--exclude" in listed

@@ -11,7 +11,8 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from edge_ad.data import Sample, ScoredSample
-from edge_ad.evaluate import Evaluator, decision_rates
+from edge_ad.evaluate import Evaluator
+from edge_ad.run_metrics import decision_rates
 from edge_ad_runtime.errors import DataError, EdgeAdError
 from edge_ad_runtime.model.image import Preprocessing
 

@@ -10,13 +10,17 @@ from typing import Any, cast
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edge_ad.data import Sample, ScoredSample
 from edge_ad.models import Detector, Prediction
 from edge_ad.report import Report, write_report
 from edge_ad.report.report import choose_sections
-from edge_ad.runs import GoodPicture, Run, RunMetrics
+from edge_ad.report.trade_off import table_choices
+from edge_ad.run_metrics import RunMetrics, decision_rates
+from edge_ad.runs import GoodPicture, Run
 from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.model.calibration import calibrate
 from edge_ad_runtime.model.image import Frame, Preprocessing
 
 VOID = {"meta", "img"}
@@ -53,6 +57,9 @@ class WarmSquare:
         anomaly_map = np.ones((64, 64), np.float32)
         anomaly_map[8:24, 8:24] = 5
         return [Prediction(5.0, anomaly_map) for _ in frames]
+
+    def map_of(self, distance: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.kron(distance.reshape(2, 2), np.ones((32, 32), np.float32))
 
 
 def samples(folder: Path, scores: Sequence[float], label: str = "good") -> list[ScoredSample]:
@@ -103,11 +110,15 @@ def make_report(
         GoodPicture(path=item.sample.path, score=item.score, map_min=0.5, map_max=3.0)
         for item in samples(folder / "train", [1, 2, 3])
     ]
+    figures |= metrics
+    alarms, misses = decision_rates(scored, figures["threshold"])
+    figures |= {"test_false_alarm_rate": alarms, "test_miss_rate": misses}
     run = Run(
         folder=folder,
-        metrics=RunMetrics(**figures | metrics),
+        metrics=RunMetrics(**figures),
         scored=tuple(scored),
         good=tuple(good_parts),
+        good_maps={2: np.array([1, 1, 1, 3], np.float32)},
     )
     return Report(run=run, detector=cast("Detector", WarmSquare()))
 
@@ -140,8 +151,7 @@ def test_the_page_stands_alone_and_says_the_verdict(tmp_path: Path) -> None:
         input_size=(64, 64),
         fit_seconds=1.234,
         versions={"torch": "2.9"},
-        threshold_rule="99th percentile",
-        false_alarm_rate=0.0545,
+        threshold_rule="a promise",
     )
     page = page_of(report, tmp_path)
     text = text_of(page)
@@ -156,20 +166,24 @@ def test_the_page_stands_alone_and_says_the_verdict(tmp_path: Path) -> None:
         "80.00 %",
         "64 x 64 pixels",
         "1.2 s",
-        "5.5 % of",
+        "a promise",
     ):
         assert figure in text
     assert "washer &lt;M4&gt;" in page and "<M4>" not in page
     assert "test/cut/00.png" in text and str(tmp_path) not in page
     # Three pictures a row, and the mask of each defective part.
     rows, masked = page.count("<article>"), page.count("<figcaption>mask<")
-    assert (rows, masked) == (2 + 1 + 2 + 2, 3)
+    assert (rows, masked) == (1 + 2 + 1 + 2 + 2, 3)
     assert page.count("<img") == 3 * rows + masked
 
 
 def test_the_histogram_counts_every_score(tmp_path: Path) -> None:
     page = page_of(make_report(tmp_path, good=[1, 1, 2], cut=[3, 6, 6, 6]), tmp_path)
-    for name, count in (("held-out good", 3), ("good", 3), ("defective", 4)):
+    for name, count in (
+        ("good training parts", 3),
+        ("good test parts", 3),
+        ("defective test parts", 4),
+    ):
         bars = re.findall(rf"<title>(\d+) {name}, ", page)
         assert sum(map(int, bars)) == count
     assert "decision limit 4" in page
@@ -185,7 +199,8 @@ def test_sections_show_the_worst_first(tmp_path: Path) -> None:
     report = make_report(
         tmp_path, good=[1, 2, 3, 4, 6, 5, 9, 8, 7], cut=[3.5, 1, 5, 50, 6, 7], bent=[8]
     )
-    alarms, misses, hits, good = choose_sections(report)
+    unusual, alarms, misses, hits, good = choose_sections(report)
+    assert [item.score for item in unusual.items] == [3]
     assert [item.score for item in alarms.items] == [9, 8, 7, 6, 5]
     assert "6 good parts" in alarms.note and "first 5" in alarms.note
     assert [item.score for item in misses.items] == [1, 3.5]
@@ -208,7 +223,7 @@ def test_sections_say_why_they_are_empty(tmp_path: Path) -> None:
 def test_no_test_split(tmp_path: Path) -> None:
     text = text_of(page_of(make_report(tmp_path), tmp_path))
     assert "There is no test split" in text
-    assert "Most unusual good parts" in text and "Worst misses" not in text
+    assert "Look at these pictures" in text and "Worst misses" not in text
 
 
 def test_no_masks(tmp_path: Path) -> None:
@@ -240,3 +255,59 @@ def test_a_lost_picture_leaves_no_half_report(tmp_path: Path) -> None:
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot write the report"):
         write_report(tmp_path / "gone" / "report.html", make_report(tmp_path))
+
+
+def calibrated(folder: Path, **figures: Any) -> Report:
+    """A report with a promise and a test split of both kinds."""
+    scores = np.linspace(1, 3, 60)
+    promise = calibrate(scores, scores, rate=0.05)
+    return make_report(
+        folder,
+        good=[1, 2, 2.5, 3.5],
+        cut=[2, 3, 6, 9],
+        calibration=promise,
+        false_alarm_rate=0.05,
+        threshold=promise.limit(),
+        **figures,
+    )
+
+
+def test_the_promise_and_what_a_guarantee_needs(tmp_path: Path) -> None:
+    text = text_of(page_of(calibrated(tmp_path), tmp_path))
+    assert "On average 5 % of good parts like those of the training" in text
+    assert "5 % 59 60 (enough)" in text and "1 % 299 60" in text and "0.1 % 2,995 60" in text
+
+
+def test_the_trade_off_is_counted_on_the_test_split(tmp_path: Path) -> None:
+    report = calibrated(tmp_path)
+    calibration = report.metrics.calibration
+    assert calibration is not None
+    for choice in table_choices(calibration, report.run.scored):
+        limit = calibration.limit(choice.rate)
+        assert choice.limit == limit
+        assert choice.caught == np.mean([score >= limit for score in (2, 3, 6, 9)])
+        assert choice.false_alarms == np.mean([score >= limit for score in (1, 2, 2.5, 3.5)])
+    page = page_of(report, tmp_path)
+    assert "chosen: 5 % false alarms, 50 % of the defects caught" in page
+    assert "--false-alarm-rate" in page
+
+
+def test_without_defects_there_is_no_trade_off(tmp_path: Path) -> None:
+    scores = np.linspace(1, 3, 60)
+    page = page_of(make_report(tmp_path, good=[1], calibration=calibrate(scores, scores)), tmp_path)
+    assert "What another limit would do" not in page
+
+
+def test_a_training_picture_shows_its_map_without_itself(tmp_path: Path) -> None:
+    page = page_of(make_report(tmp_path, good=[1], cut=[9]), tmp_path)
+    section = page.split("are they good?")[1].split("</section>")[0]
+    assert section.count("<article>") == 1 and "--exclude" in section
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    report = make_report(tmp_path, good=[1])
+    odd = ScoredSample(
+        Sample(path=report.good[0].sample.path, label="<script>alert(1)</script>"), 9.0
+    )
+    run = replace(report.run, scored=(odd, *report.good))
+    assert "<script>" not in page_of(Report(run=run, detector=report.detector), tmp_path)

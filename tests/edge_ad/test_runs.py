@@ -7,10 +7,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_ad.data import Sample, ScoredSample
-from edge_ad.runs import GoodPicture, Run, RunMetrics, all_runs, model_file
+from edge_ad.run_metrics import RunMetrics
+from edge_ad.runs import GoodPicture, Run, all_runs, model_file
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.model.calibration import calibrate
 
@@ -42,12 +44,15 @@ def run(tmp_path: Path) -> Run:
             )
             for score in scores
         ),
+        good_maps={4: np.arange(6, dtype=np.float32)},
     )
 
 
 def test_what_is_written_comes_back(run: Run) -> None:
     run.write()
-    assert Run.read(run.folder) == run
+    again = Run.read(run.folder)
+    assert again == run
+    np.testing.assert_array_equal(again.good_maps[4], run.good_maps[4])
 
 
 @pytest.mark.parametrize("method", ["padim", "patchcore", "spade"])
@@ -161,7 +166,9 @@ def test_mutated_files_are_read_or_refused_and_nothing_else(run: Run) -> None:
     assert refused > 100
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "scores.csv", "good_scores.csv"])
+@pytest.mark.parametrize(
+    "name", ["metrics.json", "scores.csv", "good_scores.csv", "good_maps.safetensors"]
+)
 def test_a_folder_in_place_of_a_file(run: Run, name: str) -> None:
     run.write()
     (run.folder / name).unlink()

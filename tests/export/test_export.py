@@ -1,6 +1,5 @@
 """The exported file against PyTorch, and what the exporter refuses."""
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -153,26 +152,3 @@ def test_command_line_without_a_run(tmp_path: Path) -> None:
 def test_an_output_folder_that_is_not_there(copy: Path) -> None:
     with pytest.raises(ExportError, match="cannot write"):
         export(copy, copy / "nowhere" / "x.onnx")
-
-
-@pytest.mark.slow
-def test_a_rounded_file_has_the_limits_of_its_own_scores(copy: Path) -> None:
-    exported = export(copy)
-    scorer = Scorer(exported.path, device="cpu")
-    with (copy / "good_scores.csv").open() as file:
-        frames = [read_frame(Path(row["path"])) for row in csv.DictReader(file)]
-    scores = [scorer.score(frame).score for frame in frames]
-    assert scorer.threshold == exported.info.threshold == pytest.approx(np.percentile(scores, 99))
-    assert scorer.info.score_range == pytest.approx((min(scores), max(scores)))
-    trained = json.loads((copy / "metrics.json").read_text())["threshold"]
-    assert exported.info.threshold == pytest.approx(trained, rel=0.05)
-
-
-def test_without_the_held_out_pictures_the_trained_limits_stay(
-    copy: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    rows = (copy / "good_scores.csv").read_text()
-    (copy / "good_scores.csv").write_text(rows + "/gone/1.png,1.0,0.0,1.0,0\n")
-    trained = json.loads((copy / "metrics.json").read_text())["threshold"]
-    assert export(copy).info.threshold == trained
-    assert "pictures that gave the limit are missing" in caplog.text
