@@ -33,7 +33,7 @@ def test_constructor_and_command_line_have_exactly_the_fields(method: str) -> No
     assert set(inspect.signature(DETECTORS[method]).parameters) == names
     command = train.commands[method]
     offered = {param.name for param in command.params}
-    own = {"category", "data_root", "results", "skip_bad", "as_json", "preset", "center_crop"}
+    own = {"names", "data_root", "results", "skip_bad", "as_json", "preset", "center_crop"}
     assert names <= offered
     assert own <= offered
 
