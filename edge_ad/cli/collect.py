@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_ad.cli.options import require
+from edge_ad.cli.stream_options import split_name
 from edge_ad_runtime.errors import ConfigError, DataError
 from edge_ad_runtime.supervisor import Supervisor
 
@@ -45,7 +46,7 @@ def _parse_time(context: click.Context, option: click.Parameter, text: str | Non
 @click.option(
     "--camera",
     required=True,
-    metavar="SRC",
+    metavar="[NAME=]SRC",
     help="As for `edge-ad stream`: index, device, URL, pipeline, video, folder, glob, PLUGIN:TEXT.",
 )
 @click.option(
@@ -98,6 +99,7 @@ def collect(
     from edge_ad_runtime.stream.collect import Collection, Pace
     from edge_ad_runtime.stream.collect import collect as collect_pictures
 
+    _, camera = split_name(camera)
     _refuse_own_folder(camera, output)
     changed, collection = threading.Condition(), Collection()
     make_writable(output)

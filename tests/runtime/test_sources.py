@@ -138,9 +138,10 @@ def test_refuses_cameras(spec: str) -> None:
     assert "s3cret" not in message and "admin" not in message and "\n" not in message
 
 
-def test_refuses_schemes() -> None:
-    with pytest.raises(CameraError, match="expected a URL of rtsp"):
-        open_source("concat://a|b")
+@pytest.mark.parametrize("spec", ["concat://a|b", "rtsp:/host/a", "htps://host", "rtsp:\\\\host"])
+def test_refuses_schemes(spec: str) -> None:
+    with pytest.raises(CameraError, match="expected a URL such as rtsp"):
+        open_source(spec)
 
 
 @pytest.mark.parametrize("spec", ["99999999999", "10000", "9" * 5000, "", " ", "a\0b", "x" * 5000])

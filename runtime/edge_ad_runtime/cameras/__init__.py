@@ -25,7 +25,7 @@ __all__ = [
     "open_source",
 ]
 
-_URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_URL = re.compile(r"([a-z][a-z0-9+.-]+):([/\\]+)", re.IGNORECASE)
 _SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
 _HIGHEST_INDEX = 9999
 _LONGEST = 4096
@@ -76,14 +76,15 @@ def open_source(
     if re.search(r"\s!\s", spec):
         return open_pipeline(spec)
     url = _URL.match(spec)
-    if url and url[1].lower() in _SCHEMES:
+    if url and url[1].lower() in _SCHEMES and url[2] == "//":
         return open_url(spec, settings)
     plugin = find_plugin(spec)
     if plugin is not None:
         return plugin()
     if url:
         raise CameraError(
-            f"expected a URL of {', '.join(_SCHEMES)}, got {redact(spec)}: give a file by its path"
+            f"expected a URL such as rtsp://host/stream (of {', '.join(_SCHEMES)}), got "
+            f"{redact(spec)}: check its beginning; a file is given by its path"
         )
     if spec.startswith("/dev/"):
         return open_device(spec, settings)

@@ -145,7 +145,7 @@ def _read_file(path: Path) -> bytes:
                     f"the file {path} has {state.st_size / 2**20:.0f} MiB, more than the "
                     f"{LARGEST_PICTURE_BYTES // 2**20} MiB that a picture may have: make it smaller"
                 )
-            return file.read(LARGEST_PICTURE_BYTES)
+            return file.read(state.st_size)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(
