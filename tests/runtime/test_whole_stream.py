@@ -196,6 +196,24 @@ def test_a_stop_ends_a_stream_although_an_output_never_returns(
     release.set()
 
 
+def test_many_drivers_that_hang_do_not_keep_a_stream_from_ending(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, stop = threading.Event(), threading.Event()
+
+    def hang() -> Iterator[Frame]:
+        release.wait(30)
+        yield from ()
+
+    monkeypatch.setattr(opening, "open_source", lambda *_, **__: FakeCamera(hang()))
+    with Stream(parse_config(document(*[model] * 12))) as stream:
+        threading.Timer(0.3, stop.set).start()
+        started = time.monotonic()
+        stream.run(stop)
+    assert time.monotonic() - started < 5, "not a second for each of the twelve"
+    release.set()
+
+
 def test_an_output_that_cannot_be_closed_leaves_no_other_open(
     model: Path, sources: list[Source]
 ) -> None:

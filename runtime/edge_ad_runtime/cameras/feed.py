@@ -207,10 +207,10 @@ class Feed:
         if patience and self._reader.freshness.seconds > patience:
             self._lose(self._reader.freshness.complaint())
 
-    def close(self) -> None:
-        """Stop reading."""
+    def close(self, wait: float = 1.0) -> None:
+        """Stop reading; wait this many seconds for a driver that is in a read."""
         if self._reader is not None:
-            self._reader.close()
+            self._reader.close(wait)
 
     def _read(self, source: FrameSource, grace: float = 0.0) -> Reader:
         self._freshness = Freshness(

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from time import monotonic
 from typing import Protocol
 
 from edge_ad_runtime.cameras import CapturedFrame, FrameSource
@@ -18,6 +19,7 @@ from edge_ad_runtime.stream.triggers import Triggers
 from edge_ad_runtime.stream.watchers import Monitor
 from edge_ad_runtime.supervisor import Supervisor
 
+_CLOSE_SECONDS = 1.0
 _WAIT_SECONDS = 0.2
 """How soon the loop notices a stop or a stall while no frame comes."""
 
@@ -152,10 +154,15 @@ class Loop:
             self._close()
 
     def _close(self) -> None:
-        for feed in self._feeds:
-            feed.close()
-            if self._triggers is not None:
+        if self._triggers is not None:
+            for feed in self._feeds:
                 self._triggers.close(feed.name, "the stream ended")
+        # All at once: drivers that hang are waited for together, not one after the other.
+        for feed in self._feeds:
+            feed.close(wait=0)
+        deadline = monotonic() + _CLOSE_SECONDS
+        for feed in self._feeds:
+            feed.close(wait=max(0.0, deadline - monotonic()))
         self.tally.skipped = sum(feed.skipped for feed in self._feeds)
 
     def _take_all(self) -> list[tuple[Feed, CapturedFrame]]:
