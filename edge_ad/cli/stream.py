@@ -40,7 +40,8 @@ def stream(config: Path | None, check: bool, **options: Any) -> None:
     with Signals() as signals:
         parsed = _parse(config, options)
         if check:
-            click.echo(f"{len(parsed.cameras)} cameras, no mistakes")
+            count = len(parsed.cameras)
+            click.echo(f"{count} camera{'s' * (count > 1)}, no mistakes")
             return
         from edge_ad_runtime.stream.stream import Stream
 

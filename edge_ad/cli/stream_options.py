@@ -157,8 +157,8 @@ def _cameras(given: Mapping[str, Any]) -> list[dict[str, Any]]:
     specs, models = given.get("cameras", ()), given.get("models", ())
     if specs and len(models) > 1 and len(models) != len(specs):
         raise ConfigError(
-            f"expected --model once or once for each of the {len(specs)} cameras, got it "
-            f"{len(models)} times"
+            f"expected --model once, or once for each of the cameras, which are {len(specs)}; "
+            f"got it {len(models)} times"
         )
     found = []
     for index, spec in enumerate(specs):

@@ -8,13 +8,13 @@ checks.
 import dataclasses
 import difflib
 import re
-import reprlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from edge_ad_runtime.errors import ConfigError, DataError
+from edge_ad_runtime.redact import redact
 
 T = TypeVar("T")
 Field = dataclasses.Field[Any]
@@ -35,13 +35,13 @@ class Text(NamedTuple):
 
 HOST = r"[\w-]{1,63}(\.[\w-]{1,63})*"
 ANY_TEXT = Text(r"[^\0]+", "a text")
-ADDRESS = Text(rf"(?a:(?=.{{1,253}}$){HOST}|[0-9a-fA-F:.]+(%[\w-]+)?)", "a name or an address")
+ADDRESS = Text(
+    rf"(?a:(?=.{{1,253}}$){HOST}|(?=.*:.*:)[0-9a-fA-F:.]+(%[\w-]+)?)", "a name or an address"
+)
 VARIABLE = Text(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")
 
 _LONGEST_TEXT = 4096
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 80
-_short.maxlevel = 2
+_LONGEST_SHOWN = 80
 
 
 def setting(
@@ -53,7 +53,6 @@ def setting(
     choices: tuple[str, ...] = (),
     text: Text = ANY_TEXT,
     expected: str = "",
-    secret: bool = False,
 ) -> Any:
     """Return a field that may stand in a table.
 
@@ -68,10 +67,9 @@ def setting(
         choices: of texts, the only ones.
         text: of texts and paths, what they may be.
         expected: what the value is, in words, where its type does not say enough.
-        secret: messages do not repeat the value, which may hold a password.
     """
     metadata = {"key": key, "low": low, "high": high, "choices": choices, "text": text}
-    metadata |= {"expected": expected, "secret": secret, "inline": False}
+    metadata |= {"expected": expected, "inline": False}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -100,7 +98,7 @@ def read_table(kind: type[T], table: object, errors: list[str], place: str = "")
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f", did you mean {close[0]!r}?" if close else ""
-            name = key if key.isprintable() and len(key) < 80 else _short.repr(key)
+            name = key if key.isprintable() and len(key) < _LONGEST_SHOWN else _shown(key)
             errors.append(f"{place}{name}: there is no such setting{hint}")
     return _make(kind, table, errors, place)
 
@@ -159,8 +157,7 @@ def _value(value: Any, hint: Any, metadata: Metadata, errors: list[str], place: 
         return read_table(cast(type, hint), value, errors, f"{place}.")
     wrong = _mistake(value, hint, metadata)
     if wrong:
-        got = "what is there is not shown" if metadata["secret"] else f"got {_shown(value)}"
-        errors.append(f"{place}: expected {wrong}, {got}")
+        errors.append(f"{place}: expected {wrong}, got {_shown(value)}")
         return None
     if get_origin(hint) is not tuple:
         return hint(value)
@@ -204,6 +201,12 @@ def _mistake(value: Any, hint: Any, metadata: Metadata) -> str:
 
 
 def _shown(value: object) -> str:
+    """Return a value for a message: short, and without the passwords of URLs."""
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, list):
+        return f"an array of {len(value)}"
     if isinstance(value, int) and value.bit_length() > 256:
         return f"a whole number of {value.bit_length()} bits"
-    return _short.repr(value)
+    text = repr(redact(value) if isinstance(value, str) else value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

@@ -26,7 +26,7 @@ class CameraSettings:
     height: int | None = setting(None, low=1, high=65_535)
     fps: float | None = setting(None, low=0.01, high=10_000)
     fourcc: str | None = setting(None, text=_FOURCC)
-    exposure: float | None = setting(None, low=-1e6, high=1e6)
+    exposure: float | None = setting(None, low=-1_000_000, high=1_000_000)
     open_timeout: float = setting(5.0, low=0.1, high=300)
     read_timeout: float = setting(30.0, low=0.1, high=3600)
 

@@ -20,7 +20,7 @@ class JsonConfig:
     """Lines of JSON in a file: begun anew at `max_mb`, of which `files` old ones are kept."""
 
     path: Path = setting(expected="the path of a file")
-    max_mb: float = setting(100.0, low=0.001, high=1e6)
+    max_mb: float = setting(100.0, low=0.001, high=1_000_000)
     files: int = setting(10, low=1, high=10_000)
 
 

@@ -38,7 +38,7 @@ class Retention:
 
     max_count: int | None = setting(None, low=1, high=10**9)
     max_days: float | None = setting(None, low=0.001, high=100_000)
-    max_mb: float | None = setting(None, low=0.001, high=1e9)
+    max_mb: float | None = setting(None, low=0.001, high=10**9)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ _AGAIN = (401, 403, 404, 405, 407, 408, 421, 425, 429)
 class WebhookConfig:
     """A URL that takes each verdict as a POST; an environment variable holds the bearer token."""
 
-    url: str = setting(text=_URL, secret=True)
+    url: str = setting(text=_URL)
     timeout: float = setting(5.0, low=0.1, high=60)
     token_env: str = setting("EDGE_AD_WEBHOOK_TOKEN", text=VARIABLE)
     spool: Path = setting(Path("edge-ad-webhook.spool"))

@@ -47,7 +47,7 @@ class CameraConfig:
     """
 
     name: str = setting(text=_NAME)
-    source: str = setting(text=_SOURCE, secret=True)
+    source: str = setting(text=_SOURCE)
     model: Path = setting(expected="a model file, here or for all cameras")
     watch: bool = setting(False)
     every: int = setting(1, low=1, high=1_000_000)
