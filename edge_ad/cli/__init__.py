@@ -16,6 +16,7 @@ from edge_ad.cli.demo import demo
 from edge_ad.cli.doctor import doctor
 from edge_ad.cli.export import export
 from edge_ad.cli.info import info
+from edge_ad.cli.limit import limit
 from edge_ad.cli.predict import predict
 from edge_ad.cli.sign import sign, verify
 from edge_ad.cli.stream import stream
@@ -49,6 +50,7 @@ def main(verbose: bool) -> None:
 
 
 main.add_command(train)
+main.add_command(limit)
 main.add_command(export)
 main.add_command(predict)
 main.add_command(stream)

@@ -42,13 +42,16 @@ def _rate(text: str) -> float:
         raise click.BadParameter(str(error)) from error
 
 
-rate_option = click.option(
-    "--false-alarm-rate",
-    type=_rate,
-    metavar="RATE",
-    help="Share of good parts that may be called anomalous, such as 0.01 or 1%. Default: 1 %, or "
-    "1/(n+1) where n good pictures cannot show so little.",
-)
+def rate_option(*, required: bool = False) -> Callable[[Command], Command]:
+    """Return `--false-alarm-rate`."""
+    return click.option(
+        "--false-alarm-rate",
+        type=_rate,
+        metavar="RATE",
+        required=required,
+        help="Share of good parts that may be called anomalous, such as 0.01 or 1%."
+        + ("" if required else " Default: 1 %, or 1/(n+1) where n good pictures cannot show it."),
+    )
 
 
 def results_option(help: str) -> Callable[[Command], Command]:

@@ -53,7 +53,7 @@ def _method_command(config_class: type[DetectorConfig]) -> click.Command:
     )
     @data_root_option
     @results_option("Where runs are written.")
-    @rate_option
+    @rate_option()
     @click.option(
         "--threshold-from",
         type=click.Choice(["good", "f1"]),
@@ -168,7 +168,7 @@ def summary(run: "Run") -> str:
         rows.append(
             "test         no defective test pictures: how many defects are found is unknown"
         )
-    rows += [f"limit        {metrics.threshold:.4g}: {metrics.threshold_rule}", *_on_test(run)]
+    rows += [f"limit        {metrics.threshold:.4g}: {metrics.threshold_rule}", *test_rates(run)]
     n_aside = sum(picture.set_aside for picture in run.good)
     if n_aside:
         pictures = "1 picture looks" if n_aside == 1 else f"{n_aside} pictures look"
@@ -180,7 +180,7 @@ def summary(run: "Run") -> str:
     return "\n".join(rows)
 
 
-def _on_test(run: "Run") -> Iterator[str]:
+def test_rates(run: "Run") -> Iterator[str]:
     """Say what the limit does to the test pictures."""
     metrics = run.metrics
     found = (

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from edge_ad.cli import main
 from edge_ad_runtime import read_frame
+from edge_ad_runtime.model.calibration import Calibration
 
 FAST = ["--weights", "none", "--input-size", "64x96"]
 
@@ -265,3 +267,46 @@ def test_a_picture_of_another_kind_is_in_the_list_to_look_at(
     listed = report.split("are they good?")[1].split("</section>")[0]
     assert listed.index("4.png") < listed.index("<img")
     assert "--exclude" in listed
+
+
+@pytest.fixture
+def copy(run: Path, tmp_path: Path) -> Path:
+    """A copy of the run, to be changed."""
+    return Path(shutil.copytree(run, tmp_path / "plate" / "padim"))
+
+
+def limit(run: Path, *options: str) -> Result:
+    return CliRunner().invoke(main, ["limit", str(run), *options])
+
+
+def test_limit_changes_the_promise_without_fitting_again(copy: Path) -> None:
+    before = json.loads((copy / "metrics.json").read_text())
+    detector = (copy / "detector.safetensors").read_bytes()
+    (copy / "plate-padim.onnx").touch()
+    result = limit(copy, "--false-alarm-rate", "10%")
+    assert result.exit_code == 0, result.output
+    after = json.loads((copy / "metrics.json").read_text())
+    calibration = Calibration.from_json(after["calibration"])
+    assert after["threshold"] == calibration.limit(0.1) < before["threshold"]
+    assert after["false_alarm_rate"] == 0.1
+    for row in read_rows(copy / "scores.csv"):
+        verdict = "anomalous" if float(row["score"]) >= after["threshold"] else "good"
+        assert row["verdict"] == verdict
+    report = (copy / "report.html").read_text()
+    assert "On average 10 % of good parts" in report and "are they good?" in report
+    assert "plate-padim.onnx still has its old limit" in result.stdout
+    assert (copy / "detector.safetensors").read_bytes() == detector
+    assert not list(copy.glob(".new-*"))
+    again = limit(copy, "--false-alarm-rate", str(before["false_alarm_rate"]), "--json")
+    assert json.loads(again.stdout)["threshold"] == before["threshold"]
+
+
+def test_limit_is_refused_where_it_cannot_be_changed(copy: Path, tmp_path: Path) -> None:
+    golden = Path(__file__).parents[1] / "golden" / "padim"
+    assert "train it again" in error_of(limit(golden, "--false-alarm-rate", "0.1"))
+    assert "is missing" in error_of(limit(tmp_path / "nowhere", "--false-alarm-rate", "0.1"))
+    assert limit(copy).exit_code == 2
+    before = (copy / "metrics.json").read_bytes()
+    (copy / "good_scores.csv").write_bytes(b"damaged")
+    assert "damaged" in error_of(limit(copy, "--false-alarm-rate", "0.1"))
+    assert (copy / "metrics.json").read_bytes() == before
