@@ -7,7 +7,7 @@ import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from time import thread_time
+from time import monotonic, thread_time
 
 from edge_ad_runtime.page.parts import Part
 from edge_ad_runtime.page.pictures import Pictures
@@ -15,6 +15,7 @@ from edge_ad_runtime.page.pictures import Pictures
 logger = logging.getLogger(__name__)
 
 _MOST_WAITING = 4
+_KEEP_SECONDS = 0.3
 _NICENESS = 10
 
 
@@ -29,6 +30,7 @@ class Drawing:
         """Make pictures with sides of at most so many pixels."""
         self.cpu_seconds = 0.0
         self._side = side
+        self._kept_at = -_KEEP_SECONDS
         self._waiting = threading.Semaphore(_MOST_WAITING)
         self._pool = ThreadPoolExecutor(1, "edge-ad page pictures", initializer=_step_back)
 
@@ -39,12 +41,15 @@ class Drawing:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._draw, part)
 
     def keep(self, part: Part) -> None:
-        """Draw an anomalous part soon, so that it can be listed when its frame has gone.
+        """Draw an anomalous part soon, so that it can be listed, also when its frame has gone.
 
-        When several wait already this is left to those who look: no verdict depends on it.
+        Of many in a short time only some are drawn: no verdict depends on it.
         """
-        if not part.result.anomalous or not self._waiting.acquire(blocking=False):
+        if not part.result.anomalous or monotonic() - self._kept_at < _KEEP_SECONDS:
             return
+        if not self._waiting.acquire(blocking=False):
+            return
+        self._kept_at = monotonic()
         try:
             self._pool.submit(self._draw, part).add_done_callback(self._kept)
         except RuntimeError:

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from edge_ad_runtime.events import iso_time
-from edge_ad_runtime.page.parts import Part
 from edge_ad_runtime.page.state import CameraState, PageState
 from edge_ad_runtime.stream.stream import Stream
 
 _LISTED = 24
+_LIST_SECONDS = 2.0
+"""How often the list of anomalous parts may change: a viewer loads each new one."""
 
 
 @dataclass
@@ -17,12 +17,14 @@ class Known:
     """What a viewer has been told already.
 
     Attributes:
-        parts: the number of the last part of each camera.
+        points: the number of the last part of each camera.
         listed: the id of the newest anomalous part; empty: there was none.
+        listed_at: when, monotonic.
     """
 
-    parts: dict[str, int] = field(default_factory=dict)
+    points: dict[str, int] = field(default_factory=dict)
     listed: str | None = None
+    listed_at: float = 0.0
 
 
 class News:
@@ -41,8 +43,9 @@ class News:
         }
         listed = self._state.parts.anomalous(_LISTED)
         newest = listed[0].id if listed else ""
-        if newest != known.listed:
-            known.listed = newest
+        due = known.listed is None or monotonic() - known.listed_at > _LIST_SECONDS
+        if newest != known.listed and due:
+            known.listed, known.listed_at = newest, monotonic()
             news["gallery"] = [part.fields() for part in listed]
         return news
 
@@ -50,9 +53,9 @@ class News:
         camera, info = self._state.cameras[name], self._stream.info_of(name)
         override = self._stream.override_of(name)
         latest = camera.latest
-        parts = self._state.history_after(name, known.parts.get(name, 0))
-        if parts:
-            known.parts[name] = parts[-1][0]
+        points = self._state.history_after(name, known.points.get(name, 0))
+        if points:
+            known.points[name] = points[-1][0]
         return {
             "index": index,
             "name": name,
@@ -73,10 +76,11 @@ class News:
             "is_anomalous": latest is not None and latest.result.anomalous,
             "latency_ms": None if latest is None else round(latest.result.latency_ms, 1),
             "threshold": info.threshold,
+            "threshold_rule": info.threshold_rule,
             "threshold_set_by": None if override is None else override.who,
             "model_threshold": self._stream.own_threshold_of(name),
             "score_range": info.score_range,
-            "parts": [_point(part) for _, part in parts],
+            "parts": [point for _, point in points],
         }
 
     def _condition(self, camera: CameraState) -> str:
@@ -86,15 +90,3 @@ class News:
         if self._stream.triggers is not None and camera.latest is None:
             return "waiting for a trigger"
         return "no part yet" if camera.latest is None else "running"
-
-
-def _point(part: Part) -> dict[str, object]:
-    """Return a part as a point of the chart."""
-    result = part.result
-    return {
-        "id": part.id,
-        "time": iso_time(part.captured.timestamp),
-        "score": result.score,
-        "threshold": result.threshold,
-        "anomalous": result.anomalous,
-    }

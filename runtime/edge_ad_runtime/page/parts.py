@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad_runtime.cameras import CapturedFrame
+from edge_ad_runtime.events import iso_time
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.outputs.base import verdict_fields
 from edge_ad_runtime.page.pictures import Pictures, draw
 
-_RECENT = 60
+_RECENT = 40
 """Parts of each camera."""
 
 _ANOMALOUS = 120
@@ -53,14 +54,19 @@ class Part:
     raw: tuple[CapturedFrame, Result] | None
     pictures: Pictures | None = None
 
-    @property
-    def visible(self) -> bool:
-        """Whether it can still be shown."""
-        return self.raw is not None or self.pictures is not None
-
     def fields(self) -> dict[str, object]:
         """Return the part as it stands in the page's messages."""
         return {"id": self.id, **self.verdict}
+
+    def point(self) -> dict[str, object]:
+        """Return the part as a point of the chart."""
+        return {
+            "id": self.id,
+            "time": iso_time(self.captured.timestamp),
+            "score": self.result.score,
+            "threshold": self.result.threshold,
+            "anomalous": self.result.anomalous,
+        }
 
     def draw(self, side: int) -> Pictures | None:
         """Make the pictures unless they are there; None: it is too late."""
@@ -118,10 +124,14 @@ class Parts:
             return recent[-1] if recent else None
 
     def anomalous(self, most: int) -> list[Part]:
-        """Return the last anomalous parts that can still be shown, newest first."""
+        """Return the last anomalous parts that have been drawn, newest first.
+
+        Where parts come faster than they are drawn the others are left out, so that a list of them
+        asks for nothing that costs time.
+        """
         with self._lock:
-            visible = (part for part in reversed(self._anomalous) if part.visible)
-            return list(islice(visible, most))
+            drawn = (part for part in reversed(self._anomalous) if part.pictures is not None)
+            return list(islice(drawn, most))
 
     def _shrink(self) -> None:
         """Let go of the oldest pixels, but never of the newest ones of a camera."""

@@ -62,7 +62,8 @@ class CameraState:
         warnings: the last event of each kind that stays true for a while, with its number.
         latest: its newest part.
         seen_at: when that came, monotonic.
-        history: the last parts with their numbers; the numbers count the verdicts of the stream.
+        history: the last points of the chart with their numbers, which count the verdicts of the
+            stream.
         skips: whether there was a gap before each of the last verdicts.
     """
 
@@ -76,7 +77,9 @@ class CameraState:
     warnings: dict[str, tuple[int, Event]] = field(default_factory=dict)
     latest: Part | None = None
     seen_at: float = field(default_factory=monotonic)
-    history: deque[tuple[int, Part]] = field(default_factory=lambda: deque(maxlen=_HISTORY))
+    history: deque[tuple[int, dict[str, object]]] = field(
+        default_factory=lambda: deque(maxlen=_HISTORY)
+    )
     skips: deque[bool] = field(default_factory=lambda: deque(maxlen=_SKIPS))
 
 
@@ -128,7 +131,7 @@ class PageState(Output):
                 camera.skips.append(step > self._steps[captured.camera])
             camera.latest = part
             camera.seen_at = monotonic()
-            camera.history.append((self._verdict_count, part))
+            camera.history.append((self._verdict_count, part.point()))
         self._added(part)
 
     def event(self, event: Event) -> None:
@@ -165,7 +168,7 @@ class PageState(Output):
         with self._lock:
             return [item for item in self._events if item[0] > number]
 
-    def history_after(self, camera: str, number: int) -> list[tuple[int, Part]]:
-        """Return the last parts of a camera behind a number, each with its own, oldest first."""
+    def history_after(self, camera: str, number: int) -> list[tuple[int, dict[str, object]]]:
+        """Return the last points of a camera behind a number, each with its own, oldest first."""
         with self._lock:
             return [item for item in self.cameras[camera].history if item[0] > number]

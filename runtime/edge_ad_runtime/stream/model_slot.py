@@ -97,6 +97,11 @@ class ModelSlot:
             override = self._overrides.get(camera)
             return self._scorers.at(camera).threshold if override is None else override.threshold
 
+    def own_threshold(self, camera: str) -> float:
+        """Return the limit of a camera while nobody has set another."""
+        with self._lock:
+            return self._scorers.at(camera).threshold
+
     def info(self, camera: str) -> ModelInfo:
         """Return what the model says about itself, with the limit in force at a camera."""
         with self._lock:

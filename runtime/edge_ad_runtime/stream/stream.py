@@ -116,12 +116,15 @@ class Stream:
         return self._slots[camera].info(camera)
 
     def override_of(self, camera: str) -> Override | None:
-        """Return the limit that somebody has set at a camera; None: its model's own holds."""
+        """Return the limit that somebody has set at a camera; None: its own holds."""
         return self._slots[camera].overrides.get(camera)
 
     def own_threshold_of(self, camera: str) -> float:
-        """Return the limit of the model of a camera, or of the configuration."""
-        return self._slots[camera].scorer.threshold
+        """Return the limit of a camera while nobody has set another.
+
+        That is the model's, or of a calibration on this device, or of the configuration.
+        """
+        return self._slots[camera].own_threshold(camera)
 
     def set_threshold(self, camera: str, threshold: float, *, who: str = "the program") -> None:
         """Change the decision limit at one camera; an event on every output tells of it.

@@ -219,7 +219,7 @@ def test_from_the_first_look_to_a_new_limit(
     page.locator("#events li", has_text="threshold changed").get_by_text("Ada").wait_for()
     left.get_by_role("button", name="Change limit").click()
     assert page.get_by_label("Your name").input_value() == "Ada"
-    page.get_by_role("button", name="Reset to the model").click()
+    page.get_by_role("button", name="Reset to its own").click()
     wait(lambda: stream.info_of("left").threshold == 60)
 
     # The list holds still under a pointer; a part opens large, and can be marked.

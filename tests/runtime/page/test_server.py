@@ -87,59 +87,68 @@ class _Told:
         self.events.append(event)
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b'{"camera": "nobody", "threshold": 1}',
-        b'{"camera": "left"}',
-        b"[]",
-        b"{",
-        b"",
-        b'{"camera": "left", "threshold": "x"}',
-        b'{"camera": "left", "threshold": "90"}',
-        b'{"camera": "left", "threshold": true}',
-        b'{"camera": "left", "threshold": NaN}',
-        b'{"camera": "left", "threshold": Infinity}',
-        b'{"camera": "left", "threshold": 1' + 400 * b"0" + b"}",
-        b'{"camera": "\\ud800", "threshold": 1}',
-        b'{"camera": "left", "threshold": 1, "who": "\\udfff"}',
-        b'{"camera": ["left"], "threshold": 1}',
-        b'{"camera": "left", "threshold": 1, "who": "' + 5000 * b"b" + b'"}',
-        4000 * b"[",
-        b'{"camera": ' + 1500 * b"[" + 1500 * b"]" + b', "threshold": 1}',
-        b'{"camera": "left\xff", "threshold": 1}',
-    ],
+# A shift needs no threshold, so these are wrong elsewhere only.
+FINE_FOR_A_SHIFT = (
+    b'{"camera": "left"}',
+    b'{"camera": "left", "threshold": "x"}',
+    b'{"camera": "left", "threshold": "90"}',
+    b'{"camera": "left", "threshold": true}',
+    b'{"camera": "left", "threshold": NaN}',
+    b'{"camera": "left", "threshold": Infinity}',
+    b'{"camera": "left", "threshold": 1' + 400 * b"0" + b"}",
 )
-def test_bodies_that_cannot_be_used(
-    server: PageServer, stream: Stream, ask: Ask, data: bytes
-) -> None:
-    for path in ("/threshold", "/mark", "/shift"):
-        if path == "/shift" and b'"left"' in data and b"ud" not in data and len(data) < 1000:
-            continue  # a shift needs no threshold
-        code, text, _ = ask(server, path, data=data)
-        assert (code, list(json.loads(text))) == (400, ["error"]), path
+BAD_BODIES = [
+    b'{"camera": "nobody", "threshold": 1}',
+    b'{"camera": "left"}',
+    b"[]",
+    b"{",
+    b"",
+    b'{"camera": "left", "threshold": "x"}',
+    b'{"camera": "left", "threshold": "90"}',
+    b'{"camera": "left", "threshold": true}',
+    b'{"camera": "left", "threshold": NaN}',
+    b'{"camera": "left", "threshold": Infinity}',
+    b'{"camera": "left", "threshold": 1' + 400 * b"0" + b"}",
+    b'{"camera": "\\ud800", "threshold": 1}',
+    b'{"camera": "left", "threshold": 1, "who": "\\udfff"}',
+    b'{"camera": ["left"], "threshold": 1}',
+    b'{"camera": "left", "threshold": 1, "who": "' + 5000 * b"b" + b'"}',
+    4000 * b"[",
+    b'{"camera": ' + 1500 * b"[" + 1500 * b"]" + b', "threshold": 1}',
+    b'{"camera": "left\xff", "threshold": 1}',
+]
+
+
+def test_bodies_that_cannot_be_used(server: PageServer, stream: Stream, ask: Ask) -> None:
+    for data in BAD_BODIES:
+        for path in ("/threshold", "/mark", "/shift"):
+            if path == "/shift" and data in FINE_FOR_A_SHIFT:
+                continue
+            code, text, _ = ask(server, path, data=data)
+            assert (code, list(json.loads(text))) == (400, ["error"]), (path, data[:80])
     assert stream.info_of("left").threshold == 60
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/part/" + 5000 * "9",
-        "/part/" + 5000 * "9" + "/plain.jpg",
-        "/camera/" + 5000 * "9",
-        "/gallery/" + 5000 * "9",
-        "/part/%ED%A0%80/plain.jpg",
-        "/part/%00/plain.jpg",
-        "/%2e%2e/%2e%2e/server.py",
-        "/../server.py",
-        "/%00",
-        "/" + 3000 * "a/",
-        "/?token=%ff%00",
-    ],
-)
-def test_paths_that_lead_nowhere(server: PageServer, ask: Ask, path: str) -> None:
-    assert ask(server, path)[0] in ((200,) if path.startswith("/?") else (404, 400))
-    assert ask(server, "/healthz")[0] == 200
+ODD_PATHS = [
+    "/part/" + 5000 * "9",
+    "/part/" + 5000 * "9" + "/plain.jpg",
+    "/camera/" + 5000 * "9",
+    "/gallery/" + 5000 * "9",
+    "/part/%ED%A0%80/plain.jpg",
+    "/part/%00/plain.jpg",
+    "/%2e%2e/%2e%2e/server.py",
+    "/../server.py",
+    "/%00",
+    "/" + 3000 * "a/",
+    "/?token=%ff%00",
+]
+
+
+def test_paths_that_lead_nowhere(server: PageServer, ask: Ask) -> None:
+    for path in ODD_PATHS:
+        codes = (200,) if path.startswith("/?") else (400, 404)
+        assert ask(server, path)[0] in codes, path[:80]
+        assert ask(server, "/healthz")[0] == 200
 
 
 def test_a_mark_saves_the_frame_with_its_label(
@@ -232,12 +241,12 @@ def test_the_parts_that_are_kept_need_little_memory(info: ModelInfo, verdict: Ve
     # The newest of each camera stays, however old it is.
     assert kept.newest("right") is parts[0] and parts[0].raw is not None
     assert sum(part.raw is not None for part in parts) == 5
-    assert parts[101].visible and not parts[102].visible
+    assert parts[101].draw(640) is not None and parts[102].draw(640) is None
     assert kept.get(parts[101].id) is parts[101]
-    assert [part.captured.number for part in kept.anomalous(3)] == [198, 196, 100]
-    identity = parts[1].id
+    assert [part.captured.number for part in kept.anomalous(3)] == [100]
+    identity = parts[2].id  # a good one, long ago
     del parts
-    assert kept.get(identity) is None or not kept.get(identity).visible  # type: ignore[union-attr]
+    assert kept.get(identity) is None
 
 
 def test_a_busy_drawing_thread_costs_no_verdicts(
@@ -251,7 +260,7 @@ def test_a_busy_drawing_thread_costs_no_verdicts(
     for number in range(50):
         stream.delivery.verdict(*verdict(number))
     assert (stream.delivery.lost, state.cameras["left"].frames) == (0, 50)
-    assert len(state.parts.anomalous(24)) == 24
+    assert state.parts.anomalous(24) == []
     busy.set()
     drawing.close()
 
@@ -344,45 +353,45 @@ class _Ids:
         self.found.append(captured.trigger)
 
 
-@pytest.mark.parametrize(
-    ("headers", "code"),
-    [
-        ({"Host": "evil.example"}, 403),
-        ({"Host": "192.168.1.9:8080"}, 403),
-        ({"Host": "localhost:8080"}, 200),
-        ({"Host": "[::1]:8080"}, 200),
-        ({"Host": "["}, 403),
-        ({"Origin": "http://evil.example"}, 403),
-        ({"Origin": "null"}, 403),
-        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
-        ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"}, 403),
-        ({"Sec-Fetch-Site": "same-origin"}, 200),
-        ({"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}, 200),
-        (
-            {
-                "Sec-Fetch-Site": "cross-site",
-                "Sec-Fetch-Mode": "navigate",
-                "Sec-Fetch-Dest": "document",
-            },
-            200,
-        ),
-        (
-            {
-                "Sec-Fetch-Site": "cross-site",
-                "Sec-Fetch-Mode": "navigate",
-                "Sec-Fetch-Dest": "iframe",
-            },
-            403,
-        ),
-        ({"Host": "localhost:8080", "Referer": "http://evil.example/page"}, 403),
-        ({"Host": "localhost:8080", "Referer": "http://[evil/page"}, 403),
-        ({"Host": "localhost:8080", "Referer": "http://localhost:8080/"}, 200),
-    ],
-)
-def test_who_may_ask(server: PageServer, ask: Ask, headers: dict[str, str], code: int) -> None:
-    found = ask(server, "/status", headers=headers)
-    assert found[0] == code
-    assert "access-control-allow-origin" not in found[2]
+ORIGINS: list[tuple[dict[str, str], int]] = [
+    ({"Host": "evil.example"}, 403),
+    ({"Host": "192.168.1.9:8080"}, 403),
+    ({"Host": "localhost:8080"}, 200),
+    ({"Host": "[::1]:8080"}, 200),
+    ({"Host": "["}, 403),
+    ({"Origin": "http://evil.example"}, 403),
+    ({"Origin": "null"}, 403),
+    ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+    ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+    ({"Sec-Fetch-Site": "same-origin"}, 200),
+    ({"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}, 200),
+    (
+        {
+            "Sec-Fetch-Site": "cross-site",
+            "Sec-Fetch-Mode": "navigate",
+            "Sec-Fetch-Dest": "document",
+        },
+        200,
+    ),
+    (
+        {
+            "Sec-Fetch-Site": "cross-site",
+            "Sec-Fetch-Mode": "navigate",
+            "Sec-Fetch-Dest": "iframe",
+        },
+        403,
+    ),
+    ({"Host": "localhost:8080", "Referer": "http://evil.example/page"}, 403),
+    ({"Host": "localhost:8080", "Referer": "http://[evil/page"}, 403),
+    ({"Host": "localhost:8080", "Referer": "http://localhost:8080/"}, 200),
+]
+
+
+def test_who_may_ask(server: PageServer, ask: Ask) -> None:
+    for headers, code in ORIGINS:
+        found = ask(server, "/status", headers=headers)
+        assert found[0] == code, headers
+        assert "access-control-allow-origin" not in found[2]
 
 
 def test_a_configured_name_reaches_the_guard(

@@ -156,3 +156,29 @@ def test_the_history_is_sent_once(
     assert len(found) > 10 and len(set(found)) == len(found)
     numbers = np.array([int(name.partition("-")[2]) for name in found])
     assert (np.diff(numbers) > 0).all()
+
+
+def test_the_page_closes_quietly_under_its_viewers(
+    server: PageServer, watch: Watch, message: Message, capfd: pytest.CaptureFixture[str]
+) -> None:
+    viewers = [watch(server) for _ in range(3)]
+    for viewer in viewers:
+        message(viewer, "status")
+    started = time.monotonic()
+    server.close()
+    assert time.monotonic() - started < 3
+    for viewer in viewers:
+        while viewer.readline():
+            pass
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_list_of_anomalous_parts_costs_little(info: ModelInfo, verdict: Verdict) -> None:
+    drawing = Drawing(640)
+    state = PageState({"left": 1}, lambda camera: info, drawing.keep)
+    for number in range(500):
+        state.write(*verdict(number))
+    drawing._pool.submit(lambda: None).result()
+    # All of them came within a moment.
+    assert len(state.parts.anomalous(24)) <= 3
+    drawing.close()

@@ -122,7 +122,7 @@ export class Camera {
 
   since() {
     const { shift, threshold_set_by: by } = this.status;
-    const rule = by === null ? "the model’s own limit" : `limit set by ${by}`;
+    const rule = by === null ? "the camera’s own limit" : `limit set by ${by}`;
     return `Since ${time(shift.started)}; ${rule}`;
   }
 

@@ -10,18 +10,19 @@ let camera = null;
 
 export function askLimit(asked) {
   camera = asked;
-  const { threshold, model_threshold: own, threshold_set_by: by } = camera.status;
+  const { threshold, model_threshold: own, threshold_rule: rule } = camera.status;
+  const by = camera.status.threshold_set_by;
   const scores = camera.parts.map((part) => part.score);
   const ends = [...scores, threshold, own];
   const margin = 0.1 * (Math.max(...ends) - Math.min(...ends)) || 0.5 * Math.abs(own) || 1;
   find("#limit-title").textContent = `Limit of ${camera.name}`;
   find(".now").textContent =
-    `It is ${score(threshold)} now, ` +
-    (by === null ? "the model’s own." : `set by ${by}. The model’s own is ${score(own)}.`) +
+    `It is ${score(threshold)} now: ${rule}.` +
+    (by === null ? "" : ` Its own is ${score(own)}.`) +
     " Parts at or above the limit are anomalous. Other cameras keep theirs.";
   find(".slider").min = Math.min(...ends) - margin;
   find(".slider").max = Math.max(...ends) + margin;
-  find(".reset").textContent = `Reset to the model’s own, ${score(own)}`;
+  find(".reset").textContent = `Reset to its own, ${score(own)}`;
   find(".reset").hidden = by === null;
   find(".who").value = who.get();
   find(".note").textContent = "";
