@@ -7,8 +7,10 @@ const MOST_EVENTS = 100;
 const STILL_MS = 2000;
 const events = document.getElementById("events");
 const gallery = document.getElementById("gallery");
+let isOver = false;
 let touchedAt = -Infinity;
 let newest = [];
+let timer = 0;
 
 export function clearEvents() {
   events.replaceChildren();
@@ -33,8 +35,9 @@ export function showEvent(event) {
 export function showGallery(parts) {
   newest = parts;
   // Under a pointer it holds still: nobody hits a picture that moves.
-  if (performance.now() - touchedAt < STILL_MS) {
-    setTimeout(() => showGallery(newest), STILL_MS);
+  if (isOver || performance.now() - touchedAt < STILL_MS) {
+    clearTimeout(timer);
+    timer = setTimeout(() => showGallery(newest), STILL_MS);
     return;
   }
   document.getElementById("no-gallery").hidden = parts.length > 0;
@@ -56,8 +59,12 @@ function framed(part) {
   return button;
 }
 
-for (const kind of ["pointermove", "pointerdown"]) {
-  gallery.addEventListener(kind, () => {
-    touchedAt = performance.now();
-  });
-}
+gallery.addEventListener("pointerenter", (event) => {
+  isOver = event.pointerType === "mouse";
+});
+gallery.addEventListener("pointerleave", () => {
+  isOver = false;
+});
+gallery.addEventListener("pointerdown", () => {
+  touchedAt = performance.now();
+});
