@@ -83,9 +83,9 @@ def _preset_option(config: type[DetectorConfig]) -> Callable[[Command], Command]
         is_eager=True,
         expose_value=False,
         callback=apply,
-        help="fast (the default): EfficientNet-Lite0 at about 256x256. accurate: EfficientNet-Lite2 "
-        "at about 384x384, for small defects. paper: Wide-ResNet-50 and the settings of the "
-        "method's paper.",
+        help="fast (the default): EfficientNet-Lite0 at about 256x256. accurate: "
+        "EfficientNet-Lite2 at about 384x384, for small defects. paper: Wide-ResNet-50 and the "
+        "settings of the method's paper.",
     )
 
 
