@@ -158,11 +158,13 @@ class GoodPatches:
         return min(self._coreset, n_patches)
 
     def _check_memory(self, n_patches: int, channels: int) -> None:
-        """Compare the peak of the fit: all patches, and a projected copy where there is one."""
+        """Compare the peak of the fit: all patches and their copies with what is free."""
         width, dtype = projected_width(n_patches, channels), _coreset_dtype(self._device)
         size = coreset_memory_bytes(n_patches, width, dtype)
         if width < channels or dtype != torch.float32:
             size += n_patches * channels * 4
+        if self._count(n_patches) < CROSS_FIT_BELOW * n_patches:
+            size += n_patches * channels * 4  # the patches of four folds, once more
         check_memory(
             size,
             self._device,
