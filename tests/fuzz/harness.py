@@ -101,9 +101,7 @@ def fuzz(name: str, *, count: int, first: int = 0, seed: int = 0) -> list[Findin
         command = [sys.executable, "-m", "tests.fuzz.harness", name, "--child"]
         command += ["--first", str(first), "--count", str(end - first), "--seed", str(seed)]
         with tempfile.TemporaryFile() as log:
-            with subprocess.Popen(
-                command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True
-            ) as process:
+            with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log) as process:
                 last, death = _follow(process, findings)
             if death:
                 log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
@@ -115,24 +113,27 @@ def fuzz(name: str, *, count: int, first: int = 0, seed: int = 0) -> list[Findin
     return findings
 
 
-def _follow(process: "subprocess.Popen[str]", findings: list[Finding]) -> tuple[int, str]:
+def _follow(process: "subprocess.Popen[bytes]", findings: list[Finding]) -> tuple[int, str]:
     """Read what the child tells; return the last input it began, and how the child died."""
-    last, seconds = -1, START_SECONDS
+    last, seconds, told = -1, START_SECONDS, b""
     with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout or sys.stdin, selectors.EVENT_READ)
+        pipe = selector.register(process.stdout or sys.stdin, selectors.EVENT_READ).fd
         while True:
-            if not selector.select(seconds):
+            line, end, rest = told.partition(b"\n")
+            if end:
+                told, found = rest, json.loads(line)
+                if isinstance(found, int):
+                    last, seconds = found, SECONDS
+                else:
+                    findings.append(Finding(index=last, what=found))
+            elif not selector.select(seconds):
                 process.kill()
                 return last, f"took longer than {seconds:g} s"
-            line = process.stdout.readline() if process.stdout else ""
-            if not line:
+            elif data := os.read(pipe, 65_536):
+                told += data
+            else:
                 code = process.wait()
                 return last, "" if code == 0 else f"the process died with exit code {code}"
-            told = json.loads(line)
-            if isinstance(told, int):
-                last, seconds = told, SECONDS
-            else:
-                findings.append(Finding(index=last, what=told))
 
 
 def _child(name: str, first: int, count: int, seed: int) -> None:
