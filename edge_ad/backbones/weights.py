@@ -7,6 +7,7 @@ import importlib.resources
 import io
 import pickle
 import socket
+import struct
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,7 +37,14 @@ _UNREADABLE = (
     EOFError,
     ValueError,
     LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
 )
+"""What the two readers raise on a damaged file; PyTorch's older format raises nearly anything."""
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -1,15 +1,15 @@
 """The detectors, and how a saved one is loaded."""
 
-import json
 from pathlib import Path
 
 from edge_ad.config import CONFIGS, DetectorConfig
-from edge_ad.models.detector import JSON_FILE, TENSOR_FILE, Detector, Prediction, sha256_of
+from edge_ad.models.detector import DAMAGED, JSON_FILE, TENSOR_FILE, Detector, Prediction, sha256_of
 from edge_ad.models.fusion import Fusion
 from edge_ad.models.padim import PaDiM
 from edge_ad.models.patchcore import PatchCore
 from edge_ad.models.spade import SPADE
-from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.errors import ConfigError, DataError
+from edge_ad_runtime.model.document import Document
 
 DETECTORS: dict[str, type[Detector]] = {
     detector.method: detector for detector in (SPADE, PaDiM, PatchCore, Fusion)
@@ -40,26 +40,35 @@ def load(folder: Path | str, device: str = "auto") -> Detector:
         DataError: the folder holds no run, a damaged one, or one of a newer format.
     """
     folder = Path(folder)
+    path = folder / JSON_FILE
     try:
-        document = json.loads((folder / JSON_FILE).read_text())
+        document = Document.parse(path.read_bytes().decode())
+        version = document.whole("format_version", 1)
+        method, expected = document.text("method"), document.text("sha256")
+        options = document.table("options")
         digest = sha256_of(folder / TENSOR_FILE)
-        method, options = document["method"], document["options"]
-        expected, version = document["sha256"], document["format_version"]
     except FileNotFoundError as error:
         raise DataError(
             f"expected a run with {JSON_FILE} and {TENSOR_FILE} in {folder}, "
             f"{Path(error.filename).name} is missing: train it with `edge-ad train`"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{folder / JSON_FILE} is damaged ({error}): train the run again"
-        ) from error
+    except OSError as error:
+        raise DataError(f"cannot read the run {folder}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({error}): train the run again") from error
     if version > 1 or method not in DETECTORS:
         raise DataError(
             f"the run {folder} ({method}, format {version}) was written by a newer edge-ad: update"
         )
     if digest != expected:
         raise DataError(f"{folder / TENSOR_FILE} is damaged or incomplete: train the run again")
-    detector = create(CONFIGS[method].from_json(options, weights=None, device=device))
-    detector.restore(folder / TENSOR_FILE)
+    try:
+        config = CONFIGS[method].from_json(options, weights=None, device=device)
+        detector = create(config)
+        detector.restore(folder / TENSOR_FILE)
+    except (ConfigError, *DAMAGED) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{path} and {TENSOR_FILE} do not fit together ({reason}): train the run again"
+        ) from error
     return detector

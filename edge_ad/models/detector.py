@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -29,6 +30,13 @@ from edge_ad_runtime.model.image import Frame, Preprocessing
 
 TENSOR_FILE = "detector.safetensors"
 JSON_FILE = "detector.json"
+
+DAMAGED = (SafetensorError, RuntimeError, LookupError, ValueError, TypeError, NotFittedError)
+"""What it raises to restore tensors that belong to another configuration, or to none."""
+
+TRIAL_PIXELS = 2048 * 2048
+"""Input of a restored detector that is tried; a trial with a larger one would take gigabytes."""
+
 BATCH_SIZE = 4
 """Small, so that the feature maps of a batch stay in the cache: on a CPU twice as fast as 16."""
 
@@ -238,7 +246,12 @@ class Detector(nn.Module, ABC):
         write_whole(folder / JSON_FILE, json.dumps(document, indent=2).encode())
 
     def restore(self, path: Path) -> None:
-        """Take over the tensors of a file that `save` wrote."""
+        """Take over the tensors of a file that `save` wrote, and score a black frame with them.
+
+        Raises:
+            SafetensorError, RuntimeError, LookupError, ValueError, TypeError: the tensors are not
+                those of this detector (`DAMAGED`).
+        """
         state = load_file(path)
         for name, _ in list(self.named_buffers(recurse=False)):
             if name in state:
@@ -246,6 +259,9 @@ class Detector(nn.Module, ABC):
         self.load_state_dict(state)
         self._has_weights = True
         self.to(self.device)
+        height, width = self.preprocessing.input_size
+        if height * width <= TRIAL_PIXELS:
+            self._predict_resized(np.zeros((1, height, width, 3), np.uint8))
 
     def _frames(self, dataset: Dataset, description: str) -> Iterator[Tensor]:
         batches = dataset.batches(
