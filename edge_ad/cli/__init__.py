@@ -18,6 +18,7 @@ from edge_ad.cli.export import export
 from edge_ad.cli.info import info
 from edge_ad.cli.limit import limit
 from edge_ad.cli.predict import predict
+from edge_ad.cli.runs import runs
 from edge_ad.cli.sign import sign, verify
 from edge_ad.cli.stream import stream
 from edge_ad.cli.train import train
@@ -50,6 +51,7 @@ def main(verbose: bool) -> None:
 
 
 main.add_command(train)
+main.add_command(runs)
 main.add_command(limit)
 main.add_command(export)
 main.add_command(predict)

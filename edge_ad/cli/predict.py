@@ -1,5 +1,6 @@
 """`edge-ad predict`: pictures in, verdicts out."""
 
+import glob
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,6 +57,8 @@ def predict(
     min_region_area: float | None,
 ) -> None:
     """Score pictures, and the pictures in folders, with the model file MODEL.
+
+    A PATH may be a glob in quotes, such as 'parts/*/*.png'; `**` goes any number of folders deep.
 
     A picture that cannot be read is named on stderr, the others are scored, and the exit code is 1.
     """
@@ -160,6 +163,11 @@ def _expanded(path: Path) -> list[Path]:
     """
     from edge_ad_runtime import list_pictures
 
+    if glob.has_magic(str(path)) and not path.exists():
+        matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+        if not matches:
+            raise DataError(f"found nothing that matches {path}")
+        return [picture for match in matches for picture in _expanded(match)]
     if not path.is_dir():
         return [path]
     pictures = list_pictures(path)

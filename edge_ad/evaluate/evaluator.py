@@ -85,44 +85,47 @@ class Evaluator:
                 "fit the detector again, in fp32 and with a larger epsilon"
             )
         self._scored.append(ScoredSample(sample, float(score)))
-        mask = np.zeros(anomaly_map.shape, dtype=np.bool_)
         if sample.mask_path is not None:
             mask = preprocessing.apply_mask(read_mask(sample.mask_path))
             self._n_masks += 1
         elif sample.anomalous:
+            # Nobody knows which of its pixels are defective: it does not count.
             self._unmasked.append(sample)
+            return
+        else:
+            mask = np.zeros(anomaly_map.shape, dtype=np.bool_)
         self._pixels.add(anomaly_map, mask)
 
     def result(self) -> Evaluation:
         """Return scores and metrics of what came so far.
 
-        Pixel metrics need the mask of every defective picture; it is logged when they lack some.
+        A defective picture without a mask does not count for the pixel metrics, which is logged.
         """
         labels = [item.sample.anomalous for item in self._scored]
         auroc, precision, best_f1 = _image_metrics(labels, [item.score for item in self._scored])
-        masked = self._has_all_masks()
+        self._tell_unmasked()
         metrics = Metrics(
             image_auroc=auroc,
             image_ap=precision,
             image_f1=best_f1,
-            pixel_auroc=self._pixels.auroc() if masked else None,
-            pixel_pro=self._pixels.pro() if masked else None,
+            pixel_auroc=self._pixels.auroc(),
+            pixel_pro=self._pixels.pro(),
             n_good=len(labels) - sum(labels),
             n_anomalous=sum(labels),
         )
         return Evaluation(list(self._scored), metrics)
 
-    def _has_all_masks(self) -> bool:
+    def _tell_unmasked(self) -> None:
         if self._unmasked and self._n_masks:
             logger.warning(
-                "no mask for %d of %d defective pictures, such as %s: image metrics only",
+                "no mask for %d of %d defective pictures, such as %s: they do not count for the "
+                "pixel metrics",
                 len(self._unmasked),
                 len(self._unmasked) + self._n_masks,
                 self._unmasked[0].path,
             )
         elif self._unmasked:
             logger.info("no masks of the defective pictures: image metrics only")
-        return not self._unmasked
 
 
 def best_f1_threshold(scored: Sequence[ScoredSample]) -> float:

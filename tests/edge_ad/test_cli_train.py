@@ -310,3 +310,20 @@ def test_limit_is_refused_where_it_cannot_be_changed(copy: Path, tmp_path: Path)
     (copy / "good_scores.csv").write_bytes(b"damaged")
     assert "damaged" in error_of(limit(copy, "--false-alarm-rate", "0.1"))
     assert (copy / "metrics.json").read_bytes() == before
+
+
+def test_runs_are_a_table(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "plate/spade").mkdir()
+    (tmp_path / "plate/spade/detector.json").write_bytes(b"{}")
+    arguments = ["runs", "--results", str(tmp_path)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    heading, row = result.stdout.splitlines()
+    metrics = json.loads((copy / "metrics.json").read_text())
+    assert heading.split()[:3] == ["category", "method", "trained"]
+    assert row.split()[:2] == ["plate", "padim"]
+    assert f"{metrics['threshold']:.4g}" in row and row.endswith("no")
+    (entry,) = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
+    assert entry["run"] == str(copy) and entry["test_miss_rate"] == metrics["test_miss_rate"]
+    nothing = CliRunner().invoke(main, ["runs", "--results", str(tmp_path / "nowhere")])
+    assert nothing.exit_code == 0 and "no runs" in nothing.stdout

@@ -160,15 +160,18 @@ def test_one_class_alone_gives_no_figures(good: list[float], defective: list[flo
     assert (metrics.n_good, metrics.n_anomalous) == (len(good), len(defective))
 
 
-def test_a_missing_mask_is_named_and_costs_the_pixel_metrics(
+def test_a_picture_without_its_mask_is_named_and_left_out_of_the_pixel_metrics(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     evaluator = Evaluator()
     fill(evaluator, *random_maps(0, 40), tmp_path)
+    before = evaluator.result().metrics
     sample = Sample(path=Path("lost.png"), label="cut")
     evaluator.add(sample, 1.0, np.ones(SIZE, np.float32), GEOMETRY)
     metrics = evaluator.result().metrics
-    assert metrics.pixel_auroc is None and metrics.image_auroc is not None
+    assert before.pixel_auroc is not None
+    assert (metrics.pixel_auroc, metrics.pixel_pro) == (before.pixel_auroc, before.pixel_pro)
+    assert metrics.n_anomalous == before.n_anomalous + 1
     assert "no mask for 1 of 4" in caplog.text and "lost.png" in caplog.text
 
 

@@ -171,6 +171,31 @@ def test_predict_table(model: Path, pictures: Path) -> None:
     assert len(os.listdir("kept")) == 3
 
 
+def test_predict_takes_a_glob(
+    model: Path, pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = run("predict", model, f"{pictures.parent}/**/*50.png", "--json")
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in pictures.parent.rglob("*50.png"))
+    assert sorted(Path(entry["path"]).name for entry in json.loads(result.stdout)) == names
+    nothing = run("predict", model, f"{pictures}/*.gif", "--json")
+    assert nothing.exit_code == 1 and "nothing that matches" in caplog.text
+
+
+def test_stream_does_not_guess_which_product_the_camera_sees(
+    model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for category in ("cable", "plate"):
+        folder = tmp_path / "results" / category / "padim"
+        folder.mkdir(parents=True)
+        (folder / f"{category}-padim.onnx").write_bytes(model.read_bytes())
+    refused = run("stream", "--camera", pictures)
+    assert refused.exit_code == 1 and "2 categories (cable, plate)" in refused.stderr
+    (tmp_path / "results/cable/padim/cable-padim.onnx").unlink()
+    assert run("stream", "--camera", pictures).exit_code == 0
+
+
 def test_predict_json(model: Path, pictures: Path) -> None:
     result = run("predict", model, pictures, "--json", "--threshold", 50)
     found = json.loads(result.stdout)

@@ -1,0 +1,98 @@
+"""`edge-ad runs`: all runs as a table."""
+
+import json
+import logging
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_ad.cli.options import require, results_option
+from edge_ad_runtime.errors import DataError
+
+if TYPE_CHECKING:
+    from edge_ad.runs import Run
+
+logger = logging.getLogger(__name__)
+
+_COLUMNS = (
+    ("category", "category"),
+    ("method", "method"),
+    ("trained", "trained"),
+    ("good", "n_train"),
+    ("limit", "threshold"),
+    ("promised", "false_alarm_rate"),
+    ("image AUROC", "image_auroc"),
+    ("pixel AUROC", "pixel_auroc"),
+    ("false alarms", "test_false_alarm_rate"),
+    ("missed", "test_miss_rate"),
+    ("exported", "exported"),
+)
+"""Heading and key of each column."""
+
+_SHARES = (
+    "false_alarm_rate",
+    "image_auroc",
+    "pixel_auroc",
+    "test_false_alarm_rate",
+    "test_miss_rate",
+)
+
+
+@click.command()
+@results_option("Where to look for runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the runs as a JSON array.")
+def runs(results: Path, as_json: bool) -> None:
+    """List all runs below the results folder, the newest first.
+
+    False alarms and missed defects are those of the run's own test pictures. A run that cannot be
+    read is named on stderr.
+    """
+    require(("cv2",), extra="cpu", purpose="listing runs")
+    from edge_ad.runs import Run, all_runs
+
+    found = []
+    for folder in all_runs(results):
+        try:
+            found.append(_entry(Run.read(folder)))
+        except DataError as error:
+            logger.error("%s", error)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+    elif found:
+        click.echo(_table(found))
+    else:
+        click.echo(f"no runs below {results}: train one with `edge-ad train`")
+
+
+def _entry(run: "Run") -> dict[str, Any]:
+    """Return what the table shows of a run."""
+    metrics = run.metrics.to_json()
+    trained = datetime.fromtimestamp((run.folder / "detector.json").stat().st_mtime).astimezone()
+    own = {
+        "run": str(run.folder),
+        "trained": trained.isoformat(sep=" ", timespec="minutes"),
+        "exported": run.model_file.is_file(),
+    }
+    return own | {key: metrics[key] for _, key in _COLUMNS if key in metrics}
+
+
+def _table(found: list[dict[str, Any]]) -> str:
+    rows = [[heading for heading, _ in _COLUMNS]]
+    rows += [[_shown(key, entry[key]) for _, key in _COLUMNS] for entry in found]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _shown(key: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key in _SHARES:
+        return f"{100 * value:.1f} %"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
