@@ -27,7 +27,7 @@ REFERENCE_SIZE = 4096
 _BETS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 _JUMP = 0.01
 _FLOOR = 5e-3
-"""A capital never falls below this: without a floor it shrinks by half every 150 parts in which
+"""A capital never falls below this: without a floor it shrinks by half every 175 parts in which
 nothing changes, and a change after a quiet day takes hundreds of parts to be seen. The price is
 known: a false alarm comes once in 2 million parts (10,000 / 0.005) or less often, on average, since
 the expected growth of a capital is at most the floor for each part."""
