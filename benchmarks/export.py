@@ -9,16 +9,16 @@ import time
 
 import click
 import numpy as np
-import onnxruntime
 import torch
 
-from edge_ad.models import SPADE, Detector, PaDiM, PatchCore
+from edge_ad.models import SPADE, Detector, Fusion, PaDiM, PatchCore
 from edge_ad_export.build import backbone_graph, build_graph
 from edge_ad_export.recipe import Recipe
+from edge_ad_runtime.model.session import create_session
 
 SIZE = (256, 256)
 PICTURES = 200
-MEMORY = 20480  # 10 % of the patches of 200 pictures
+PATCHES = PICTURES * 1024
 RECIPES = {"int8": Recipe("cpu", "int8"), "fp32": Recipe("cpu", "fp32")}
 
 
@@ -30,9 +30,23 @@ def padim(backbone: str) -> Detector:
     return detector
 
 
-def patchcore(backbone: str) -> Detector:
+def patchcore(backbone: str, share: float = 0.1) -> Detector:
     detector = PatchCore(backbone=backbone, weights="none", input_size=SIZE, device="cpu")
-    detector.memory = torch.randn(MEMORY, detector.n_channels)
+    detector.memory = torch.randn(int(share * PATCHES), detector.n_channels)
+    return detector
+
+
+def small_patchcore(backbone: str) -> Detector:
+    return patchcore(backbone, share=0.01)
+
+
+def fusion(backbone: str) -> Detector:
+    detector = Fusion(backbone=backbone, weights="none", input_size=SIZE, device="cpu")
+    positions, dims = detector.grid[0] * detector.grid[1], detector.dims
+    detector.whitening = torch.randn(positions, dims, dims).tril() + 3 * torch.eye(dims)
+    detector.mean_whitened = torch.randn(positions, dims)
+    detector.memory = torch.randn(PATCHES // 100, detector.n_channels - detector.n_finer)
+    detector.weights = torch.ones(2)
     return detector
 
 
@@ -44,7 +58,13 @@ def spade(backbone: str) -> Detector:
     return detector
 
 
-DETECTORS = {"PaDiM": padim, "PatchCore 10 %": patchcore, "SPADE": spade}
+DETECTORS = {
+    "PaDiM": padim,
+    "PatchCore 10 %": patchcore,
+    "PatchCore 1 %": small_patchcore,
+    "SPADE": spade,
+    "Fusion (1 % memory)": fusion,
+}
 
 
 @click.command()
@@ -73,7 +93,7 @@ def measure(detector: Detector, threads: int, rounds: int) -> tuple[dict[str, fl
     inputs = {"backbone": {"image": image}} | {name: {"frame": frame} for name in graphs}
     graphs["backbone"] = backbone_graph(detector)
     data = {name: graph.SerializeToString() for name, graph in graphs.items()}
-    sessions = {name: session(content, threads) for name, content in data.items()}
+    sessions = {name: create_session(content, "cpu", threads) for name, content in data.items()}
     times: dict[str, list[float]] = {name: [] for name in sessions}
     for round_ in range(rounds + 3):
         for name, each in sessions.items():
@@ -82,14 +102,6 @@ def measure(detector: Detector, threads: int, rounds: int) -> tuple[dict[str, fl
             if round_ >= 3:
                 times[name].append((time.perf_counter() - started) * 1000)
     return {name: float(np.median(values)) for name, values in times.items()}, len(data["int8"])
-
-
-def session(content: bytes, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 if __name__ == "__main__":

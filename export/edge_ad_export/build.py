@@ -10,7 +10,8 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNod
 from torch import Tensor, nn
 
 from edge_ad.backbones import Backbone
-from edge_ad.models import SPADE, Detector, PaDiM, PatchCore
+from edge_ad.models import SPADE, Detector, Fusion, PaDiM, PatchCore
+from edge_ad_export.int8.fusion import fusion_graph
 from edge_ad_export.int8.padim import padim_graph
 from edge_ad_export.int8.patchcore import patchcore_graph
 from edge_ad_export.int8.spade import spade_graph
@@ -76,7 +77,7 @@ def has_integer_form(detector: Detector) -> bool:
     """Whether int8 is offered; a full gallery is compared picture by picture, in float32."""
     if isinstance(detector, SPADE):
         return detector.config.gallery_rule == "position"
-    return isinstance(detector, PaDiM | PatchCore)
+    return isinstance(detector, PaDiM | PatchCore | Fusion)
 
 
 def _integer_graph(detector: Detector) -> onnx.ModelProto:
@@ -84,6 +85,8 @@ def _integer_graph(detector: Detector) -> onnx.ModelProto:
         return padim_graph(detector)
     if isinstance(detector, PatchCore):
         return patchcore_graph(detector)
+    if isinstance(detector, Fusion):
+        return fusion_graph(detector)
     if isinstance(detector, SPADE) and has_integer_form(detector):
         return spade_graph(detector)
     raise ExportError(

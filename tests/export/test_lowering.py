@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from edge_ad.data import Dataset
-from edge_ad.models import SPADE, Detector, PaDiM, PatchCore
+from edge_ad.models import SPADE, Detector, Fusion, PaDiM, PatchCore
 from edge_ad_export.build import build_graph, has_integer_form
 from edge_ad_export.recipe import Recipe, choose_recipes
 from edge_ad_export.torch_export import OPSET
@@ -30,6 +30,8 @@ def create(method: type[Detector], size: tuple[int, int], backbone: str = LITE) 
         return SPADE(backbone=backbone, weights="none", input_size=size, k=3)
     if method is PaDiM:
         return PaDiM(backbone=backbone, weights="none", input_size=size)
+    if method is Fusion:
+        return Fusion(backbone=backbone, weights="none", input_size=size, coreset=0.1)
     return PatchCore(backbone=backbone, weights="none", input_size=size)
 
 
@@ -67,6 +69,7 @@ def assert_close(detector: Detector, model: onnx.ModelProto, data_root: Path, li
         (PaDiM, LITE, (64, 96)),
         (PatchCore, LITE, (64, 96)),
         (SPADE, LITE, (64, 96)),
+        (Fusion, LITE, (64, 96)),
         (PaDiM, RESNET, (64, 64)),
         (PatchCore, RESNET, (64, 96)),
         (SPADE, RESNET, (64, 64)),
@@ -115,7 +118,7 @@ def test_a_score_does_not_depend_on_the_rest_of_the_batch(
     np.testing.assert_allclose(together[1][3:], alone[1], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", [PaDiM, PatchCore, SPADE])
+@pytest.mark.parametrize("method", [PaDiM, PatchCore, SPADE, Fusion])
 @pytest.mark.parametrize("target", ["cuda", "tensorrt"])
 def test_gpu_graphs_pass_the_operator_check_and_hold_a_half_backbone(
     method: type[Detector], target: str, data_root: Path

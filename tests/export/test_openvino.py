@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 
 from edge_ad.data import Dataset
-from edge_ad.models import SPADE, Detector, PaDiM, PatchCore
+from edge_ad.models import SPADE, Detector, Fusion, PaDiM, PatchCore
 from edge_ad_export.build import build_graph
 from edge_ad_export.recipe import Recipe
 from edge_ad_runtime.model.image import list_pictures, read_frame
@@ -17,11 +17,15 @@ pytestmark = pytest.mark.slow
 openvino = pytest.importorskip("openvino", reason="needs the package openvino")
 
 
-@pytest.mark.parametrize("method", ["padim", "patchcore", "spade"])
+@pytest.mark.parametrize("method", ["padim", "patchcore", "spade", "fusion"])
 def test_openvino_scores_as_onnx_runtime(method: str, data_root: Path) -> None:
-    detector: Detector = {"padim": PaDiM, "patchcore": PatchCore, "spade": SPADE}[method](
-        weights="none", input_size=(64, 96)
-    )
+    kinds: dict[str, type[PaDiM | PatchCore | SPADE | Fusion]] = {
+        "padim": PaDiM,
+        "patchcore": PatchCore,
+        "spade": SPADE,
+        "fusion": Fusion,
+    }
+    detector: Detector = kinds[method](weights="none", input_size=(64, 96))
     detector.fit(Dataset.from_folder(data_root / "plate/train/good"))
     content = build_graph(detector, Recipe("cpu", "int8")).SerializeToString()
     paths = list_pictures(data_root / "plate/test")[:3]

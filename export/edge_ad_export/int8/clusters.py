@@ -3,18 +3,16 @@
 import torch
 from torch import Tensor
 
-ROWS = 64
-"""Rows of a cluster: few enough to choose well, enough for one efficient product."""
-
 ITERATIONS = 12
 
 
-def cluster(memory: Tensor, rows: int = ROWS) -> Tensor:
+def cluster(memory: Tensor, rows: int) -> Tensor:
     """Group a memory (m, d) into clusters that are one regular tensor.
 
-    Lloyd's k-means (1982), where a centre takes `rows` rows at most: each row goes to the nearest
-    centre that still has room, those first whose second choice would cost most. Balanced at the
-    end only, the rows that found no room would lie far from their centre, where nobody looks.
+    Lloyd's k-means (1982), where a centre takes at most `rows` rows: each row goes to the nearest
+    centre that still has room, and rows whose second choice would cost most go first. If clusters
+    were balanced at the end only, the rows without room would lie far from their centre, where no
+    search looks for them.
 
     Returns:
         Indices into the memory, int64 (clusters, rows); where the memory ends, rows stand twice.

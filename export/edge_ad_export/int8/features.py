@@ -58,6 +58,14 @@ class GridFeatures(nn.Module):
         return torch.cat(parts, dim=3)
 
 
+def to_tiles(features: Tensor, tile: tuple[int, int]) -> Tensor:
+    """Group features (N, height, width, C) by tiles: (N, tiles, patches of a tile, C)."""
+    (height, width), channels = tile, features.shape[3]
+    rows, columns = features.shape[1] // height, features.shape[2] // width
+    patches = features.reshape(-1, rows, height, columns, width * channels)
+    return patches.transpose(2, 3).reshape(-1, rows * columns, height * width, channels)
+
+
 class _Averaging(nn.Module):
     """Wanted channels of a map, times their gains, averaged locally and down to the grid's stride.
 

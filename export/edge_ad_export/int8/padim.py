@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edge_ad.models import PaDiM
+from edge_ad.models import Fusion, PaDiM
 from edge_ad_export.int8.features import GridFeatures
 from edge_ad_export.int8.finish import finish
 from edge_ad_export.int8.quantise import (
@@ -60,7 +60,7 @@ class RoundedGaussians:
         blocks: some rows of the factors each, in the order in which the graph multiplies them.
     """
 
-    def __init__(self, detector: PaDiM) -> None:
+    def __init__(self, detector: PaDiM | Fusion) -> None:
         """Round the factors of a fitted detector."""
         factors = detector.whitening.double()
         identity = torch.eye(detector.dims, dtype=factors.dtype)
@@ -109,17 +109,26 @@ def padim_graph(detector: PaDiM) -> onnx.ModelProto:
     features = _Features(detector, rounded.gains)
     model = module_graph(features, example_frames(detector), outputs=["features"])
     graph = GraphBuilder(model)
-    centred = graph.node("Sub", "features", graph.constant(rounded.means.numpy(), "means"))
+    distance = gaussian_distance(graph, rounded, "features")
+    return finish(graph, detector, distance, score=None)
+
+
+def gaussian_distance(
+    graph: GraphBuilder, rounded: RoundedGaussians, features: str, weight: float = 1.0
+) -> str:
+    """Append |L^-1 (x - mean)| times a weight: (N, P) of features (N, P, d) times their gains."""
+    centred = graph.node("Sub", features, graph.constant(rounded.means.numpy(), "means"))
     quantised, scale = quantise_frames(graph, centred)
     by_position = graph.node("Transpose", quantised, perm=[1, 0, 2])  # (P, N, d)
-    total, *others = [
-        _sum_of_squares(graph, by_position, block, detector.dims) for block in rounded.blocks
-    ]
+    dims = rounded.means.shape[1]
+    total, *others = [_sum_of_squares(graph, by_position, each, dims) for each in rounded.blocks]
     for other in others:
         total = graph.node("Add", total, other)
     in_steps = graph.node("Transpose", graph.node("Sqrt", total), perm=[1, 0])  # (N, P)
-    distance = graph.node("Mul", in_steps, graph.node("Squeeze", scale, graph.constant([2])))
-    return finish(graph, detector, distance, score=None)
+    unit = graph.node("Squeeze", scale, graph.constant([2]))
+    if weight != 1:
+        unit = graph.node("Mul", unit, graph.scalar(weight))
+    return graph.node("Mul", in_steps, unit)
 
 
 def _sum_of_squares(graph: GraphBuilder, features: str, block: _Block, dims: int) -> str:

@@ -135,6 +135,21 @@ class Calibration:
         """
         return replace(self, rate=check_rate(rate), basis=_basis(rate, self.n))
 
+    def scaled(self, score: float, peak: float) -> "Calibration":
+        """Return what it would be if all scores and all map maxima were multiplied by a factor.
+
+        Limits are multiplied by the same factors, and p-values of multiplied scores stay.
+        """
+        return replace(
+            self,
+            scores=tuple(score * each for each in self.scores),
+            tail=replace(self.tail, u=score * self.tail.u, sigma=score * self.tail.sigma),
+            map_maxima=tuple(peak * each for each in self.map_maxima),
+            map_tail=replace(
+                self.map_tail, u=peak * self.map_tail.u, sigma=peak * self.map_tail.sigma
+            ),
+        )
+
     def rate_range(self, rate: float | None = None) -> tuple[float, float]:
         """Return the range that holds the real false-alarm rate in 90 % of all training sets.
 

@@ -1,0 +1,235 @@
+"""A memory of patches searched in 8-bit integers, and only a part of it.
+
+Neighbouring patches look alike, so each tile of the grid shares a search: the memory lies in
+clusters of equal size, and a tile visits those that are nearest to one of its patches. The integers
+only say which rows are nearest; the distance to these is computed in float32. A row that the search
+misses therefore makes a distance larger, never smaller.
+
+Memory and patches are rounded to one step, so that in units of it |x - m|^2 / 2 =
+|x|^2 / 2 - (x.m - |m|^2 / 2), whose last part is an integer, the likeness. Rows have 7 bits and are
+the unsigned factor of MatMulInteger (see `quantise`), patches have 8 and reach twice as far as the
+memory; a patch that is farther still is cut off, far from every row.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edge_ad_export.int8.clusters import cluster
+from edge_ad_export.nodes import GraphBuilder
+
+TILE = 4
+"""Wished-for side of a tile, in patches."""
+
+CLUSTERS = 128
+"""Clusters of a small memory: enough to choose well, and few enough to choose quickly."""
+
+FEWEST_ROWS, MOST_ROWS = 16, 64
+"""Rows of a cluster."""
+
+VISITED = 0.05
+"""Share of the clusters that a tile visits: 98 % of the patches find their nearest row there."""
+
+MIN_ROWS = 512
+"""Rows that a tile visits at least. Of a memory of 2,000, 98.7 to 99.9 % of the patches of three
+classes find their nearest row there."""
+
+CANDIDATES = 2
+"""Rows that look nearest to a patch, whose distance is then computed in float32."""
+
+ROW_MAX = 63
+ROW_ZERO = 64
+"""A product of two with a patch's -128 fits into 16 bits: 2 * (63 + 64) * 128 < 32,768."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The rows of a memory (m, C), and the name of their tensor in the graph."""
+
+    rows: Tensor
+    tensor: str
+
+    @classmethod
+    def of(cls, graph: GraphBuilder, rows: Tensor) -> "Memory":
+        """Store the rows in the graph."""
+        return cls(rows, graph.constant(rows.numpy(), "memory"))
+
+
+def tile_size(grid: tuple[int, int]) -> tuple[int, int]:
+    """Return the divisors of the grid's sides that are nearest to `TILE`."""
+    height, width = (
+        min((part for part in range(1, side + 1) if side % part == 0), key=lambda p: abs(p - TILE))
+        for side in grid
+    )
+    return height, width
+
+
+def searched_distance(
+    graph: GraphBuilder, memory: Memory, patches: str, grid: tuple[int, int]
+) -> str:
+    """Append the distance of each patch to the nearest row that its tile visits.
+
+    Args:
+        graph: what `patches` is computed in.
+        memory: searched.
+        patches: tensor (N, tiles, patches of a tile, C).
+        grid: height and width of the grid of patches.
+
+    Returns:
+        Name of the distances (N, P), P in the order of tiles.
+    """
+    search = _Search(graph, memory)
+    columns = search.quantised(patches)
+    visited = search.visited_clusters(columns)
+    rows = search.likest_rows(columns, visited, math.prod(tile_size(grid)))
+    found = graph.node("Gather", memory.tensor, rows)  # (N, tiles, candidates, P, C)
+    difference = graph.node("Sub", graph.node("Unsqueeze", patches, graph.constant([2])), found)
+    distance = graph.node("ReduceL2", difference, graph.constant([4]), keepdims=0)
+    nearest = graph.node("ReduceMin", distance, graph.constant([2]), keepdims=0)
+    return graph.node("Reshape", nearest, graph.constant([0, -1]))
+
+
+def from_tiles(graph: GraphBuilder, distance: str, grid: tuple[int, int]) -> str:
+    """Append the way back from the order of tiles (N, P) to the grid (N, P)."""
+    (height, width), (rows, columns) = grid, tile_size(grid)
+    shape = [-1, height // rows, width // columns, rows, columns]
+    split = graph.node("Reshape", distance, graph.constant(shape))
+    by_row = graph.node("Transpose", split, perm=[0, 1, 3, 2, 4])
+    return graph.node("Reshape", by_row, graph.constant([-1, height * width]))
+
+
+class ExactPatches:
+    """Some patches of each frame, compared with the whole memory in float32.
+
+    Attributes:
+        patches: tensor (N, E, C).
+        rows: their nearest rows in the memory, int64 (N, E).
+        distance: to these rows, (N, E).
+    """
+
+    def __init__(self, graph: GraphBuilder, memory: Memory, patches: str, index: str) -> None:
+        """Append the comparison.
+
+        Args:
+            graph: what `patches` and `index` are computed in.
+            memory: searched whole.
+            patches: tensor (N, tiles, patches of a tile, C).
+            index: places of the wanted patches in the order of tiles, int64 (N, E).
+        """
+        channels = memory.rows.shape[1]
+        flat = graph.node("Reshape", patches, graph.constant([0, -1, channels]))
+        places = graph.node("Unsqueeze", index, graph.constant([2]))
+        self.patches = graph.node("GatherND", flat, places, batch_dims=1)
+        each = graph.node("Reshape", self.patches, graph.constant([-1, channels]))
+        norms = graph.constant(memory.rows.square().sum(dim=1).numpy(), "memory_squares")
+        squared = graph.node("Gemm", each, memory.tensor, norms, alpha=-2.0, transB=1)
+        nearest = graph.node("ArgMin", squared, axis=1, keepdims=0)
+        self.rows = graph.node("Reshape", nearest, graph.node("Shape", index))
+        difference = graph.node("Sub", self.patches, graph.node("Gather", memory.tensor, self.rows))
+        self.distance = graph.node("ReduceL2", difference, graph.constant([2]), keepdims=0)
+
+
+class _Search:
+    """The integers of a memory, and the nodes that compare patches with them."""
+
+    def __init__(self, graph: GraphBuilder, memory: Memory) -> None:
+        self._graph = graph
+        self._blocks = cluster(memory.rows, rows_of_a_cluster(len(memory.rows)))  # (K, R)
+        self._middle = memory.rows.mean(dim=0)
+        centred = memory.rows - self._middle
+        self._step = max(float(centred.abs().max()), 1e-20) / ROW_MAX
+        grouped = (centred / self._step)[self._blocks]  # (K, R, C)
+        self._rows = grouped.round().numpy()
+        self._centres = grouped.mean(dim=1).round().numpy()
+
+    def quantised(self, patches: str) -> str:
+        """Append the rounding of patches (N, tiles, P, C) to columns int8 (N, tiles, C, P)."""
+        graph = self._graph
+        middle = graph.constant(self._middle.numpy(), "memory_mean")
+        centred = graph.node("Sub", patches, middle)
+        zero = graph.constant(np.array(0, np.int8))
+        rounded = graph.node("QuantizeLinear", centred, graph.scalar(self._step), zero)
+        return graph.node("Transpose", rounded, perm=[0, 1, 3, 2])
+
+    def visited_clusters(self, columns: str) -> str:
+        """Append the choice of clusters: int64 (N, tiles, V).
+
+        A patch's own nearest cluster has a slack of 0; a tile takes those of the smallest slack.
+        """
+        graph = self._graph
+        centres = graph.constant(_as_unsigned(self._centres), "centres")
+        products = graph.node("MatMulInteger", centres, columns)  # (N, tiles, K, P)
+        norms = graph.constant(_half_norms(self._centres)[:, None], "centre_norms")
+        likeness = graph.node("Sub", products, norms)
+        best = graph.node("ReduceMax", likeness, graph.constant([2]), keepdims=1)
+        slack = graph.node("Sub", best, likeness)
+        of_tile = graph.node("ReduceMin", slack, graph.constant([3]), keepdims=0)
+        count, rows = self._blocks.shape
+        wanted = max(math.ceil(MIN_ROWS / rows), round(VISITED * count))
+        visited = graph.constant([min(count, wanted)])
+        return graph.nodes("TopK", (of_tile, visited), 2, axis=2, largest=0)[1]
+
+    def likest_rows(self, columns: str, visited: str, patches: int) -> str:
+        """Append the rows of the memory that look nearest: int64 (N, tiles, candidates, P).
+
+        They are looked for in the cluster that holds the likest row of all.
+        """
+        graph = self._graph
+        rows = self._blocks.shape[1]
+        likeness = self._likeness(columns, visited, patches)  # (N, tiles, V, R, P)
+        by_cluster = graph.node("ReduceMax", likeness, graph.constant([3]), keepdims=0)
+        best = graph.node("ArgMax", by_cluster, axis=2, keepdims=0)  # (N, tiles, P)
+        every_row = graph.constant(np.zeros((rows, 1), np.int64))
+        place = graph.node("Unsqueeze", best, graph.constant([2, 3]))
+        in_best = graph.node(
+            "GatherElements", likeness, graph.node("Add", place, every_row), axis=2
+        )  # (N, tiles, 1, R, P)
+        count = graph.constant([min(CANDIDATES, rows)])
+        likest = graph.nodes("TopK", (in_best, count), 2, axis=3)[1]
+        chosen = graph.node("GatherElements", visited, best, axis=2)
+        first = graph.node("Mul", chosen, graph.constant(rows))
+        row = graph.node(
+            "Add",
+            graph.node("Unsqueeze", first, graph.constant([2])),
+            graph.node("Squeeze", likest, graph.constant([2])),
+        )
+        order = graph.constant(self._blocks.flatten().numpy(), "memory_order")
+        return graph.node("Gather", order, row)
+
+    def _likeness(self, columns: str, visited: str, patches: int) -> str:
+        """Append how near each patch is to each visited row: (N, tiles, V, R, P).
+
+        One product a tile: the visited clusters lie one below the other.
+        """
+        graph = self._graph
+        rows, channels = self._rows.shape[1:]
+        blocks = graph.constant(_as_unsigned(self._rows), "memory_blocks")
+        below = graph.constant([0, 0, -1, channels])
+        visited_rows = graph.node("Reshape", graph.node("Gather", blocks, visited), below)
+        products = graph.node("MatMulInteger", visited_rows, columns)  # (N, tiles, V R, P)
+        norms = graph.constant(_half_norms(self._rows), "memory_norms")  # (K, R)
+        offsets = graph.node(
+            "Reshape", graph.node("Gather", norms, visited), graph.constant([0, 0, -1, 1])
+        )
+        likeness = graph.node("Sub", products, offsets)
+        return graph.node("Reshape", likeness, graph.constant([0, 0, -1, rows, patches]))
+
+
+def rows_of_a_cluster(memory_rows: int) -> int:
+    """Return the power of two that makes about `CLUSTERS` clusters, from 16 to 64."""
+    wanted = 1 << round(math.log2(max(memory_rows / CLUSTERS, 1)))
+    return min(max(wanted, FEWEST_ROWS), MOST_ROWS)
+
+
+def _as_unsigned(integers: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Shift to unsigned; that adds the same to all likenesses of a patch."""
+    return (integers + ROW_ZERO).astype(np.uint8)
+
+
+def _half_norms(integers: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Return |m|^2 / 2 over the last axis, rounded."""
+    halves: NDArray[np.int32] = np.rint(np.square(integers).sum(axis=-1) / 2).astype(np.int32)
+    return halves
