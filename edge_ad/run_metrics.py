@@ -55,6 +55,7 @@ class RunMetrics(Limits):
         n_test_anomalous: defective test pictures.
         versions: of the packages that were used.
         calibration: scores of good parts and the promise that follows; None in old runs.
+        trained_at: ISO 8601, UTC; empty in old runs.
         format_version: of the files.
     """
 
@@ -80,6 +81,7 @@ class RunMetrics(Limits):
     n_test_anomalous: int = 0
     versions: dict[str, str] = field(default_factory=dict)
     calibration: Calibration | None = None
+    trained_at: str = ""
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -161,6 +163,7 @@ class RunMetrics(Limits):
             fit_seconds=document.number("fit_seconds", 0),
             versions={str(name): str(text) for name, text in document.table("versions").items()},
             calibration=Calibration.from_json(calibration) if calibration else None,
+            trained_at=document.text("trained_at", ""),
             format_version=version,
         )
 

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ def train(
         n_skipped=len(category.train.bad) + len(category.test.bad),
         content_hash=content_hash,
         fit_seconds=round(fit_seconds, 3),
+        trained_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **_test_figures(evaluation),
         versions={
             "edge-ad": __version__,

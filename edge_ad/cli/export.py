@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     type=click.Choice(["cpu", "cuda", "tensorrt", "portable"]),
     default="cpu",
     show_default=True,
-    help="What it shall be fast on; portable: plain float32 for any runtime.",
+    help="Where the file will run; portable: plain float32 for any runtime.",
 )
 @click.option(
     "--precision",
@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 @click.option(
     "--bake-resize", is_flag=True, help="Resize in the graph: it then takes frames of any size."
 )
+@click.option(
+    "--threshold",
+    type=float,
+    help="Decision limit of the file, in the unit of its scores. Default: that of the run.",
+)
 @click.option("--with-backbone", is_flag=True, help="Also write the bare backbone, for bench.")
 @click.option("--force", is_flag=True, help="Write the file although its proof failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the path and the figures as JSON.")
@@ -46,6 +51,7 @@ def export(
     target: str,
     precision: str,
     bake_resize: bool,
+    threshold: float | None,
     with_backbone: bool,
     force: bool,
     as_json: bool,
@@ -67,8 +73,9 @@ def export(
         bake_resize=bake_resize,
         force=force,
         with_backbone=with_backbone,
+        threshold=threshold,
     )
-    exported = export_run(run, output, options)
+    exported = export_run(run, output, options, progress=lambda text: click.echo(text, err=True))
     click.echo(_json(run, exported) if as_json else _text(exported))
 
 
@@ -87,24 +94,30 @@ def _json(run: Path, exported: "Exported") -> str:
 
 def _text(exported: "Exported") -> str:
     info, parity = exported.info, exported.parity
-    resize = ", resizes by itself" if info.resize_in_graph else ""
+    resize = ", resizes frames itself" if info.resize_in_graph else ""
+    n_test = parity.n_pictures - parity.n_training
+    proof = f"{_count(n_test, 'test picture')} and {_count(parity.n_training, 'training picture')}"
     lines = [
         f"model        {exported.path} ({exported.size_bytes / 1e6:.1f} MB, {info.target}, "
         f"{parity.precision}{resize})",
-        f"threshold    {info.threshold:.4g}",
-        f"parity       {parity.n_pictures} pictures, scores within {parity.score_difference:.1e}, "
+        f"threshold    {info.threshold:.4f}",
+        f"promise      {info.threshold_rule}",
+        f"proof        {proof}: scores within {parity.score_difference:.1e}, "
         f"maps within {parity.map_difference:.1e} of PyTorch",
     ]
     if parity.rank_correlation is not None:
         lines.append(
             f"             rank correlation {parity.rank_correlation:.6f}, "
-            f"{parity.verdict_flips} verdicts changed"
+            f"{_count(parity.verdict_flips, 'verdict')} changed"
         )
-    for name, pair in (("image", parity.image_auroc), ("pixel", parity.pixel_auroc)):
+    for name in ("image_auroc", "pixel_auroc"):
+        pair = getattr(parity, name)
         if pair:
-            lines.append(
-                f"             {name} AUROC {100 * pair[1]:.2f}, PyTorch {100 * pair[0]:.2f}"
-            )
+            lines.append(f"{name:<12} {pair[1]:.4f} ({pair[0]:.4f} in PyTorch)")
     if exported.backbone:
         lines.append(f"backbone     {exported.backbone}")
     return "\n".join(lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -20,14 +21,16 @@ from edge_ad.models import Detector, load
 from edge_ad.run_metrics import RunMetrics
 from edge_ad.runs import Run, model_file
 from edge_ad_export.build import backbone_graph, build_graph, has_integer_form
-from edge_ad_export.parity import Parity, ProofError, Setting, compare
+from edge_ad_export.limits import with_own_limits, with_threshold
+from edge_ad_export.parity import Parity, ProofError
+from edge_ad_export.proof import ProofPictures, compare
 from edge_ad_export.recipe import Recipe, choose_recipes
-from edge_ad_export.run import pictures_for_proof
 from edge_ad_runtime import ModelInfo, Scorer
-from edge_ad_runtime.errors import ExportError
+from edge_ad_runtime.errors import ConfigError, ExportError
 from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.model.bench import backbone_file
 from edge_ad_runtime.model.checksum import stamp
+from edge_ad_runtime.model.document import MAX_NUMBER
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +45,7 @@ class ExportOptions:
         bake_resize: the graph takes frames of any size and resizes them by itself.
         force: write a file that failed its proof all the same; `auto` is then the fastest.
         with_backbone: also write the bare backbone, so that `edge-ad bench` can compare.
+        threshold: decision limit in the unit of the file's scores; None: that of the run.
     """
 
     target: str = "cpu"
@@ -49,6 +53,14 @@ class ExportOptions:
     bake_resize: bool = False
     force: bool = False
     with_backbone: bool = False
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a limit that no score could reach, or that every score does."""
+        if self.threshold is not None and not 0 < self.threshold < MAX_NUMBER:
+            raise ConfigError(
+                f"expected a finite threshold above 0, got {self.threshold:g}: scores are distances"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +70,7 @@ class Exported:
     Attributes:
         path: of the file.
         size_bytes: of the file.
-        info: what it says about itself; the limits of a rounded graph are by its own scores.
+        info: what it says about itself; limits are in the unit of its own scores.
         parity: figures of the proof.
         backbone: path of the bare backbone, if it was asked for.
     """
@@ -70,22 +82,30 @@ class Exported:
     backbone: Path | None = None
 
 
-def export(run: Path, output: Path | None = None, options: ExportOptions | None = None) -> Exported:
+def export(
+    run: Path,
+    output: Path | None = None,
+    options: ExportOptions | None = None,
+    progress: Callable[[str], None] = logger.info,
+) -> Exported:
     """Write the model file of a run; an older one stays until the new one is proven.
 
     Args:
         run: folder written by `edge-ad train`.
         output: where to write; None: `<category>-<method>.onnx` in the run folder.
         options: target, precision and what to do when the proof fails.
+        progress: is told what is being done, in words.
 
     Raises:
         DataError: the run, or the pictures for the proof, cannot be read.
+        ConfigError: the options do not go together.
         ExportError: the graph cannot be built or written, or scores differently from PyTorch.
     """
     output = output or model_file(run)
     options = options or ExportOptions()
     recipes = choose_recipes(options.target, options.precision, bake_resize=options.bake_resize)
-    job = _Job(Run.read(run), load(run, device="cpu"), output, options)
+    read = Run.read(run)
+    job = _Job(read, load(run, device="cpu"), ProofPictures.of(read), output, options, progress)
     if len(recipes) > 1 and not has_integer_form(job.detector):
         recipes = tuple(recipe for recipe in recipes if recipe.precision != "int8")
     for recipe, next_ in pairwise(recipes):
@@ -107,8 +127,10 @@ class _Job:
 
     run: Run
     detector: Detector
+    pictures: ProofPictures
     output: Path
     options: ExportOptions
+    progress: Callable[[str], None]
 
 
 def _export_as(recipe: Recipe, job: _Job) -> Exported:
@@ -121,16 +143,23 @@ def _export_as(recipe: Recipe, job: _Job) -> Exported:
         prefix = f".export-{output.stem}-"
         with tempfile.TemporaryDirectory(prefix=prefix, dir=output.parent) as folder:
             # Only now, so that a folder that cannot be written to is found before the work.
+            job.progress(f"building the graph ({recipe.precision}, {recipe.target})")
             model = build_graph(detector, recipe)
             temporary = Path(folder) / output.name
             _write(model, info, temporary)
-            scorer = Scorer(temporary, device="cpu")
-            setting = Setting(
-                precision=recipe.precision, thresholds=(info.threshold, info.threshold)
-            )
-            parity = compare(detector, scorer, pictures_for_proof(run), setting)
+            job.progress(f"comparing it with PyTorch on {len(job.pictures)} pictures")
+            comparison = compare(detector, Scorer(temporary, device="cpu"), job.pictures)
+            trained = info.threshold
+            if not recipe.exact:
+                info = with_own_limits(info, comparison)
+            limits = (trained, info.threshold)
+            if options.threshold is not None:
+                info = with_threshold(info, options.threshold)
+                limits = (options.threshold, options.threshold)
+            parity = Parity.of(comparison, recipe.precision, limits)
             _judge(parity, exact=recipe.exact, force=options.force)
-            _write(model, replace(info, parity=asdict(parity)), temporary)
+            info = replace(info, parity=asdict(parity))
+            _write(model, info, temporary)
             if backbone:
                 write_whole(backbone, backbone_graph(detector).SerializeToString())
             os.replace(temporary, output)
@@ -188,6 +217,7 @@ def _describe(metrics: RunMetrics, resize: int | None, recipe: Recipe) -> ModelI
             "n_skipped": metrics.n_skipped,
             "content_hash": metrics.content_hash,
             "seed": metrics.seed,
+            "trained_at": metrics.trained_at,
         },
         metrics=metrics.test_figures(),
         versions=_versions(),

@@ -1,18 +1,12 @@
-"""Proof at export time: the model file scores real pictures as PyTorch does."""
+"""How far a model file may be from PyTorch, and how far it is."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from edge_ad.data import Sample
-from edge_ad.evaluate import Evaluator, Metrics
-from edge_ad.models import Detector
-from edge_ad_runtime import Scorer
+from edge_ad_export.proof import Comparison
 from edge_ad_runtime.errors import ExportError
-from edge_ad_runtime.model.image import read_frame
 
 MAX_DIFFERENCE = 1e-3
 """fp32: limit for scores and, relative to the map's highest value, for anomaly maps."""
@@ -21,9 +15,7 @@ MAX_AUROC_LOSS = 1e-3
 """Rounded precisions: a tenth of a point, of image and of pixel AUROC."""
 
 MAX_ROUNDED_DIFFERENCE = 0.05
-"""Rounded precisions without anomalous pictures: limit for scores."""
-
-BATCH_SIZE = 8
+"""Rounded precisions without an AUROC: limit for scores, relative to the decision limit."""
 
 
 class ProofError(ExportError):
@@ -46,20 +38,25 @@ class Parity:
     Attributes:
         precision: of the graph: fp32, fp16 or int8.
         n_pictures: number of pictures compared.
+        n_training: training pictures among them; the others are the test split.
         score_difference: largest relative difference of a score.
+        limit_difference: the same, where scores below the decision limit are compared with that.
         map_difference: largest difference of a map value, relative to that map's maximum.
         worst_picture: file name of the picture with the largest score difference.
         worst_scores: its score by PyTorch and by the model file.
         rank_correlation: Spearman's, of the scores; None for fewer than three pictures.
         verdict_flips: pictures with another verdict, each by its own threshold.
-        n_anomalous: anomalous pictures among them.
-        image_auroc: by PyTorch and by the model file; None without anomalous pictures.
+        n_anomalous: anomalous pictures among the test pictures.
+        image_auroc: of the test pictures, by PyTorch and by the model file; None where one of both
+            kinds is missing.
         pixel_auroc: likewise; None without masks.
     """
 
     precision: str
     n_pictures: int
+    n_training: int
     score_difference: float
+    limit_difference: float
     map_difference: float
     worst_picture: str
     worst_scores: tuple[float, float]
@@ -68,6 +65,38 @@ class Parity:
     n_anomalous: int
     image_auroc: tuple[float, float] | None
     pixel_auroc: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, comparison: Comparison, precision: str, limits: tuple[float, float]) -> "Parity":
+        """Sum up a comparison.
+
+        Args:
+            comparison: of at least one picture.
+            precision: of the graph.
+            limits: decision limits for PyTorch's scores and for the model file's.
+        """
+        expected, got = comparison.expected, comparison.got
+        difference = np.abs(got - expected)
+        relative = difference / np.maximum(np.abs(expected), 1e-12)
+        to_limit = difference / np.maximum(np.abs(expected), max(abs(limits[0]), 1e-12))
+        worst = int(relative.argmax())
+        distinct = len(expected) > 2 and np.ptp(expected) > 0 and np.ptp(got) > 0
+        ours, theirs = comparison.metrics
+        return cls(
+            precision=precision,
+            n_pictures=len(expected),
+            n_training=comparison.n_training,
+            score_difference=float(relative[worst]),
+            limit_difference=float(to_limit.max()),
+            map_difference=comparison.map_difference,
+            worst_picture=comparison.names[worst],
+            worst_scores=(float(expected[worst]), float(got[worst])),
+            rank_correlation=float(spearmanr(expected, got).statistic) if distinct else None,
+            verdict_flips=int(((expected >= limits[0]) != (got >= limits[1])).sum()),
+            n_anomalous=ours.n_anomalous,
+            image_auroc=_pair(ours.image_auroc, theirs.image_auroc),
+            pixel_auroc=_pair(ours.pixel_auroc, theirs.pixel_auroc),
+        )
 
     def check(self, *, exact: bool) -> None:
         """Refuse a file that is too far away.
@@ -98,83 +127,25 @@ class Parity:
 
     def _problem_rounded(self) -> str | None:
         if self.image_auroc is None:
-            if self.score_difference <= MAX_ROUNDED_DIFFERENCE:
+            if self.limit_difference <= MAX_ROUNDED_DIFFERENCE:
                 return None
             return (
-                f"scores differ by {self.score_difference:.2g}, "
+                f"scores differ by {self.limit_difference:.2g} of the decision limit, "
                 f"at most {MAX_ROUNDED_DIFFERENCE:g} is allowed"
             )
         # With few pictures the smallest change there is, two neighbours swapped, is already more.
-        swap = 1 / (self.n_anomalous * (self.n_pictures - self.n_anomalous))
+        n_good = self.n_pictures - self.n_training - self.n_anomalous
+        swap = 1 / (self.n_anomalous * n_good)
         limits = {"image": max(MAX_AUROC_LOSS, swap), "pixel": MAX_AUROC_LOSS}
         figures = {"image": self.image_auroc, "pixel": self.pixel_auroc}
         lost = [
-            f"{name} AUROC falls from {100 * pair[0]:.2f} to {100 * pair[1]:.2f}, "
-            f"at most {100 * limits[name]:.2f} points are allowed"
+            f"{name} AUROC falls from {pair[0]:.4f} to {pair[1]:.4f}, "
+            f"a loss of at most {limits[name]:.4f} is allowed"
             for name, pair in figures.items()
             if pair and not pair[0] - pair[1] <= limits[name] * (1 + 1e-9)
         ]
         return ", ".join(lost) or None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What is compared: the graph's precision, and the thresholds of PyTorch and of the graph."""
-
-    precision: str
-    thresholds: tuple[float, float]
-
-
-def compare(
-    detector: Detector, scorer: Scorer, samples: Sequence[Sample], setting: Setting
-) -> Parity:
-    """Score the samples with both and return the differences.
-
-    Raises:
-        DataError: a picture cannot be read.
-    """
-    ours, theirs = Evaluator(), Evaluator()
-    map_difference = 0.0
-    for start in range(0, len(samples), BATCH_SIZE):
-        batch = samples[start : start + BATCH_SIZE]
-        frames = [read_frame(sample.path) for sample in batch]
-        pairs = zip(batch, detector.predict(frames), scorer.score_batch(frames), strict=True)
-        for sample, expected, got in pairs:
-            for evaluator, one in ((ours, expected), (theirs, got)):
-                evaluator.add(sample, one.score, one.anomaly_map, detector.preprocessing)
-            difference = _relative(expected.anomaly_map, got.anomaly_map)
-            map_difference = max(map_difference, difference)
-    return _parity(ours, theirs, map_difference, setting)
-
-
-def _parity(ours: Evaluator, theirs: Evaluator, map_difference: float, setting: Setting) -> Parity:
-    before_limit, after_limit = setting.thresholds
-    expected, got = ours.result(), theirs.result()
-    before = np.array([item.score for item in expected.samples])
-    after = np.array([item.score for item in got.samples])
-    relative = np.abs(after - before) / np.maximum(np.abs(before), 1e-12)
-    worst = int(relative.argmax())
-    distinct = len(before) > 2 and np.ptp(before) > 0 and np.ptp(after) > 0
-    return Parity(
-        precision=setting.precision,
-        n_pictures=len(before),
-        score_difference=float(relative[worst]),
-        map_difference=map_difference,
-        worst_picture=expected.samples[worst].sample.path.name,
-        worst_scores=(float(before[worst]), float(after[worst])),
-        rank_correlation=float(spearmanr(before, after).statistic) if distinct else None,
-        verdict_flips=int(((before >= before_limit) != (after >= after_limit)).sum()),
-        n_anomalous=expected.metrics.n_anomalous,
-        image_auroc=_pair(expected.metrics, got.metrics, "image_auroc"),
-        pixel_auroc=_pair(expected.metrics, got.metrics, "pixel_auroc"),
-    )
-
-
-def _pair(expected: Metrics, got: Metrics, name: str) -> tuple[float, float] | None:
-    before, after = getattr(expected, name), getattr(got, name)
-    return None if before is None or after is None else (before, after)
-
-
-def _relative(expected: NDArray[np.float32], got: NDArray[np.float32]) -> float:
-    scale = max(float(np.abs(expected).max()), 1e-12)
-    return float(np.abs(got - expected).max()) / scale
+def _pair(expected: float | None, got: float | None) -> tuple[float, float] | None:
+    return None if expected is None or got is None else (expected, got)

@@ -1,42 +1,144 @@
-"""The real pictures of a run on which its export is proven."""
+"""Proof at export time: the pictures, and what PyTorch and the model file make of them."""
 
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
-from edge_ad.data import GOOD, Sample
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from edge_ad.data import Sample
+from edge_ad.evaluate import Evaluator, Metrics
+from edge_ad.models import Detector, Prediction
 from edge_ad.runs import Run
+from edge_ad_runtime import Result, Scorer
 from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.model.image import read_frame
 
-MAX_PER_LABEL = 64
-"""Pictures of each kind, good and anomalous, that are compared."""
+MAX_TRAINING = 64
+"""Training pictures that are compared; of the test split, all are."""
+
+BATCH_SIZE = 8
+
+Item = TypeVar("Item")
 
 
-def pictures_for_proof(run: Run) -> list[Sample]:
-    """Return pictures of the run that still lie where they did, at most `MAX_PER_LABEL` of a kind.
+@dataclass(frozen=True)
+class ProofPictures:
+    """The pictures of a run that still lie where they did.
 
-    Those of the test split come first, then the good ones that gave the limit.
+    Attributes:
+        training: good pictures that were fitted, at most `MAX_TRAINING`, evenly spaced; of a run
+            of format 1 the held-out pictures that gave its limit.
+        test: the test split.
+    """
+
+    training: list[Sample]
+    test: list[Sample]
+
+    def __len__(self) -> int:
+        """Return how many pictures there are."""
+        return len(self.training) + len(self.test)
+
+    @classmethod
+    def of(cls, run: Run) -> "ProofPictures":
+        """Look for the pictures of a run.
+
+        Raises:
+            DataError: none of them is there any more.
+        """
+        listed = [Sample(path=item.path) for item in run.good]
+        listed += [item.sample for item in run.held_out]
+        training = [sample for sample in listed if sample.path.is_file()]
+        test = [item.sample for item in run.scored if item.sample.path.is_file()]
+        if not training and not test:
+            paths = [sample.path for sample in listed]
+            paths += [item.sample.path for item in run.scored]
+            raise DataError(
+                f"none of the {len(paths)} pictures of the run {run.folder} is there any more "
+                f"(first: {paths[0] if paths else 'none listed'}): bring them back, because the "
+                "export is proven on them"
+            )
+        return cls(_spread(training, MAX_TRAINING), test)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Scores of the same n pictures by PyTorch and by the model file, training pictures first.
+
+    Attributes:
+        names: file names.
+        n_training: training pictures among them.
+        good: which are good, bool (n,).
+        expected: scores by PyTorch, (n,).
+        got: scores by the model file, (n,).
+        expected_peaks: highest values of PyTorch's maps, (n,).
+        got_peaks: highest values of the model file's maps, (n,).
+        map_difference: largest difference of a map value, relative to that map's highest.
+        metrics: figures of the test pictures by PyTorch, and by the model file.
+    """
+
+    names: tuple[str, ...]
+    n_training: int
+    good: NDArray[np.bool_]
+    expected: NDArray[np.float64]
+    got: NDArray[np.float64]
+    expected_peaks: NDArray[np.float64]
+    got_peaks: NDArray[np.float64]
+    map_difference: float
+    metrics: tuple[Metrics, Metrics]
+
+
+def compare(detector: Detector, scorer: Scorer, pictures: ProofPictures) -> Comparison:
+    """Score all pictures with both.
 
     Raises:
-        DataError: no picture of a good part is there any more.
+        DataError: a picture cannot be read.
     """
-    every = [item.sample for item in run.scored]
-    every += [Sample(path=path) for path in pictures_of_limit(run)]
-    there = [sample for sample in every if sample.path.is_file()]
-    good = [sample for sample in there if sample.label == GOOD]
-    if not good:
-        raise DataError(
-            f"none of the {len(every)} pictures of the run {run.folder} is there any more "
-            f"(first: {every[0].path if every else 'none listed'}): "
-            "bring them back, the export is proven on them"
-        )
-    return _spread(good) + _spread([sample for sample in there if sample.label != GOOD])
+    evaluators = Evaluator(), Evaluator()
+    scores: list[tuple[float, float]] = []
+    peaks: list[tuple[float, float]] = []
+    map_difference = 0.0
+    samples = pictures.training + pictures.test
+    for number, (sample, ours, theirs) in enumerate(_scored(detector, scorer, samples)):
+        both: tuple[Prediction | Result, ...] = (ours, theirs)
+        maps = [one.anomaly_map for one in both]
+        scores.append((ours.score, theirs.score))
+        peaks.append((float(maps[0].max()), float(maps[1].max())))
+        scale = max(float(np.abs(maps[0]).max()), 1e-12)
+        map_difference = max(map_difference, float(np.abs(maps[1] - maps[0]).max()) / scale)
+        if number >= len(pictures.training):
+            for evaluator, one in zip(evaluators, both, strict=True):
+                evaluator.add(sample, one.score, one.anomaly_map, detector.preprocessing)
+    expected, got = np.array(scores, np.float64).T
+    expected_peaks, got_peaks = np.array(peaks, np.float64).T
+    return Comparison(
+        names=tuple(sample.path.name for sample in samples),
+        n_training=len(pictures.training),
+        good=np.array([not sample.anomalous for sample in samples]),
+        expected=expected,
+        got=got,
+        expected_peaks=expected_peaks,
+        got_peaks=got_peaks,
+        map_difference=map_difference,
+        metrics=(evaluators[0].result().metrics, evaluators[1].result().metrics),
+    )
 
 
-def pictures_of_limit(run: Run) -> list[Path]:
-    """Return the good pictures that gave the decision limit."""
-    return [picture.path for picture in run.good] or [item.sample.path for item in run.held_out]
+def _scored(
+    detector: Detector, scorer: Scorer, samples: Sequence[Sample]
+) -> Iterator[tuple[Sample, Prediction, Result]]:
+    """Score in batches, with a progress bar."""
+    with tqdm(total=len(samples), desc="proof", unit="picture", disable=None) as bar:
+        for start in range(0, len(samples), BATCH_SIZE):
+            batch = samples[start : start + BATCH_SIZE]
+            frames = [read_frame(sample.path) for sample in batch]
+            yield from zip(batch, detector.predict(frames), scorer.score_batch(frames), strict=True)
+            bar.update(len(batch))
 
 
-def _spread(samples: list[Sample]) -> list[Sample]:
-    """Take evenly spaced ones, so that every kind of defect is among them."""
-    step = max(len(samples) / MAX_PER_LABEL, 1.0)
-    return [samples[int(index * step)] for index in range(min(len(samples), MAX_PER_LABEL))]
+def _spread(items: list[Item], most: int) -> list[Item]:
+    """Take at most so many, evenly spaced."""
+    step = max(len(items) / most, 1.0)
+    return [items[int(index * step)] for index in range(min(len(items), most))]

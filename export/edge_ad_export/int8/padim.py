@@ -12,8 +12,6 @@ from edge_ad.models import Fusion, PaDiM
 from edge_ad_export.int8.features import GridFeatures
 from edge_ad_export.int8.finish import finish
 from edge_ad_export.int8.quantise import (
-    ACTIVATION_MAX,
-    SMALLEST_SCALE,
     as_float,
     dot_with_zero,
     quantise_frames,
@@ -47,7 +45,7 @@ class _Features(nn.Module):
 
 
 class RoundedGaussians:
-    """What a fitted PaDiM becomes in integers: the constants of the graph, and its arithmetic.
+    """What the Gaussians of a fitted detector become in integers.
 
     x - mean comes in 7 bits with one scale a frame, in units of the largest standard deviation that
     its channel has anywhere; L^-1 in 8 bits with one scale a row, cov = L L^T. L^-1 is lower
@@ -72,25 +70,10 @@ class RoundedGaussians:
         scaled = (factors * deviations).float().numpy()
         half = ALIGNMENT * round(detector.dims / 2 / ALIGNMENT)
         rows = [slice(half, detector.dims), slice(0, half)] if half else [slice(0, detector.dims)]
-        self.blocks = [_Block.of(scaled, each) for each in rows]
-
-    def whiten(self, features: Tensor) -> Tensor:
-        """Return L^-1 (x - mean) as the graph computes it: (P, d, N) of features x (P, d, N)."""
-        centred = features * self.gains[:, None] - self.means[:, :, None]
-        scale = (centred.abs().amax(dim=(0, 1)) / ACTIVATION_MAX).clamp(min=SMALLEST_SCALE)
-        steps = (centred / scale).round()
-        # Float32 holds these integers and their sums exactly.
-        parts = {
-            block.start: torch.from_numpy(block.integers).float().transpose(1, 2)
-            @ steps[:, : block.integers.shape[1]]
-            * torch.from_numpy(block.scales).transpose(1, 2)
-            for block in self.blocks
-        }
-        whitened: Tensor = torch.cat([parts[start] for start in sorted(parts)], dim=1) * scale
-        return whitened
+        self.blocks = [Block.of(scaled, each) for each in rows]
 
 
-class _Block(NamedTuple):
+class Block(NamedTuple):
     """Rows of L^-1 from `start` on, transposed: int8 (P, columns, rows), scales (P, 1, rows)."""
 
     start: int
@@ -98,8 +81,9 @@ class _Block(NamedTuple):
     scales: NDArray[np.float32]
 
     @classmethod
-    def of(cls, factors: NDArray[np.float32], rows: slice) -> "_Block":
-        columns = np.swapaxes(factors[:, rows, : rows.stop], 1, 2)  # x^T L^-T
+    def of(cls, factors: NDArray[np.float32], rows: slice) -> "Block":
+        """Round rows of lower triangular factors (P, d, d), without the columns that are zero."""
+        columns = np.swapaxes(factors[:, rows, : rows.stop], 1, 2)
         return cls(rows.start, *quantise_weights(columns, (1,)))
 
 
@@ -131,7 +115,7 @@ def gaussian_distance(
     return graph.node("Mul", in_steps, unit)
 
 
-def _sum_of_squares(graph: GraphBuilder, features: str, block: _Block, dims: int) -> str:
+def _sum_of_squares(graph: GraphBuilder, features: str, block: Block, dims: int) -> str:
     """Append the sum of squares of some rows of L^-1 (x - mean): (P, N)."""
     columns = block.integers.shape[1]
     if columns < dims:
