@@ -142,7 +142,8 @@ export class Camera {
     box.className = "warning";
     kind.textContent = warning.event[0].toUpperCase() + warning.event.slice(1);
     text.append(kind, ` at ${time(warning.timestamp)}: ${warning.message}`);
-    button.textContent = "Dismiss";
+    button.textContent = "✕";
+    button.ariaLabel = "Dismiss";
     button.addEventListener("click", () => {
       this.dismissed.add(warning.number);
       this.warn(this.status.warnings);
