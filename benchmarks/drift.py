@@ -300,24 +300,29 @@ def print_cost(model: Path, pictures: Path) -> None:
 
 def print_calibration(classes: dict[str, Scored]) -> None:
     """False alarms after a change, at a promise of 1 %, with 20 parts of the camera."""
-    print("\n## `edge-ad calibrate` with 20 parts, promise 1 %: false alarms (limit)\n")
+    print("\n## `edge-ad calibrate` with 20 parts, 1 %: false alarms / missed defects (limit)\n")
     print("| class | change | limit of the training | camera's parts alone | both |")
     print("|---|---|---|---|---|")
-    totals: dict[str, list[list[float]]] = {}
-    for name, scored in classes.items():
-        for kind in ("unchanged", "brightness +15 %"):
+    for kind in ("unchanged", "brightness +15 %"):
+        rates, misses = [], []
+        for name, scored in classes.items():
             values = scored.good if kind == "unchanged" else scored.changed[kind]
             rows = list(calibrations(values[:, 0], scored.maxima[kind], scored.training))
-            rates, limits = (
-                np.mean([row[0] for row in rows], 0),
-                np.mean([row[1] for row in rows], 0),
-            )
-            totals.setdefault(kind, []).append(rates.tolist())
-            cells = [f"{100 * r:.1f} % ({x:.1f})" for r, x in zip(rates, limits, strict=True)]
-            print(f"| {name} | {kind} | {' | '.join(cells)} |")
-    for kind, found in totals.items():
-        cells = [f"{100 * rate:.1f} %" for rate in np.mean(found, 0)]
-        print(f"| **mean** | {kind} | {' | '.join(cells)} |")
+            limits = np.asarray([row[1] for row in rows])
+            rates.append(np.mean([row[0] for row in rows], axis=0))
+            # Defects were scored in unchanged light only.
+            missed = (scored.defects[:, 0] < limits[:, :, np.newaxis]).mean(axis=(0, 2))
+            misses.append(missed if kind == "unchanged" else np.full(3, np.nan))
+            cells = zip(rates[-1], misses[-1], limits.mean(axis=0), strict=True)
+            print(f"| {name} | {kind} | {' | '.join(shown(*cell) for cell in cells)} |")
+        means = zip(np.mean(rates, axis=0), np.mean(misses, axis=0), strict=True)
+        print(f"| **mean** | {kind} | {' | '.join(shown(*cell) for cell in means)} |")
+
+
+def shown(rate: float, missed: float, limit: float | None = None) -> str:
+    """Write a cell of that table."""
+    text = f"{100 * rate:.1f} %" + ("" if np.isnan(missed) else f" / {100 * missed:.0f} %")
+    return text if limit is None else f"{text} ({limit:.1f})"
 
 
 def calibrations(
