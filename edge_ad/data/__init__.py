@@ -2,6 +2,7 @@
 
 from edge_ad.data.categories import MVTEC_CLASSES, Category, list_categories, load_category
 from edge_ad.data.dataset import GOOD, Dataset, Sample, ScoredSample
+from edge_ad.data.in_memory import Pictures, as_dataset
 from edge_ad.data.input_size import choose_input_size
 
 __all__ = [
@@ -9,8 +10,10 @@ __all__ = [
     "MVTEC_CLASSES",
     "Category",
     "Dataset",
+    "Pictures",
     "Sample",
     "ScoredSample",
+    "as_dataset",
     "choose_input_size",
     "list_categories",
     "load_category",

@@ -72,12 +72,13 @@ class Dataset(Sequence[Sample]):
         self.bad: list[Path] = []
 
     @classmethod
-    def from_folder(cls, folder: Path, *, skip_bad: bool = False) -> "Dataset":
+    def from_folder(cls, folder: Path | str, *, skip_bad: bool = False) -> "Dataset":
         """Return all pictures below a folder, at any depth, as good ones.
 
         Raises:
             DataError: the folder is missing or holds no picture.
         """
+        folder = Path(folder)
         if not folder.is_dir():
             raise DataError(f"expected a folder of pictures, {folder} is none: check the path")
         paths = list_pictures(folder)
@@ -147,10 +148,18 @@ class Dataset(Sequence[Sample]):
             DataError: it is unreadable, without `skip_bad`.
         """
         try:
-            return read_frame(sample.path)
+            return self.load(sample)
         except DataError as error:
             self._leave_out(sample, error)
             return None
+
+    def load(self, sample: Sample) -> Frame:
+        """Read one picture at full size.
+
+        Raises:
+            DataError: it is unreadable.
+        """
+        return read_frame(sample.path)
 
     def without(self, names: Sequence[str]) -> "Dataset":
         """Return the samples but for some.
@@ -230,7 +239,7 @@ class Dataset(Sequence[Sample]):
         from tqdm.auto import tqdm
 
         def load(sample: Sample) -> Frame:
-            return preprocessing.apply(read_frame(sample.path))
+            return preprocessing.apply(self.load(sample))
 
         waiting: deque[tuple[Sample, Future[Frame]]] = deque()
         todo = iter(self._samples)

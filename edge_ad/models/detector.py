@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from edge_ad.backbones import create_backbone, feature_maps
 from edge_ad.config import DetectorConfig, describe
-from edge_ad.data import Dataset, choose_input_size
+from edge_ad.data import Dataset, Pictures, as_dataset, choose_input_size
 from edge_ad.evaluate import Evaluation, Evaluator
 from edge_ad.models.good import FEWEST, GoodScores, LeftOut
 from edge_ad.models.smoothing import Smoothing
 from edge_ad_runtime.errors import DataError, DeviceError, EdgeAdError, NotFittedError
 from edge_ad_runtime.files import write_whole
-from edge_ad_runtime.model.image import Frame, Preprocessing
+from edge_ad_runtime.model.image import Frame, Preprocessing, check_frame
 
 TENSOR_FILE = "detector.safetensors"
 JSON_FILE = "detector.json"
@@ -161,8 +161,10 @@ class Detector(nn.Module, ABC):
         stride = self.config.grid_stride
         return height // stride, width // stride
 
-    def fit(self: SelfDetector, dataset: Dataset) -> SelfDetector:
+    def fit(self: SelfDetector, pictures: Pictures) -> SelfDetector:
         """Learn from pictures of good parts, in one pass.
+
+        Takes what `edge_ad.data.as_dataset` does: a folder, paths, frames, a data loader.
 
         Afterwards `good` holds what each of them scores as a new picture; a limit follows from it
         (`detector.good.calibrate()`). With fewer than 3 pictures it stays None.
@@ -175,6 +177,7 @@ class Detector(nn.Module, ABC):
             raise NotFittedError(
                 "the backbone has no weights: give `weights` as pretrained or a file"
             )
+        dataset = as_dataset(pictures)
         if len(dataset) == 0:
             raise DataError("expected pictures of good parts to fit, got none")
         if self._preprocessing is None:
@@ -202,18 +205,25 @@ class Detector(nn.Module, ABC):
             return self.smooth(torch.from_numpy(distance)[None].to(self.device))[0].cpu().numpy()
 
     def predict(self, frames: Sequence[Frame]) -> list[Prediction]:
-        """Score frames of any size.
+        """Score frames of any size: uint8, H x W x 3, BGR.
 
         Raises:
+            DataError: a frame of another kind.
             NotFittedError: `fit` has not run.
         """
-        resized = np.stack([self.preprocessing.apply(frame) for frame in frames])
-        return self._predict_resized(resized)
+        found: list[Prediction] = []
+        for start in range(0, len(frames), BATCH_SIZE):
+            batch = frames[start : start + BATCH_SIZE]
+            for frame in batch:
+                check_frame(frame)
+            resized = [self.preprocessing.apply(frame) for frame in batch]
+            found += self._predict_resized(np.stack(resized))
+        return found
 
-    def evaluate(self, dataset: Dataset, description: str = "evaluate") -> Evaluation:
+    def evaluate(self, pictures: Pictures, description: str = "evaluate") -> Evaluation:
         """Score all samples and compute image and, where there are masks, pixel metrics."""
         evaluator = Evaluator()
-        for sample, prediction in self.predictions(dataset, description):
+        for sample, prediction in self.predictions(as_dataset(pictures), description):
             evaluator.add(
                 sample, prediction.score, prediction.anomaly_map, preprocessing=self.preprocessing
             )

@@ -115,7 +115,7 @@ def test_a_resize_below_the_crop_is_refused() -> None:
 def test_a_detector_whose_weights_never_came_does_not_fit() -> None:
     detector = PaDiM(weights=None, input_size=(64, 64))
     with pytest.raises(NotFittedError, match="weights"):
-        detector.fit([])  # type: ignore[arg-type]
+        detector.fit([])
 
 
 def invoke(*arguments: str) -> tuple[int, str]:

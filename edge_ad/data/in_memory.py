@@ -1,0 +1,76 @@
+"""Whatever holds pictures as a dataset: a folder, paths, frames in memory, batches of a loader."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_ad.data.dataset import Dataset, Sample
+from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.model.image import Frame, check_frame
+
+Pictures = Dataset | Path | str | Iterable[Any]
+"""What `as_dataset` takes."""
+
+
+class FrameDataset(Dataset):
+    """Frames in memory, all of good parts; a sample's path is `frame 0`, `frame 1` and so on."""
+
+    def __init__(self, frames: Sequence[Frame]) -> None:
+        """Take over frames of any size: uint8, H x W x 3, BGR."""
+        samples = [Sample(path=Path(f"frame {index}")) for index in range(len(frames))]
+        super().__init__(samples, name="frames")
+        self._frames = {sample.path: frame for sample, frame in zip(samples, frames, strict=True)}
+
+    def load(self, sample: Sample) -> Frame:
+        """Return the frame of a sample."""
+        return self._frames[sample.path]
+
+
+def as_dataset(data: Pictures) -> Dataset:
+    """Return the pictures of whatever holds them.
+
+    Args:
+        data: a `Dataset`; a folder; an iterable of paths or samples; frames (uint8, H x W x 3,
+            BGR) in a list, an array (N, H, W, 3), a torch dataset or a data loader. Of a tuple,
+            such as (frame, label), the first entry counts.
+
+    Raises:
+        DataError: something else, or a frame of another kind, with its number.
+    """
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, str | Path):
+        return Dataset.from_folder(Path(data))
+    items = list(_items(data))
+    if not items:
+        raise DataError("expected pictures, got none")
+    named = [item for item in items if isinstance(item, str | Path | Sample)]
+    if len(named) == len(items):
+        return Dataset(
+            item if isinstance(item, Sample) else Sample(path=Path(item)) for item in named
+        )
+    return FrameDataset([frame for item in items for frame in _frames(item)])
+
+
+def _items(data: Any) -> Iterator[Any]:
+    """Go through anything that can be iterated, or counted and indexed as a torch dataset."""
+    if isinstance(data, Iterable):
+        yield from data
+    elif hasattr(data, "__len__") and hasattr(data, "__getitem__"):
+        yield from (data[index] for index in range(len(data)))
+    else:
+        raise DataError(
+            f"expected a folder, paths, frames or a data loader, got {type(data).__name__}"
+        )
+
+
+def _frames(item: Any) -> Iterator[Frame]:
+    """Return the frame, or the frames of a batch (N, H, W, 3)."""
+    if isinstance(item, tuple | list) and item:
+        item = item[0]
+    pixels = np.asarray(item.detach().cpu() if hasattr(item, "detach") else item)
+    for frame in pixels if pixels.ndim == 4 else [pixels]:
+        check_frame(frame)
+        yield frame

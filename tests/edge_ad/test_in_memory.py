@@ -1,0 +1,83 @@
+"""`fit`, `predict` and `evaluate` take what people have, and refuse what they cannot score."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from edge_ad.data import Dataset, as_dataset, load_category
+from edge_ad.models import PaDiM
+from edge_ad_runtime import list_pictures, read_frame
+from edge_ad_runtime.errors import DataError
+
+
+def fit(pictures: object) -> PaDiM:
+    detector = PaDiM(weights="none", input_size=(32, 32), layers=["stage2"], dims=8)
+    return detector.fit(pictures)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["folder", "str", "paths", "list", "array", "batches", "loader"])
+def test_the_same_pictures_in_any_form_give_the_same_fit(data_root: Path, kind: str) -> None:
+    folder = data_root / "plate/train/good"
+    paths = list_pictures(folder)
+    frames = [read_frame(path) for path in paths]
+    tensors = TensorDataset(torch.from_numpy(np.stack(frames)), torch.zeros(len(frames)))
+    forms = {
+        "folder": folder,
+        "str": str(folder),
+        "paths": map(str, paths),
+        "list": frames,
+        "array": np.stack(frames),
+        "batches": iter([np.stack(frames[:10]), np.stack(frames[10:])]),
+        "loader": DataLoader(tensors, batch_size=7),
+    }
+    expected = fit(Dataset.from_folder(folder))
+    found = fit(forms[kind])
+    assert found.good is not None and expected.good is not None
+    np.testing.assert_array_equal(found.good.scores, expected.good.scores)
+
+
+def test_a_torch_dataset_that_only_counts_and_indexes(data_root: Path) -> None:
+    frame = np.zeros((32, 32, 3), np.uint8)
+
+    class Three(torch.utils.data.Dataset[tuple[np.ndarray, int]]):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+            return frame, index
+
+    assert len(as_dataset(Three())) == 3  # type: ignore[arg-type]
+
+
+def test_evaluate_takes_a_folder(data_root: Path) -> None:
+    category = load_category("plate", data_root)
+    detector = fit(category.train)
+    evaluation = detector.evaluate(str(data_root / "plate/test/good"))
+    assert evaluation.metrics.n_good == 6 and evaluation.metrics.image_auroc is None
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((40, 40), np.uint8),
+        np.zeros((40, 40, 3), np.float32),
+        np.zeros((40, 40, 4), np.uint8),
+        np.zeros((0, 40, 3), np.uint8),
+    ],
+)
+def test_a_frame_of_another_kind_is_refused(data_root: Path, frame: np.ndarray) -> None:
+    detector = fit(data_root / "plate/train/good")
+    with pytest.raises(DataError, match="uint8 of H x W x 3"):
+        detector.predict([frame])
+    with pytest.raises(DataError, match="uint8 of H x W x 3"):
+        fit([np.zeros((40, 40, 3), np.uint8), frame])
+    assert detector.predict([]) == []
+
+
+@pytest.mark.parametrize("data", [[], 3, "nowhere"])
+def test_what_holds_no_pictures_is_refused(data: object) -> None:
+    with pytest.raises(DataError, match="expected"):
+        as_dataset(data)  # type: ignore[arg-type]
