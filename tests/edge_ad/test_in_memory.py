@@ -77,6 +77,12 @@ def test_a_frame_of_another_kind_is_refused(data_root: Path, frame: np.ndarray) 
     assert detector.predict([]) == []
 
 
+def test_a_prediction_unpacks_as_in_the_readme(data_root: Path) -> None:
+    detector = fit(data_root / "plate/train/good")
+    score, anomaly_map = detector.predict([np.zeros((40, 50, 3), np.uint8)])[0]
+    assert isinstance(score, float) and anomaly_map.shape == (32, 32)
+
+
 @pytest.mark.parametrize("data", [[], 3, "nowhere"])
 def test_what_holds_no_pictures_is_refused(data: object) -> None:
     with pytest.raises(DataError, match="expected"):
