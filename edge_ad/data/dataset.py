@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad_runtime.errors import ConfigError, DataError
-from edge_ad_runtime.model.image import Frame, Preprocessing, list_pictures, read_frame
+from edge_ad_runtime.model.image import (
+    PICTURE_SUFFIXES,
+    Frame,
+    Preprocessing,
+    list_pictures,
+    read_frame,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -82,10 +88,19 @@ class Dataset(Sequence[Sample]):
         if not folder.is_dir():
             raise DataError(f"expected a folder of pictures, {folder} is none: check the path")
         paths = list_pictures(folder)
+        others = _other_files(folder)
         if not paths:
+            there = f"only {others}" if others else "none"
             raise DataError(
-                f"expected pictures of good parts below {folder}, found none: "
+                f"expected pictures of good parts below {folder}, found {there}: "
                 "put PNG, JPEG, BMP, TIFF or WebP files there"
+            )
+        if others:
+            logger.warning(
+                "%s below %s are not read: convert pictures of another kind (such as HEIC of "
+                "phones) to PNG or JPEG",
+                others,
+                folder,
             )
         return cls([Sample(path=path) for path in paths], name=folder.name, skip_bad=skip_bad)
 
@@ -274,6 +289,22 @@ class Dataset(Sequence[Sample]):
         if sample.path not in self.bad:
             self.bad.append(sample.path)
             logger.warning("left out: %s", error)
+
+
+def _other_files(folder: Path) -> str:
+    """Count the files that do not end as a picture does: `3 .heic files and 1 .txt file`."""
+    endings = Counter(
+        path.suffix.lower() or "unnamed"
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.suffix.lower() not in PICTURE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    counted = [
+        f"{count} {ending} {'file' if count == 1 else 'files'}"
+        for ending, count in endings.most_common(3)
+    ]
+    return " and ".join(counted)
 
 
 def _n_workers() -> int:

@@ -1,5 +1,6 @@
 """The model's input size, from the shape of the pictures."""
 
+import logging
 import math
 import statistics
 
@@ -12,6 +13,11 @@ _MULTIPLE = 32
 """The coarsest stride of the backbones: every feature map then has a whole number of positions."""
 
 _N_LOOKED_AT = 9
+
+_SAME_SHAPE = 1.25
+"""Aspect ratios up to this factor apart count as one shape."""
+
+logger = logging.getLogger(__name__)
 
 
 def choose_input_size(dataset: Dataset, *, area: int = 256 * 256) -> tuple[int, int]:
@@ -37,6 +43,14 @@ def choose_input_size(dataset: Dataset, *, area: int = 256 * 256) -> tuple[int, 
             "replace them or give --input-size"
         )
     ratio = statistics.median(ratios)
+    odd = sum(not 1 / _SAME_SHAPE < one / ratio < _SAME_SHAPE for one in ratios)
+    if odd:
+        logger.warning(
+            "%d of %d pictures that were looked at have another shape than the others (portrait "
+            "and landscape mixed?): they are stretched to one input size; turn or crop them",
+            odd,
+            len(ratios),
+        )
     return _to_multiple(math.sqrt(area * ratio)), _to_multiple(math.sqrt(area / ratio))
 
 

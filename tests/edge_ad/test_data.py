@@ -278,3 +278,34 @@ def test_input_size_follows_the_median_and_the_area(tmp_path: Path) -> None:
     dataset = Dataset.from_folder(tmp_path)
     assert choose_input_size(dataset) == (192, 352)
     assert choose_input_size(dataset, area=128 * 128) == (96, 192)
+
+
+def test_files_that_are_not_read_are_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.HEIC", "deeper/b.heic", "c.txt", ".hidden.heic"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"only 2 \.heic files and 1 \.txt file: put PNG"):
+        Dataset.from_folder(tmp_path)
+    (tmp_path / "d.png").touch()
+    assert len(Dataset.from_folder(str(tmp_path))) == 1
+    assert "2 .heic files and 1 .txt file" in caplog.text and "convert" in caplog.text
+
+
+def test_pictures_are_left_out_by_path_or_by_the_end_of_it(tmp_path: Path) -> None:
+    dataset = Dataset([Sample(path=tmp_path / name) for name in ("a/1.png", "b/1.png", "2.png")])
+    left = dataset.without(["b/1.png", str(tmp_path / "2.png")])
+    assert [sample.path for sample in left] == [tmp_path / "a/1.png"]
+    with pytest.raises(DataError, match="2 are"):
+        dataset.without(["1.png"])
+    with pytest.raises(DataError, match="none is"):
+        dataset.without(["3.png"])
+
+
+def test_portrait_among_landscape_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for index in range(4):
+        shape = (40, 80, 3) if index else (80, 40, 3)
+        cv2.imwrite(str(tmp_path / f"{index}.png"), np.zeros(shape, np.uint8))
+    assert choose_input_size(Dataset.from_folder(tmp_path)) == (192, 352)
+    assert "1 of 4 pictures" in caplog.text and "portrait" in caplog.text
