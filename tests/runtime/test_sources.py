@@ -22,6 +22,7 @@ from edge_ad_runtime import (
     open_source,
 )
 from edge_ad_runtime.cameras import CameraSettings, check_source
+from edge_ad_runtime.cameras.opencv import Camera
 
 WriteVideo = Callable[[str, Sequence[int]], Path]
 
@@ -179,6 +180,40 @@ def test_a_server_that_never_answers_is_given_up() -> None:
         with pytest.raises(CameraError, match="within 5 s"):
             open_source(f"rtsp://127.0.0.1:{server.getsockname()[1]}/a")
         assert time.monotonic() - started < 10
+
+
+class Compressed:
+    """A capture that was joined in the middle of a stream."""
+
+    def __init__(self, types: str) -> None:
+        self._types = iter(types)
+        self._type = ""
+
+    def read(self) -> tuple[bool, Any]:
+        self._type = next(self._types, "")
+        return bool(self._type), np.zeros((4, 4, 3), np.uint8)
+
+    def get(self, key: int) -> float:
+        return float(ord(self._type)) if key == cv2.CAP_PROP_FRAME_TYPE else 0.0
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("types", "timeout", "left"),
+    [("PBPIPPBI", 60, 5), ("IPP", 60, 3), ("???", 60, 3), ("PPP", 0, 3), ("PPP", 1e-9, 3)],
+)
+def test_frames_that_build_on_nothing_are_passed_over(
+    types: str, timeout: float, left: int
+) -> None:
+    capture: Any = Compressed(types)
+    camera = Camera(capture, name="joined", key_frame_timeout=timeout)
+    numbers = []
+    with pytest.raises(CameraError, match="stopped"):
+        while (captured := camera.read()) is not None:
+            numbers.append(captured.number)
+    assert numbers == list(range(left))
 
 
 def test_fake_camera() -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from urllib.parse import quote
 
 import cv2
@@ -23,6 +24,13 @@ logger = logging.getLogger(__name__)
 
 _USER, _PASSWORD = "EDGE_AD_CAMERA_USER", "EDGE_AD_CAMERA_PASSWORD"
 _V4L2_MANUAL_EXPOSURE = 1
+
+_FRAME_TYPE = getattr(cv2, "CAP_PROP_FRAME_TYPE", 69)
+"""Older builds, such as a Jetson's, do not know it and answer 0."""
+
+_PREDICTED = (ord("P"), ord("B"))
+_KEY_FRAME_SECONDS = 5.0
+"""Cameras send a whole frame every second or two; some never do and refresh it piece by piece."""
 
 # OpenCV takes these settings from the environment of the whole process, at the time of opening.
 _OPENING = threading.Lock()
@@ -44,11 +52,22 @@ class Camera(FrameSource):
 
     live = True
 
-    def __init__(self, capture: cv2.VideoCapture, *, name: str) -> None:
-        """Take over the capture."""
+    def __init__(
+        self, capture: cv2.VideoCapture, *, name: str, key_frame_timeout: float = 0.0
+    ) -> None:
+        """Take over the capture.
+
+        Args:
+            capture: open.
+            name: the camera's name in results.
+            key_frame_timeout: seconds for which a compressed stream, joined in the middle, may send
+                frames that build on ones which were never received. They are grey and smeared, and
+                are passed over until the first whole one.
+        """
         self.name = name
         self._capture = capture
         self._next = 0
+        self._key_frame_deadline = monotonic() + key_frame_timeout if key_frame_timeout else None
 
     def read(self) -> CapturedFrame | None:
         """Wait for the camera's next frame.
@@ -59,6 +78,8 @@ class Camera(FrameSource):
         """
         try:
             delivered, frame = self._capture.read()
+            while delivered and self._builds_on_nothing():
+                delivered, frame = self._capture.read()
         except cv2.error as error:
             raise FrameError(
                 f"the camera {self.name} delivered a frame that cannot be decoded ({error.err}): "
@@ -76,6 +97,15 @@ class Camera(FrameSource):
     def close(self) -> None:
         """Release the camera."""
         self._capture.release()
+
+    def _builds_on_nothing(self) -> bool:
+        """Whether this frame lacks the one that it was predicted from."""
+        if self._key_frame_deadline is None:
+            return False
+        predicted = self._capture.get(_FRAME_TYPE) in _PREDICTED
+        if not predicted or monotonic() > self._key_frame_deadline:
+            self._key_frame_deadline = None
+        return self._key_frame_deadline is not None
 
 
 class VideoFile(FrameSource):
@@ -179,7 +209,7 @@ def open_url(url: str, settings: CameraSettings = CameraSettings()) -> FrameSour
             f"cannot open the camera {name}: it did not answer with a video within "
             f"{settings.open_timeout:g} s, check address, network, user and password"
         )
-    return Camera(capture, name=name)
+    return Camera(capture, name=name, key_frame_timeout=_KEY_FRAME_SECONDS)
 
 
 def open_pipeline(pipeline: str) -> Camera:
