@@ -115,9 +115,9 @@ export class Camera {
   facts(part, lost) {
     const { latest, seconds_since: seconds } = this.status ?? {};
     const age = latest === part.id && seconds > OLD_SECONDS ? `, ${ago(seconds)}` : "";
-    const before = lost ? `Last part: ${word(part)} ${against(part)}. ` : "";
+    const before = lost ? `Last part: ${word(part)} ${against(part)}\n` : "";
     const rare = rarity(part);
-    return `${before}Frame ${whole(part.frame)}, ${time(part.timestamp)}${age}${rare && `. ${rare}`}`;
+    return `${before}Frame ${whole(part.frame)}, ${time(part.timestamp)}${age}${rare && `\n${rare}`}`;
   }
 
   since() {

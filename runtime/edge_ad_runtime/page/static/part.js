@@ -34,7 +34,7 @@ export async function openPart(part) {
 
 function facts(part) {
   const frame = part.frame === undefined ? "" : `Frame ${number(part.frame)}, `;
-  return [`${frame}${time(part.timestamp)}`, rarity(part), regions(part)].filter(Boolean).join(". ");
+  return [`${frame}${time(part.timestamp)}`, rarity(part), regions(part)].filter(Boolean).join("\n");
 }
 
 /** Show which mark can be made, or taken back. */
