@@ -4,7 +4,7 @@ import asyncio
 import json
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from edge_ad_runtime.errors import ConfigError
 
@@ -51,6 +51,8 @@ async def text_body(request: Request) -> str:
         raise ConfigError("expected the content type application/json")
     try:
         return (await asyncio.wait_for(_read(request), _BODY_SECONDS)).decode()
+    except ClientDisconnect as error:
+        raise ConfigError("expected the whole body, the client has gone") from error
     except asyncio.TimeoutError as error:
         raise ConfigError(f"expected the whole body within {_BODY_SECONDS:g} s") from error
     except UnicodeDecodeError as error:

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -171,3 +172,14 @@ def watch() -> Iterator[Callable[..., http.client.HTTPResponse]]:
 def message() -> Callable[[http.client.HTTPResponse, str], dict[str, Any]]:
     """Read the next message of a name."""
     return next_message
+
+
+@pytest.fixture
+def server_log(
+    server: PageServer, caplog: pytest.LogCaptureFixture
+) -> Iterator[pytest.LogCaptureFixture]:
+    """What the server itself complains of; its logger, set up with it, passes nothing on."""
+    logger = logging.getLogger("uvicorn")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)

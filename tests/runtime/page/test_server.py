@@ -1,7 +1,9 @@
 """What the page's server answers, changes and refuses."""
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,19 @@ class _Told:
 
     def event(self, event: Event) -> None:
         self.events.append(event)
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_body(
+    server: PageServer, ask: Ask, wait: Wait, server_log: pytest.LogCaptureFixture
+) -> None:
+    head = b"POST /shift HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    for _ in range(5):
+        with socket.create_connection(server.address, 5) as client:
+            client.sendall(head + b"Content-Length: 100\r\n\r\n{")
+            time.sleep(0.1)
+    time.sleep(0.3)
+    assert ask(server, "/healthz")[0] == 200
+    assert [record for record in server_log.records if record.exc_info] == []
 
 
 # A shift needs no threshold, so these are wrong elsewhere only.
