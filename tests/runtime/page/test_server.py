@@ -37,11 +37,14 @@ def test_status_health_and_metrics(
     server: PageServer, ask: Ask, wait: Wait, status: Status
 ) -> None:
     wait(lambda: all(camera["anomalous"] for camera in status(server)["cameras"]))
+    wait(lambda: status(server)["gallery"])
     found = status(server)
     left = found["cameras"][0]
     assert (left["name"], left["threshold"], left["lost"]) == ("left", 60.0, False)
     assert (left["state"], left["threshold_set_by"]) == ("running", None)
-    assert len(left["scores"]) == left["frames"] == left["shift"]["frames"]
+    # A verdict may come while the answer is put together.
+    assert 0 <= left["frames"] - len(left["scores"]) <= 1
+    assert 0 <= left["shift"]["frames"] - left["frames"] <= 1
     assert ask(server, "/healthz")[:2] == (200, '{"ok":true,"lost":[]}')
     metrics = ask(server, "/metrics")[1]
     assert 'edge_ad_frames_total{camera="left"}' in metrics
