@@ -78,7 +78,8 @@ def predict(
     else:
         _print_table(verdicts)
     if pictures.failed:
-        raise EdgeAdError(f"{pictures.failed} pictures or folders failed: see the messages above")
+        what = "1 path" if pictures.failed == 1 else f"{pictures.failed} paths"
+        raise EdgeAdError(f"{what} could not be scored: see the messages above")
 
 
 def _calibrated(scorer: "Scorer", model: Path, camera: str | None) -> "Scorer":
