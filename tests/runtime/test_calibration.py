@@ -238,3 +238,11 @@ def test_a_damaged_document_is_refused(path: str, value: object) -> None:
 def test_something_else_than_a_document_is_refused(document: object) -> None:
     with pytest.raises(ModelFileError, match="calibration"):
         Calibration.from_json(document)
+
+
+def test_a_small_rate_of_many_scores_is_not_read_between_the_last_two_quantiles() -> None:
+    scores = np.random.default_rng(0).exponential(size=5000)
+    found = calibrate(scores, scores, rate=0.001)
+    assert found.basis == "measured"
+    assert found.limit() == pytest.approx(np.log(1000), rel=0.05)
+    assert calibrate(scores, scores, rate=0.01).basis == "order statistic"

@@ -30,6 +30,9 @@ SMALLEST_RATE = 1e-9
 ORDER_STATISTIC_FROM = 5
 """Expected false alarms among the pictures from which a score itself is the limit."""
 
+QUANTILES_ABOVE = 4
+"""Stored quantiles that must lie above a limit that is read from them, where n is above 512."""
+
 OUTLIER_RATE = 1e-4
 OUTLIER_ROUNDS = 3
 MOST_OUTLIERS = 0.15
@@ -159,7 +162,7 @@ class Calibration:
         rate = self.rate if rate is None else rate
         generator = np.random.default_rng(0)
         rank = _rank(rate, self.n)
-        if rank >= ORDER_STATISTIC_FROM:
+        if _is_order_statistic(rank, self.n):
             drawn = generator.beta(rank, self.n + 1 - rank, DRAWS)
         else:
             drawn = self.tail.draw_rates(rate, self.n, generator)
@@ -348,9 +351,14 @@ def _rank(rate: float, n: int) -> int:
     return math.floor(rate * (n + 1) + ROUNDING)
 
 
+def _is_order_statistic(rank: int, n: int) -> bool:
+    """Whether the scores tell the limit; beyond the last stored quantiles they do not."""
+    return rank >= max(ORDER_STATISTIC_FROM, QUANTILES_ABOVE * n / MAX_SCORES)
+
+
 def _basis(rate: float, n: int) -> Basis:
     rank = _rank(rate, n)
-    if rank >= ORDER_STATISTIC_FROM:
+    if _is_order_statistic(rank, n):
         return "order statistic"
     return "measured" if rank >= 1 else "extrapolated"
 
@@ -358,7 +366,7 @@ def _basis(rate: float, n: int) -> Basis:
 def _limit(scores: Sequence[float], tail: Tail, n: int, rate: float) -> float:
     check_rate(rate)
     rank = _rank(rate, n)
-    if rank < ORDER_STATISTIC_FROM:
+    if not _is_order_statistic(rank, n):
         limit = tail.limit(rate, n)
     elif len(scores) == n:
         limit = scores[n - rank]
