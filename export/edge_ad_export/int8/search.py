@@ -83,8 +83,9 @@ def searched_distance(
     """
     search = _Search(graph, memory)
     columns = search.quantised(patches)
-    visited = search.visited_clusters(columns)
-    rows = search.likest_rows(columns, visited, math.prod(tile_size(grid)))
+    count = math.prod(tile_size(grid))
+    visited = search.visited_clusters(columns, count)
+    rows = search.likest_rows(columns, visited, count)
     found = graph.node("Gather", memory.tensor, rows)  # (N, tiles, candidates, P, C)
     difference = graph.node("Sub", graph.node("Unsqueeze", patches, graph.constant([2])), found)
     distance = graph.node("ReduceL2", difference, graph.constant([4]), keepdims=0)
@@ -154,7 +155,7 @@ class _Search:
         rounded = graph.node("QuantizeLinear", centred, graph.scalar(self._step), zero)
         return graph.node("Transpose", rounded, perm=[0, 1, 3, 2])
 
-    def visited_clusters(self, columns: str) -> str:
+    def visited_clusters(self, columns: str, patches: int) -> str:
         """Append the choice of clusters: int64 (N, tiles, V).
 
         A patch's own nearest cluster has a slack of 0; a tile takes those of the smallest slack.
@@ -162,7 +163,7 @@ class _Search:
         graph = self._graph
         centres = graph.constant(_as_unsigned(self._centres), "centres")
         products = graph.node("MatMulInteger", centres, columns)  # (N, tiles, K, P)
-        norms = graph.constant(_half_norms(self._centres)[:, None], "centre_norms")
+        norms = graph.constant(_half_norms(self._centres, patches), "centre_norms")  # (K, P)
         likeness = graph.node("Sub", products, norms)
         best = graph.node("ReduceMax", likeness, graph.constant([2]), keepdims=1)
         slack = graph.node("Sub", best, likeness)
@@ -210,12 +211,10 @@ class _Search:
         below = graph.constant([0, 0, -1, channels])
         visited_rows = graph.node("Reshape", graph.node("Gather", blocks, visited), below)
         products = graph.node("MatMulInteger", visited_rows, columns)  # (N, tiles, V R, P)
-        norms = graph.constant(_half_norms(self._rows), "memory_norms")  # (K, R)
-        offsets = graph.node(
-            "Reshape", graph.node("Gather", norms, visited), graph.constant([0, 0, -1, 1])
-        )
-        likeness = graph.node("Sub", products, offsets)
-        return graph.node("Reshape", likeness, graph.constant([0, 0, -1, rows, patches]))
+        shape = graph.constant([0, 0, -1, rows, patches])
+        split = graph.node("Reshape", products, shape)
+        norms = graph.constant(_half_norms(self._rows, patches), "memory_norms")  # (K, R, P)
+        return graph.node("Sub", split, graph.node("Gather", norms, visited))
 
 
 def rows_of_a_cluster(memory_rows: int) -> int:
@@ -229,7 +228,10 @@ def _as_unsigned(integers: NDArray[np.float32]) -> NDArray[np.uint8]:
     return (integers + ROW_ZERO).astype(np.uint8)
 
 
-def _half_norms(integers: NDArray[np.float32]) -> NDArray[np.int32]:
-    """Return |m|^2 / 2 over the last axis, rounded."""
-    halves: NDArray[np.int32] = np.rint(np.square(integers).sum(axis=-1) / 2).astype(np.int32)
-    return halves
+def _half_norms(integers: NDArray[np.float32], patches: int) -> NDArray[np.int32]:
+    """Return |m|^2 / 2 over the last axis, rounded, once for each patch of a tile: (..., P).
+
+    A subtraction of equal shapes takes half the time of one that repeats the numbers itself.
+    """
+    halves = np.rint(np.square(integers).sum(axis=-1) / 2).astype(np.int32)
+    return np.repeat(halves[..., None], patches, axis=-1)
