@@ -215,7 +215,7 @@ def test_predict_names_what_it_cannot_read(model: Path, pictures: Path, tmp_path
     )
     assert done.returncode == 1
     assert len(json.loads(done.stdout)) == 4
-    for name in ("050.png", "gone.png", "folder empty", "3 pictures or folders failed"):
+    for name in ("050.png", "gone.png", "folder empty", "3 paths could not be scored"):
         assert name in done.stderr
     assert len(done.stderr.splitlines()) == 5
 
@@ -233,7 +233,7 @@ def test_predict_fails_where_a_score_is_no_number(
     result = run("predict", write_model(divisor=0.0), pictures, "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout) == []
-    assert "5 pictures or folders failed" in result.stderr
+    assert "5 paths could not be scored" in result.stderr
 
 
 def test_commands_name_the_missing_extra(
