@@ -102,7 +102,8 @@ class Viewers:
         while not (viewer.dismissed or self._closing):
             news = self._news
             for number, event in self._state.events_after(last_event):
-                last_event = number
+                # What the event has changed follows at once.
+                last_event, status_at = number, -_STATUS_SECONDS
                 yield _message(None, event.fields())
             if monotonic() - status_at >= _STATUS_SECONDS:
                 status_at = monotonic()

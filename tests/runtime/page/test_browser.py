@@ -217,6 +217,7 @@ def test_from_the_first_look_to_a_new_limit(
     assert stream.info_of("right").threshold == 60
     page.locator("article:first-child[data-verdict=bad]").wait_for()
     page.locator("#events li", has_text="threshold changed").get_by_text("Ada").wait_for()
+    left.get_by_text("limit set by Ada").wait_for()
     left.get_by_role("button", name="Change limit").click()
     assert page.get_by_label("Your name").input_value() == "Ada"
     page.get_by_role("button", name="Reset to its own").click()
