@@ -178,7 +178,7 @@ def test_every_part_is_painted_with_its_own_verdict(
         assert float(score) == pytest.approx(line.scores[number], abs=0.06)
         outline = page.locator("article figure + figure path").last.get_attribute("d")
         assert bool(outline) == bool(number % 2)
-    assert page.locator(".frames").inner_text() == str(PARTS)
+    wait(lambda: page.locator(".frames").inner_text() == str(PARTS))
 
 
 def test_a_page_opened_after_the_last_part_shows_it(
