@@ -30,7 +30,7 @@ PRESETS = ("default", "fast", "accurate", "paper")
 """`default` is `fast`: EfficientNet-Lite0 at about 256 x 256."""
 
 ACCURATE: dict[str, Any] = {"backbone": "efficientnet_lite2", "size": 384}
-"""Finer patches and a larger backbone, for small defects: about three times the time."""
+"""Finer patches and a larger backbone, for small defects; it takes 5 to 6 times as long."""
 
 GRID_STRIDES = (4, 8, 16, 32)
 
