@@ -97,6 +97,8 @@ def test_cuda_that_is_compiled_in_but_absent(model: Path, monkeypatch: pytest.Mo
         onnxruntime, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"]
     )
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    # PyTorch, if another test has imported it, has loaded cuDNN into this process.
+    monkeypatch.setattr(packages, "_library_version", lambda name, function: None)
     found = findings()
     cuda, cpu = found["provider"]
     assert cuda["status"] == "warning" and "CUDA is compiled in but does not run" in cuda["message"]
