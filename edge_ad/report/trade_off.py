@@ -114,13 +114,12 @@ def _axes() -> str:
 def _point(chosen: Choice) -> str:
     """Draw the limit in force, with its words where there is room."""
     x, y = _x(chosen.rate), _y(chosen.caught)
-    anchor, shift = ("end", -10) if x > _WIDTH * 0.45 else ("start", 10)
+    anchor, shift = ("end", -10) if x > _WIDTH * 0.55 else ("start", 10)
     # Between the two curves there is room.
     words = (y + _y(chosen.false_alarms or 0.0)) / 2
     return (
         f'<line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>'
         f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
         f'<text class="limit-text" x="{x + shift:.1f}" y="{words:.1f}" text-anchor="{anchor}">'
-        f"chosen: {percent(chosen.rate)} false alarms, {100 * chosen.caught:.0f} % of the defects "
-        "caught</text>"
+        f"chosen: {percent(chosen.rate)}, {100 * chosen.caught:.0f} % caught</text>"
     )

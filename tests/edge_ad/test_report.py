@@ -288,7 +288,7 @@ def test_the_trade_off_is_counted_on_the_test_split(tmp_path: Path) -> None:
         assert choice.caught == np.mean([score >= limit for score in (2, 3, 6, 9)])
         assert choice.false_alarms == np.mean([score >= limit for score in (1, 2, 2.5, 3.5)])
     page = page_of(report, tmp_path)
-    assert "chosen: 5 % false alarms, 50 % of the defects caught" in page
+    assert "chosen: 5 %, 50 % caught" in page
     assert "--false-alarm-rate" in page
 
 
