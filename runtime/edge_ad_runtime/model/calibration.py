@@ -10,13 +10,13 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edge_ad_runtime.errors import ConfigError, DataError, ModelFileError
+from edge_ad_runtime.model.document import Document
 
 Method = Literal["loo", "cross-fit", "device"]
 Basis = Literal["order statistic", "measured", "extrapolated"]
@@ -58,6 +58,19 @@ class Tail:
     m: int
     u: float
     sigma: float
+
+    @classmethod
+    def read(cls, fields: Document, n: int) -> "Tail":
+        """Read the tail of n scores; raises ValueError where it cannot be one."""
+        tail = cls(
+            k=fields.whole("k", 1, n - 1),
+            m=fields.whole("m", 1),
+            u=fields.number("u"),
+            sigma=fields.number("sigma", 0),
+        )
+        if tail.m > tail.k:
+            raise ValueError(f"expected m up to k, {tail.k}, got {tail.m}")
+        return tail
 
     def limit(self, rate: float, n: int) -> float:
         """Return the score that a share `rate` of new good parts reaches, expected over fits."""
@@ -200,25 +213,38 @@ class Calibration:
         Raises:
             ModelFileError: a value is missing, of the wrong type or out of its range.
         """
-        fields = _mapping(document, "calibration")
-        version = _integer(fields, "version", 1)
+        if not isinstance(document, dict):
+            raise ModelFileError(
+                "expected the calibration as a JSON object, got something else: write it again"
+            )
+        try:
+            return cls._read(Document(document))
+        except ValueError as error:
+            raise ModelFileError(f"the calibration is damaged ({error}): write it again") from error
+
+    @classmethod
+    def _read(cls, fields: Document) -> "Calibration":
+        version = fields.whole("version", 1)
         if version > VERSION:
             raise ModelFileError(
                 f"the calibration has version {version}, this program reads up to {VERSION}: "
                 "update edge-ad here"
             )
-        n = _integer(fields, "n", 2)
+        n = fields.whole("n", 2)
+        rate = fields.number("rate", SMALLEST_RATE, 1)
+        if rate == 1:
+            raise ValueError("expected a rate below 1")
         return cls(
             version=version,
-            method=_choice(fields, "method", get_args(Method)),
-            basis=_choice(fields, "basis", get_args(Basis)),
-            rate=_number(fields, "rate", above=0, below=1),
+            method=cast("Method", fields.choice("method", get_args(Method))),
+            basis=cast("Basis", fields.choice("basis", get_args(Basis))),
+            rate=rate,
             n=n,
-            n_set_aside=_integer(fields, "n_set_aside", 0),
-            scores=_ascending(fields, "scores", n),
-            tail=_tail(fields, "tail", n),
-            map_maxima=_ascending(fields, "map_maxima", n),
-            map_tail=_tail(fields, "map_tail", n),
+            n_set_aside=fields.whole("n_set_aside"),
+            scores=fields.ascending("scores", min(n, MAX_SCORES)),
+            tail=Tail.read(Document(fields.table("tail")), n),
+            map_maxima=fields.ascending("map_maxima", min(n, MAX_SCORES)),
+            map_tail=Tail.read(Document(fields.table("map_tail")), n),
         )
 
 
@@ -388,70 +414,3 @@ def _stored(ascending: NDArray[np.float64]) -> tuple[float, ...]:
     if len(ascending) > MAX_SCORES:
         ascending = np.quantile(ascending, np.linspace(0, 1, MAX_SCORES))
     return tuple(ascending.tolist())
-
-
-def _mapping(value: object, name: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _damaged(name, "an object", value)
-    return value
-
-
-def _choice(fields: dict[str, Any], name: str, choices: tuple[str, ...]) -> Any:
-    if fields.get(name) not in choices:
-        raise _damaged(name, f"one of {', '.join(choices)}", fields.get(name))
-    return fields[name]
-
-
-def _integer(fields: dict[str, Any], name: str, least: int) -> int:
-    value = fields.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise _damaged(name, f"a whole number of {least} or more", value)
-    return value
-
-
-def _number(
-    fields: dict[str, Any], name: str, *, above: float = -math.inf, below: float = math.inf
-) -> float:
-    value = fields.get(name)
-    if value is None or not _is_number(value) or not above < float(value) < below:
-        within = "" if math.isinf(above) else f" between {above:g} and {below:g}"
-        raise _damaged(name, f"a number{within}", value)
-    return float(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _ascending(fields: dict[str, Any], name: str, n: int) -> tuple[float, ...]:
-    values, count = fields.get(name), min(n, MAX_SCORES)
-    if (
-        not isinstance(values, list)
-        or len(values) != count
-        or not all(map(_is_number, values))
-        or any(low > high for low, high in pairwise(values))
-    ):
-        got = f"{len(values)} entries" if isinstance(values, list) else values
-        raise _damaged(name, f"{count} numbers in ascending order", got)
-    return tuple(map(float, values))
-
-
-def _tail(fields: dict[str, Any], name: str, n: int) -> Tail:
-    inner = _mapping(fields.get(name), name)
-    tail = Tail(
-        k=_integer(inner, "k", 1),
-        m=_integer(inner, "m", 1),
-        u=_number(inner, "u"),
-        sigma=_number(inner, "sigma"),
-    )
-    if not tail.m <= tail.k < n or tail.sigma < 0:
-        raise _damaged(name, f"1 <= m <= k < {n} and a sigma of 0 or more", inner)
-    return tail
-
-
-def _damaged(name: str, expected: str, got: object) -> ModelFileError:
-    text = repr(got)
-    return ModelFileError(
-        f"expected {expected} as '{name}' of the calibration, got "
-        f"{text if len(text) <= 60 else text[:60] + '...'}: the file is damaged, write it again"
-    )

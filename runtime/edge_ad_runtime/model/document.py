@@ -1,7 +1,9 @@
 """JSON out of a model file: every entry is checked by type and range when it is read."""
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 MAX_NUMBER = 3.4e38
@@ -65,6 +67,25 @@ class Document:
         if not (_is_whole(value) and low <= value <= high):
             raise self._wrong(name, f"a whole number from {low} to {high}")
         return int(value)
+
+    def choice(self, name: str, choices: Sequence[str]) -> str:
+        """Return one of a few texts."""
+        value = self._get(name)
+        if not isinstance(value, str) or value not in choices:
+            raise self._wrong(name, f"one of {', '.join(choices)}")
+        return value
+
+    def ascending(self, name: str, count: int) -> tuple[float, ...]:
+        """Return so many finite numbers, the smallest first."""
+        values = self._get(name)
+        if (
+            not isinstance(values, list)
+            or len(values) != count
+            or not all(_is_number(value) and abs(value) <= MAX_NUMBER for value in values)
+            or any(low > high for low, high in pairwise(values))
+        ):
+            raise self._wrong(name, f"{count} numbers in ascending order")
+        return tuple(map(float, values))
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Return a list of texts."""
