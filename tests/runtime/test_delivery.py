@@ -85,10 +85,15 @@ def test_background_hands_on_events_and_closes(verdict: MakeVerdict) -> None:
 
 @pytest.mark.parametrize("wait", [True, False])
 def test_an_error_that_nobody_foresaw_hangs_nothing(verdict: MakeVerdict, wait: bool) -> None:
-    told: list[str] = []
+    failed = threading.Event()
+
+    def report(event: Event) -> None:
+        if event.kind == "thread failed":
+            failed.set()
+
     recorder = Recorder(error=ZeroDivisionError())
     delivery = Delivery()
-    supervisor = Supervisor(lambda event: told.append(event.kind), first_delay=0.05)
+    supervisor = Supervisor(report, first_delay=0.05)
     delivery.add(Background(recorder, limit=2, wait=wait, supervisor=supervisor))
 
     def write() -> None:
@@ -99,10 +104,11 @@ def test_an_error_that_nobody_foresaw_hangs_nothing(verdict: MakeVerdict, wait: 
     writing.start()
     writing.join(20)
     assert not writing.is_alive()
+    assert failed.wait(20)  # the thread may get its first turn after all verdicts were handed in
     recorder.error = None
     delivery.verdict(*verdict(20))
     delivery.close()
-    assert "thread failed" in told and recorder.frames[-1] == 20
+    assert recorder.frames[-1] == 20
     assert delivery.lost > 0
 
 
