@@ -17,7 +17,7 @@ _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _TEMPORARY = ".edge-ad-*.tmp"
 
 
-def write_whole(path: Path, data: bytes, *, replace: bool = True) -> None:
+def write_whole(path: Path, data: bytes, *, replace: bool = True, durable: bool = False) -> None:
     """Write a temporary file in the same folder and rename it: no reader ever sees half a file.
 
     The temporary name cannot be guessed, and nothing that exists under it is opened or followed,
@@ -27,6 +27,7 @@ def write_whole(path: Path, data: bytes, *, replace: bool = True) -> None:
         path: of the file.
         data: what it holds.
         replace: a file that is already there.
+        durable: return only once it would outlive a power cut.
 
     Raises:
         FileExistsError: the file is there, and must not be replaced.
@@ -39,12 +40,31 @@ def write_whole(path: Path, data: bytes, *, replace: bool = True) -> None:
             _lock(file.fileno())
             file.write(data)
             file.flush()
+            if durable:
+                os.fsync(file.fileno())
             if not replace and os.path.lexists(path):
                 raise FileExistsError(f"{path} is already there")
             os.replace(temporary, path)
+        if durable:
+            sync_folder(path.parent)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make new names in a folder outlive a power cut; Windows has no way to ask for it.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    if fcntl is None:
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def remove_leftovers(folder: Path) -> None:

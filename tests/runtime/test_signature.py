@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from edge_ad.cli import main
 from edge_ad_runtime.errors import ConfigError, ModelFileError
@@ -234,9 +234,52 @@ def test_a_stream_takes_signed_models_only_and_never_an_older_one(
     assert event is not None and "older than 7" in event.message
 
 
-def test_the_option_of_the_stream(
-    model: Path, pictures: Path, tmp_path: Path, keys: tuple[bytes, bytes]
+def test_an_older_model_is_refused_after_a_restart(
+    write_model: Any,
+    pictures: Path,
+    tmp_path: Path,
+    keys: tuple[bytes, bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The accepted version outlives the process; a damaged record of it stops the start."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "key.pub").write_bytes(keys[1])
+
+    def start(version: int) -> Result:
+        path = write_model("model.onnx")
+        text = sign(path.read_bytes(), path.name, keys[0], version=version)
+        path.with_name("model.onnx.sig").write_text(text)
+        command = ["stream", "--camera", str(pictures), "--model", "model.onnx"]
+        return CliRunner().invoke(main, [*command, "--require-signature", "key.pub"])
+
+    assert start(7).exit_code == 0
+    refused = start(6)
+    assert refused.exit_code == 1 and "older than 7" in refused.output and not refused.stdout
+    assert start(7).exit_code == start(8).exit_code == 0
+    record = tmp_path / "edge-ad-accepted.json"
+    assert json.loads(record.read_text())["accepted"] == {str(tmp_path / "model.onnx"): 8}
+    for damaged in (b"", b"{}", b'{"version": 1, "accepted": {"a": "8"}}', b"[" * 100_000):
+        record.write_bytes(damaged)
+        done = start(9)
+        assert done.exit_code == 1 and "damaged" in done.output and "Traceback" not in done.output
+    record.unlink()
+    (tmp_path / "line.toml").write_text(
+        f'model = "model.onnx"\n[[camera]]\nsource = "{pictures}"\n'
+        '[signature]\nkey = "key.pub"\nstate_file = "missing.json/none/a.json"\n'
+    )
+    (tmp_path / "missing.json").write_text("")
+    done = CliRunner().invoke(main, ["stream", "--config", "line.toml"])
+    assert done.exit_code == 1 and "cannot write" in done.output
+
+
+def test_the_option_of_the_stream(
+    model: Path,
+    pictures: Path,
+    tmp_path: Path,
+    keys: tuple[bytes, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "key.pub").write_bytes(keys[1])
     command = ["stream", "--camera", str(pictures), "--model", str(model)]
     command += ["--require-signature", str(tmp_path / "key.pub")]

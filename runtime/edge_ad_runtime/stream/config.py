@@ -108,11 +108,14 @@ class SignatureConfig:
 
     Attributes:
         key: file of the public key, PEM.
-        least_version: a file with a lower signed version is refused, also after a restart.
+        least_version: a file with a lower signed version is refused.
+        state_file: keeps the highest version that was accepted, so that an older file is refused
+            after a restart, too.
     """
 
     key: Path = setting()
     least_version: int = setting(0, low=0, high=2**53)
+    state_file: Path = setting(Path("edge-ad-accepted.json"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from edge_ad_runtime.errors import EdgeAdError, ModelFileError
+from edge_ad_runtime.errors import DataError, EdgeAdError, ModelFileError
 from edge_ad_runtime.events import Event
+from edge_ad_runtime.model.accepted import AcceptedVersions
 from edge_ad_runtime.model.device_calibration import DeviceCalibration, read_calibrations
 from edge_ad_runtime.model.scorer import Scorer
 from edge_ad_runtime.model.signature import RequiredSignature
@@ -34,6 +35,7 @@ class ModelFile:
         threshold: float | None,
         min_region_area: float = 0.0,
         required: RequiredSignature | None = None,
+        accepted: AcceptedVersions | None = None,
     ) -> None:
         """Load the model.
 
@@ -45,18 +47,24 @@ class ModelFile:
             min_region_area: as for `Scorer`.
             required: the signature without which a file is refused; a file that replaces another
                 may not have a lower signed version than that.
+            accepted: keeps that version over a restart; None: it ends with the process.
 
         Raises:
             ModelFileError, DeviceError: it cannot be used.
-            ConfigError: the threshold is not a finite number.
+            ConfigError: the threshold is not a finite number, or the accepted versions are damaged.
+            DataError: the accepted version cannot be written.
         """
         self.path = path
         self._load = partial(
             Scorer, path, device=device, threads=threads, min_region_area=min_region_area
         )
+        self._accepted = accepted
         self._required = required
-        scorer = self._load(required=required)
-        self._accepted(scorer)
+        if required is not None and accepted is not None:
+            least = max(required.least_version, accepted.least(path))
+            self._required = replace(required, least_version=least)
+        scorer = self._load(required=self._required)
+        self._accept(scorer)
         self.slot = ModelSlot(
             scorer,
             content=scorer.content,
@@ -83,7 +91,7 @@ class ModelFile:
             # Not the hash from above: the file may have been replaced once more since.
             calibrations = self._calibrations(scorer.content)
             self.slot.exchange(scorer, scorer.content, calibrations, threshold)
-            self._accepted(scorer)
+            self._accept_running(scorer)
             info, limit = self.slot.scorer.info, self.slot.scorer.threshold
             return Event(
                 kind="model replaced",
@@ -105,10 +113,24 @@ class ModelFile:
             details={"old": old, "new": new, "who": who},
         )
 
-    def _accepted(self, scorer: Scorer) -> None:
-        """Refuse from now on what was signed before the model that runs."""
-        if self._required is not None and scorer.signed is not None:
-            self._required = replace(self._required, least_version=scorer.signed.version)
+    def _accept(self, scorer: Scorer) -> None:
+        """Refuse from now on what was signed before the model that runs.
+
+        Raises:
+            DataError: that cannot be kept over a restart.
+        """
+        if self._required is None or scorer.signed is None:
+            return
+        self._required = replace(self._required, least_version=scorer.signed.version)
+        if self._accepted is not None:
+            self._accepted.accept(self.path, scorer.signed.version)
+
+    def _accept_running(self, scorer: Scorer) -> None:
+        """As `_accept`, of a model that scores already: a full disk does not stop it."""
+        try:
+            self._accept(scorer)
+        except DataError as error:
+            logger.warning("%s", error)
 
     def _calibrations(self, content: str) -> Mapping[str, DeviceCalibration]:
         """Read the calibrations beside the model; those that cannot be used are named."""

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from edge_ad_runtime.cameras import CapturedFrame, FrameSource
 from edge_ad_runtime.errors import ConfigError, StuckError
+from edge_ad_runtime.model.accepted import AcceptedVersions
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.result import Result
@@ -196,6 +197,7 @@ class Stream:
 
     def _load(self, path: Path) -> ModelFile:
         config = self.config
+        signature = config.signature
         return ModelFile(
             path,
             device=config.device,
@@ -203,6 +205,7 @@ class Stream:
             threshold=config.threshold,
             min_region_area=config.min_region_area,
             required=self._required_signature(),
+            accepted=None if signature is None else AcceptedVersions(signature.state_file),
         )
 
     def _required_signature(self) -> RequiredSignature | None:

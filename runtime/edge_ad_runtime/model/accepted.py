@@ -1,0 +1,93 @@
+"""Which signed versions a device has accepted, so that none goes back after a restart."""
+
+import json
+from pathlib import Path
+
+from edge_ad_runtime.errors import ConfigError, DataError
+from edge_ad_runtime.files import make_writable, write_whole
+
+_VERSION = 1
+_LARGEST_BYTES = 1_000_000
+
+
+class AcceptedVersions:
+    """The highest signed version that was accepted under each path of a model file.
+
+    The file is a small JSON document, written whole at each change:
+
+        {"version": 1, "accepted": {"/var/lib/edge-ad/cable.onnx": 1764000000}}
+
+    A damaged one is an error, not an empty one: whoever can damage it could otherwise bring an old
+    model back. It belongs where those who copy model files cannot write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Use this file, which need not exist yet.
+
+        Raises:
+            DataError: it could not be written into its folder.
+        """
+        make_writable(path.parent)
+        self._path = path
+
+    def least(self, model: Path) -> int:
+        """Return the highest version that was accepted under this path; 0: none yet.
+
+        Raises:
+            ConfigError: the file cannot be read, or is damaged.
+        """
+        return self._read().get(_key(model), 0)
+
+    def accept(self, model: Path, version: int) -> None:
+        """Refuse lower versions under this path from now on.
+
+        Raises:
+            DataError: the file cannot be read or written.
+        """
+        accepted = self._read()
+        if version <= accepted.get(_key(model), 0):
+            return
+        document = {"version": _VERSION, "accepted": accepted | {_key(model): version}}
+        try:
+            text = json.dumps(document, indent=1, sort_keys=True) + "\n"
+            write_whole(self._path, text.encode(), durable=True)
+        except OSError as error:
+            raise DataError(
+                f"cannot write the accepted versions {self._path} ({error.strerror}): after a "
+                f"restart, {model} could be replaced by an older file"
+            ) from error
+
+    def _read(self) -> dict[str, int]:
+        try:
+            with self._path.open("rb") as file:
+                return _parse(file.read(_LARGEST_BYTES + 1))
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read the accepted versions {self._path} ({error.strerror})"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"the accepted versions {self._path} are damaged ({error}): make sure that the "
+                "model files are those that you want, and delete the file"
+            ) from error
+
+
+def _key(model: Path) -> str:
+    return str(model.absolute())
+
+
+def _parse(data: bytes) -> dict[str, int]:
+    if len(data) > _LARGEST_BYTES:
+        raise ValueError(f"longer than {_LARGEST_BYTES} bytes")
+    document = json.loads(data)
+    if not isinstance(document, dict) or document.get("version") != _VERSION:
+        raise ValueError(f"no object of version {_VERSION}")
+    accepted = document.get("accepted")
+    if not isinstance(accepted, dict):
+        raise ValueError("no object 'accepted'")
+    for version in accepted.values():
+        if isinstance(version, bool) or not isinstance(version, int):
+            raise ValueError("a version is no whole number")
+    return accepted
