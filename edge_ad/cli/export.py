@@ -41,6 +41,12 @@ if TYPE_CHECKING:
     type=float,
     help="Decision limit of the file, in the unit of its scores. Default: that of the run.",
 )
+@click.option(
+    "--golden-frames/--no-golden-frames",
+    default=True,
+    help="Whether the file holds two pictures of the run, at input size, with which a device "
+    "checks it before it takes over.",
+)
 @click.option("--with-backbone", is_flag=True, help="Also write the bare backbone, for bench.")
 @click.option("--force", is_flag=True, help="Write the file although its proof failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the path and the figures as JSON.")
@@ -52,6 +58,7 @@ def export(
     precision: str,
     bake_resize: bool,
     threshold: float | None,
+    golden_frames: bool,
     with_backbone: bool,
     force: bool,
     as_json: bool,
@@ -74,6 +81,7 @@ def export(
         force=force,
         with_backbone=with_backbone,
         threshold=threshold,
+        golden_frames=golden_frames,
     )
     exported = export_run(run, output, options, progress=lambda text: click.echo(text, err=True))
     click.echo(_json(run, exported) if as_json else _text(exported))

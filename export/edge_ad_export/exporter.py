@@ -23,7 +23,7 @@ from edge_ad.runs import Run, model_file
 from edge_ad_export.build import backbone_graph, build_graph, has_integer_form
 from edge_ad_export.limits import with_own_limits, with_threshold
 from edge_ad_export.parity import Parity, ProofError
-from edge_ad_export.proof import ProofPictures, compare
+from edge_ad_export.proof import ProofPictures, compare, golden_frames
 from edge_ad_export.recipe import Recipe, choose_recipes
 from edge_ad_runtime import ModelInfo, Scorer
 from edge_ad_runtime.errors import ConfigError, ExportError
@@ -31,6 +31,7 @@ from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.model.bench import backbone_file
 from edge_ad_runtime.model.checksum import stamp
 from edge_ad_runtime.model.document import MAX_NUMBER
+from edge_ad_runtime.model.golden import Golden
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class ExportOptions:
         force: write a file that failed its proof all the same; `auto` is then the fastest.
         with_backbone: also write the bare backbone, so that `edge-ad bench` can compare.
         threshold: decision limit in the unit of the file's scores; None: that of the run.
+        golden_frames: the file holds two pictures of the run, so that devices can check it.
     """
 
     target: str = "cpu"
@@ -54,6 +56,7 @@ class ExportOptions:
     force: bool = False
     with_backbone: bool = False
     threshold: float | None = None
+    golden_frames: bool = True
 
     def __post_init__(self) -> None:
         """Refuse a limit that no score could reach, or that every score does."""
@@ -148,7 +151,8 @@ def _export_as(recipe: Recipe, job: _Job) -> Exported:
             temporary = Path(folder) / output.name
             _write(model, info, temporary)
             job.progress(f"comparing it with PyTorch on {len(job.pictures)} pictures")
-            comparison = compare(detector, Scorer(temporary, device="cpu"), job.pictures)
+            scorer = Scorer(temporary, device="cpu")
+            comparison = compare(detector, scorer, job.pictures)
             trained = info.threshold
             if not recipe.exact:
                 info = with_own_limits(info, comparison)
@@ -159,7 +163,10 @@ def _export_as(recipe: Recipe, job: _Job) -> Exported:
             parity = Parity.of(comparison, recipe.precision, limits)
             _judge(parity, exact=recipe.exact, force=options.force)
             info = replace(info, parity=asdict(parity))
-            _write(model, info, temporary)
+            golden = None
+            if options.golden_frames:
+                golden = golden_frames(scorer, job.pictures, comparison, recipe.precision)
+            _write(model, info, temporary, golden)
             if backbone:
                 write_whole(backbone, backbone_graph(detector).SerializeToString())
             os.replace(temporary, output)
@@ -191,8 +198,12 @@ def _judge(parity: Parity, *, exact: bool, force: bool) -> None:
         logger.warning("written because of --force, although: %s", error)
 
 
-def _write(model: onnx.ModelProto, info: ModelInfo, path: Path) -> None:
-    onnx.helper.set_model_props(model, info.to_metadata(checksum=True))
+def _write(
+    model: onnx.ModelProto, info: ModelInfo, path: Path, golden: Golden | None = None
+) -> None:
+    entries = {} if golden is None else golden.to_metadata()
+    # The checksum is looked for from the end of the file.
+    onnx.helper.set_model_props(model, entries | info.to_metadata(checksum=True))
     path.write_bytes(stamp(model.SerializeToString()))
 
 

@@ -1,7 +1,7 @@
 """Proof at export time: the pictures, and what PyTorch and the model file make of them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -14,12 +14,16 @@ from edge_ad.models import Detector, Prediction
 from edge_ad.runs import Run
 from edge_ad_runtime import Result, Scorer
 from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.model.golden import Golden
 from edge_ad_runtime.model.image import read_frame
 
 MAX_TRAINING = 64
 """Training pictures that are compared; of the test split, all are."""
 
 BATCH_SIZE = 8
+
+_TOLERANCES = {"fp32": 2e-3, "int8": 1e-2, "fp16": 5e-2}
+"""How far a golden frame's score may be off on another processor or accelerator, relative."""
 
 Item = TypeVar("Item")
 
@@ -124,6 +128,29 @@ def compare(detector: Detector, scorer: Scorer, pictures: ProofPictures) -> Comp
         map_difference=map_difference,
         metrics=(evaluators[0].result().metrics, evaluators[1].result().metrics),
     )
+
+
+def golden_frames(
+    scorer: Scorer, pictures: ProofPictures, comparison: Comparison, precision: str
+) -> Golden:
+    """Choose the pictures that devices check the file with: an ordinary one and the most anomalous.
+
+    Args:
+        scorer: the file.
+        pictures: that were compared.
+        comparison: of them.
+        precision: of the graph: fp32, fp16 or int8.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
+    samples = pictures.training + pictures.test
+    order = np.argsort(comparison.got)
+    good = [index for index in order if comparison.good[index]]
+    chosen = dict.fromkeys([*good[len(good) // 2 :][:1], order[-1]])
+    geometry = replace(scorer.preprocessing, in_graph=False)
+    frames = [geometry.apply(read_frame(samples[index].path)) for index in chosen]
+    return Golden.record(scorer, frames, _TOLERANCES[precision])
 
 
 def _scored(

@@ -91,3 +91,15 @@ def test_scoring_writes_nothing_into_a_fresh_home(model: Path, tmp_path: Path) -
         result = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         assert [path for path in home.rglob("*") if path.is_file()] == []
+
+
+def test_the_file_holds_golden_frames_that_it_scores_as_promised(model: Path) -> None:
+    scorer = Scorer(model, device="cpu")
+    assert scorer.golden is not None and len(scorer.golden.frames) == 2
+    ordinary, worst = scorer.golden.frames
+    assert ordinary.score < scorer.threshold < worst.score
+    scorer.golden.check(scorer)
+    without = export(
+        model.parent, model.with_name("without.onnx"), ExportOptions(golden_frames=False)
+    )
+    assert Scorer(without.path, device="cpu").golden is None

@@ -1,5 +1,6 @@
 """JSON out of a model file: every entry is checked by type and range when it is read."""
 
+import base64
 import json
 from collections.abc import Sequence
 from datetime import datetime
@@ -93,6 +94,23 @@ class Document:
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise self._wrong(name, "a list of texts")
         return tuple(values)
+
+    def objects(self, name: str, most: int) -> "list[Document]":
+        """Return a list of 1 to `most` JSON objects."""
+        values = self._get(name)
+        if not isinstance(values, list) or not 1 <= len(values) <= most:
+            raise self._wrong(name, f"a list of 1 to {most} objects")
+        if not all(isinstance(value, dict) for value in values):
+            raise self._wrong(name, f"a list of 1 to {most} objects")
+        return [Document(value) for value in values]
+
+    def data(self, name: str) -> bytes:
+        """Return what stands there in base64, with `-` and `_` in place of `+` and `/`."""
+        value = self._get(name)
+        try:
+            return base64.b64decode(value, altchars=b"-_", validate=True)
+        except (ValueError, TypeError):
+            raise self._wrong(name, "base64") from None
 
     def interval(self, name: str) -> tuple[float, float]:
         """Return a lowest and a highest number."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edge_ad_runtime.errors import ConfigError, DataError, DeviceError, ModelFileError
 from edge_ad_runtime.model.checksum import verify
 from edge_ad_runtime.model.device_calibration import DeviceCalibration
+from edge_ad_runtime.model.golden import GOLDEN_KEY, Golden
 from edge_ad_runtime.model.image import Frame, check_frame
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.regions import RegionFinder
@@ -40,6 +41,7 @@ class Scorer:
         preprocessing: how a frame becomes the model's input.
         content: sha256 of the bytes of the file that run, in hex.
         signed: what the valid signature of these bytes says; None: none was asked for.
+        golden: frames with the scores that they must have; None: the file holds none.
     """
 
     def __init__(
@@ -83,9 +85,10 @@ class Scorer:
             # First of all, so that nothing interprets damaged bytes.
             checksum = verify(model)
             self._session = create_session(model, device, threads)
-            self.info = ModelInfo.from_metadata(
-                self._session.get_modelmeta().custom_metadata_map, checksum
-            )
+            metadata = self._session.get_modelmeta().custom_metadata_map
+            self.info = ModelInfo.from_metadata(metadata, checksum)
+            golden = metadata.get(GOLDEN_KEY)
+            self.golden = None if golden is None else Golden.from_metadata(golden)
             self._one_by_one = _is_fixed_to_one(self._session, self.info)
         except ModelFileError as error:
             raise ModelFileError(f"cannot use the model file {path}: {error}") from error
