@@ -23,7 +23,7 @@ from edge_ad.run_metrics import RunMetrics
 from edge_ad.runs import DETECTOR_FILE, REPORT_FILE, GoodPicture, Run, run_folder
 from edge_ad_runtime.errors import ConfigError, DataError
 from edge_ad_runtime.files import make_writable
-from edge_ad_runtime.model.calibration import check_rate, set_aside
+from edge_ad_runtime.model.score_distribution import check_rate, set_aside
 
 logger = logging.getLogger(__name__)
 

@@ -78,13 +78,13 @@ def calibrate(
         raise click.UsageError("give either --camera or --images")
     require(("cv2", "onnxruntime"), extra="cpu", purpose="calibration")
     from edge_ad_runtime import Scorer
-    from edge_ad_runtime.model.calibration import check_rate
     from edge_ad_runtime.model.device_calibration import (
         DeviceCalibration,
         combine,
         digest_of,
         write_calibration,
     )
+    from edge_ad_runtime.model.score_distribution import check_rate
     from edge_ad_runtime.stream.calibrate import collect_good_parts, doubts, refusal
 
     if false_alarm_rate is not None:

@@ -25,14 +25,12 @@ def info(model: Path, as_json: bool) -> None:
     from importlib.util import find_spec
 
     from edge_ad_runtime import Scorer
-    from edge_ad_runtime.model.info import COLOR_ORDER
 
     described = Scorer(model, device="cpu").info
     document: dict[str, Any] = {
         "model": str(model),
         "size_bytes": model.stat().st_size if model.is_file() else 0,
-        **asdict(described),
-        "color_order": COLOR_ORDER,
+        **described.to_json(),
     }
     if described.calibration is not None:
         document["promise"] = described.calibration.promise()

@@ -11,7 +11,7 @@ import click
 
 from edge_ad_runtime.errors import ConfigError, MissingExtraError
 from edge_ad_runtime.libraries import cannot_load
-from edge_ad_runtime.model.calibration import check_rate
+from edge_ad_runtime.model.score_distribution import check_rate
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edge_ad_export.proof import Comparison
 from edge_ad_runtime import ModelInfo
-from edge_ad_runtime.model.calibration import SMALLEST_RATE
+from edge_ad_runtime.model.score_distribution import SMALLEST_RATE
 
 FEWEST_UNSEEN = 10
 """Good pictures that the fit has not seen, from which their common shift can be told."""

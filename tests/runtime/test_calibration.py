@@ -13,8 +13,8 @@ from edge_ad_runtime.model.calibration import (
     calibrate,
     percent,
     pictures_for_guarantee,
-    set_aside,
 )
+from edge_ad_runtime.model.score_distribution import set_aside
 
 
 def exponential(n: int, seed: int) -> np.ndarray:
@@ -54,9 +54,9 @@ def test_the_limit_follows_the_formulas() -> None:
     k = round(100**0.7)
     u = top[k]
     sigma = np.mean(top[:k] - u)  # the sum of the normalised spacings is that of the excesses
-    assert calibration.tail.k == calibration.tail.m == k == 25
-    assert calibration.tail.u == u
-    assert calibration.tail.sigma == pytest.approx(sigma)
+    assert calibration.of_scores.tail.k == calibration.of_scores.tail.m == k == 25
+    assert calibration.of_scores.tail.u == u
+    assert calibration.of_scores.tail.sigma == pytest.approx(sigma)
     expected = u + k * sigma * ((26 / (101 * 0.01)) ** (1 / k) - 1)
     assert calibration.limit() == pytest.approx(expected, rel=1e-6)
     assert calibration.map_limit() == pytest.approx(2 * expected, rel=1e-6)

@@ -94,6 +94,11 @@ class ModelInfo(Limits):
             input_size=self.input_size, resize=self.resize, in_graph=self.resize_in_graph
         )
 
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as JSON values, and the colour order beside it."""
+        calibration = self.calibration.to_json() if self.calibration else None
+        return asdict(self) | {"calibration": calibration, "color_order": COLOR_ORDER}
+
     def to_metadata(self, *, checksum: bool = False) -> dict[str, str]:
         """Return the key-value strings that go into the model file.
 
@@ -101,7 +106,7 @@ class ModelInfo(Limits):
             checksum: leave room for one, which `edge_ad_runtime.model.checksum.stamp` fills in.
         """
         method = CHECKSUM_METHOD if checksum else None
-        document = asdict(self) | {"color_order": COLOR_ORDER, "checksum": method}
+        document = self.to_json() | {"checksum": method}
         strings = {
             VERSION_KEY: str(FORMAT_VERSION),
             MODEL_KEY: json.dumps(document, allow_nan=False, sort_keys=True),
