@@ -68,9 +68,26 @@ def test_the_limit_follows_the_formulas() -> None:
     assert calibration.p_value(0.0) == 1.0
 
 
+@pytest.mark.parametrize("n", [3, 5, 6, 20, 60, 99, 250, 600, 3000])
+def test_a_higher_rate_never_has_a_higher_limit(n: int) -> None:
+    generator = np.random.default_rng(n)
+    draw = generator.normal, generator.uniform, generator.exponential, generator.standard_cauchy
+    # Where one rule takes over from the other, and over the whole range.
+    handover = np.arange(1, 8)[:, None] / (n + 1) * (1 + np.array([-1e-6, 0.0, 1e-6]))
+    rates = np.concatenate([np.geomspace(1e-6, 0.999999, 200), handover.ravel()])
+    rates = np.sort(rates[rates < 1])
+    for number in range(40):
+        scores = draw[number % 4](size=n)
+        if number % 3 == 0:
+            scores = np.round(scores, 1)  # ties
+        calibration = calibrate(scores, np.square(scores))
+        assert (np.diff([calibration.limit(rate) for rate in rates]) <= 0).all()
+        assert (np.diff([calibration.map_limit(rate) for rate in rates]) <= 0).all()
+
+
 def test_limit_and_p_value_agree() -> None:
     calibration = calibrate(exponential(80, 4), exponential(80, 5))
-    for rate in (0.05, 0.012, 0.001, 1e-5):
+    for rate in (0.03, 0.012, 0.001, 1e-5):
         assert calibration.p_value(calibration.limit(rate)) == pytest.approx(rate, rel=0.02)
         assert calibration.map_p_value(calibration.map_limit(rate)) == pytest.approx(rate, rel=0.02)
 

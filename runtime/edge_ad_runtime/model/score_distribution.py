@@ -132,11 +132,16 @@ class ScoreDistribution:
     def limit(self, rate: float) -> float:
         """Return the limit that a share `rate` of new good parts reaches, on average over fits.
 
+        It never rises with the rate: where the tail would lie below the lowest rate's score that is
+        a limit itself, that score is the limit.
+
         Raises:
             ConfigError: the rate is below 1e-9, or 1 or more.
         """
         rank = self._rank(check_rate(rate))
-        limit = self._ranked(rank) if self._is_ranked(rank) else self.tail.limit(rate, self.n)
+        limit = self._ranked(min(max(rank, self._first_rank), self.n))
+        if rank < self._first_rank:
+            limit = max(limit, self.tail.limit(rate, self.n))
         # `score >= limit` is anomalous, but a score equal to the one that gives the limit is good.
         # The next float32, since scores are float32.
         return float(np.nextafter(np.float32(limit), np.float32(np.inf)))
@@ -151,7 +156,7 @@ class ScoreDistribution:
     def basis(self, rate: float) -> Basis:
         """Return how a limit at this rate is found: see `Calibration.basis`."""
         rank = self._rank(rate)
-        if self._is_ranked(rank):
+        if rank >= self._first_rank:
             return "order statistic"
         return "measured" if rank >= 1 else "extrapolated"
 
@@ -163,7 +168,7 @@ class ScoreDistribution:
         """
         generator = np.random.default_rng(0)
         rank = self._rank(rate)
-        if self._is_ranked(rank):
+        if rank >= self._first_rank:
             drawn = generator.beta(rank, self.n + 1 - rank, DRAWS)
         else:
             drawn = self.tail.draw_rates(rate, self.n, generator)
@@ -182,9 +187,10 @@ class ScoreDistribution:
         """Which of the largest scores the rate falls on, rounded down; 0: beyond the largest."""
         return min(math.floor(rate * (self.n + 1) + ROUNDING), self.n)
 
-    def _is_ranked(self, rank: int) -> bool:
-        """Whether the scores tell the limit; beyond the last stored quantiles they do not."""
-        return rank >= max(ORDER_STATISTIC_FROM, QUANTILES_ABOVE * self.n / MAX_SCORES)
+    @property
+    def _first_rank(self) -> int:
+        """The first of the largest scores that is a limit; the stored quantiles end before it."""
+        return max(ORDER_STATISTIC_FROM, math.ceil(QUANTILES_ABOVE * self.n / MAX_SCORES))
 
     def _ranked(self, rank: int) -> float:
         """Return the rank-th largest score."""
