@@ -65,7 +65,8 @@ def number(expected: str, accepts: Callable[[float], bool]) -> Option:
     return Option(
         expected=expected,
         accepts=lambda value: (
-            (_is_whole(value) or isinstance(value, float))
+            # Beyond 2^63, a whole number may be too large for a float.
+            ((_is_whole(value) and abs(value) < 2**63) or isinstance(value, float))
             and math.isfinite(value)
             and accepts(value)
         ),

@@ -23,6 +23,7 @@ from edge_ad.config import DetectorConfig, describe
 from edge_ad.data import Dataset, Pictures, as_dataset, choose_input_size
 from edge_ad.evaluate import Evaluation, Evaluator
 from edge_ad.models.good import FEWEST, GoodScores, LeftOut
+from edge_ad.models.memory import telling_when_memory_ends
 from edge_ad.models.smoothing import Smoothing
 from edge_ad_runtime.errors import DataError, DeviceError, EdgeAdError, NotFittedError
 from edge_ad_runtime.files import write_whole
@@ -182,7 +183,8 @@ class Detector(nn.Module, ABC):
         if self._preprocessing is None:
             self._set_input_size(choose_input_size(dataset, area=self.config.size**2))
         self.to(self.device)
-        with torch.inference_mode():
+        limited = telling_when_memory_ends(self.preprocessing.input_size, self.device)
+        with limited, torch.inference_mode():
             left_out = self.fit_features(self._frames(dataset, f"{self.method} fit"), len(dataset))
             self.good = self.good_scores(left_out)
         return self
@@ -282,7 +284,8 @@ class Detector(nn.Module, ABC):
     def _predict_resized(self, frames: NDArray[np.uint8]) -> list[Prediction]:
         if any(buffer.numel() == 0 for buffer in self.buffers(recurse=False)):
             raise NotFittedError("the detector has learnt nothing yet: fit or load it first")
-        with torch.inference_mode():
+        limited = telling_when_memory_ends(self.preprocessing.input_size, self.device)
+        with limited, torch.inference_mode():
             scores, maps = self(torch.from_numpy(frames).to(self.device))
         return [
             Prediction(float(score), anomaly_map)

@@ -1,4 +1,7 @@
-"""Whether something fits into memory, asked before the work begins."""
+"""Whether something fits into memory: asked before the work begins, told when it did not."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import torch
@@ -24,3 +27,25 @@ def check_memory(size: int, device: torch.device, advice: str) -> None:
             f"the fit would need {size / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free on "
             f"{device}: {advice}"
         )
+
+
+@contextmanager
+def telling_when_memory_ends(input_size: tuple[int, int], device: torch.device) -> Iterator[None]:
+    """Turn a failed allocation, of PyTorch or numpy, into one sentence.
+
+    Raises:
+        EdgeAdError: the device has too little memory for frames of (height, width) pixels.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # On CUDA PyTorch has a class for it (a RuntimeError), on the CPU only the text.
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and (
+            "allocate memory" not in str(error)
+        ):
+            raise
+        height, width = input_size
+        raise EdgeAdError(
+            f"{device} has too little memory for frames of {height}x{width} pixels: choose a "
+            "smaller --input-size, or another --device"
+        ) from error

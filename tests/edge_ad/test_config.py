@@ -83,6 +83,7 @@ def test_json_rebuilds_the_configuration(method: str) -> None:
         ("sigma", float("nan")),
         ("sigma", -1),
         ("sigma", 1e300),
+        ("sigma", 10**400),
         ("sigma", "4"),
         ("grid_stride", 7),
         ("grid_stride", None),

@@ -1,5 +1,6 @@
 """`fit`, `predict` and `evaluate` take what people have, and refuse what they cannot score."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from edge_ad.data import Dataset, as_dataset, load_category
 from edge_ad.models import PaDiM
+from edge_ad.models.memory import telling_when_memory_ends
 from edge_ad_runtime import list_pictures, read_frame
-from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.errors import DataError, EdgeAdError
 
 
 def fit(pictures: object) -> PaDiM:
@@ -87,3 +89,20 @@ def test_a_prediction_unpacks_as_in_the_readme(data_root: Path) -> None:
 def test_what_holds_no_pictures_is_refused(data: object) -> None:
     with pytest.raises(DataError, match="expected"):
         as_dataset(data)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("allocate", [lambda: torch.empty(2**50), lambda: np.empty(2**50)])
+def test_too_little_memory_is_one_sentence(allocate: Callable[[], object]) -> None:
+    with (
+        pytest.raises(EdgeAdError, match="memory for frames of 64x96 pixels: choose a smaller"),
+        telling_when_memory_ends((64, 96), torch.device("cpu")),
+    ):
+        allocate()
+
+
+def test_another_error_than_too_little_memory_stays_what_it_is() -> None:
+    with (
+        pytest.raises(RuntimeError, match=r"size mismatch|shape"),
+        telling_when_memory_ends((64, 96), torch.device("cpu")),
+    ):
+        torch.zeros(2, 3) @ torch.zeros(2, 3)
