@@ -23,7 +23,8 @@ class Fusion(Detector):
     A Gaussian per position sees what is unusual at its place; the memory sees what is unusual
     anywhere. Where one of them is blind, the other one is not, and where both see a defect the sum
     stands out more clearly from the noise of the good parts. One pass of the backbone serves both:
-    the memory holds those channels whose feature maps are not finer than the grid of patches.
+    the memory holds those channels whose feature maps are not finer than the grid of patches,
+    or all of them where every map is finer.
 
     The unit of score and map is one standard deviation of a distance on good parts; larger is more
     anomalous, without bound. The score is the highest value of the map.
@@ -51,7 +52,8 @@ class Fusion(Detector):
         self.dims = choose_dims(config.dims, self.n_channels)
         self.config = replace(self.config, dims=self.dims)
         finer = [layer for layer in self.backbone.layers if layer.stride < config.grid_stride]
-        self.n_finer = sum(layer.channels for layer in finer)
+        n_finer = sum(layer.channels for layer in finer)
+        self.n_finer = n_finer if n_finer < self.n_channels else 0
         self.register_buffer("channels", draw_channels(self.n_channels, self.dims, config.seed))
         self.register_buffer("mean_whitened", torch.empty(0))
         self.register_buffer("whitening", torch.empty(0))

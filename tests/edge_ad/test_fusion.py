@@ -89,3 +89,12 @@ def test_the_blur_grows_with_the_input() -> None:
     assert Fusion(input_size=(256, 256)).config.sigma == 4.0
     assert Fusion(input_size=(384, 384)).config.sigma == 6.0
     assert PaDiM(input_size=(384, 384), sigma=4.0).config.sigma == 4.0
+
+
+def test_the_memory_is_not_empty_where_every_feature_map_is_finer_than_the_grid(
+    data_root: Path,
+) -> None:
+    train = load_category("plate", data_root).train
+    detector = Fusion(input_size=SIZE, layers=("stage3",), grid_stride=16, coreset=0.2).fit(train)
+    assert detector.memory.shape[1] == detector.n_channels == 40
+    assert detector.predict([np.zeros((64, 96, 3), np.uint8)])[0].score > 0
