@@ -16,6 +16,7 @@ from edge_ad.cli.demo import demo
 from edge_ad.cli.doctor import doctor
 from edge_ad.cli.export import export
 from edge_ad.cli.info import info
+from edge_ad.cli.install import install
 from edge_ad.cli.limit import limit
 from edge_ad.cli.predict import predict
 from edge_ad.cli.runs import runs
@@ -62,6 +63,7 @@ main.add_command(bench)
 main.add_command(info)
 main.add_command(doctor)
 main.add_command(demo)
+main.add_command(install)
 main.add_command(sign)
 main.add_command(verify)
 main.add_command(compare)

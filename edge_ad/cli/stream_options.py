@@ -47,6 +47,11 @@ _OPTIONS = (
         help="Refuse model files without a valid signature for this public key (PEM), and files "
         "signed before the one that runs.",
     ),
+    click.option(
+        "--install-socket",
+        metavar="PATH",
+        help="Make a Unix socket, through which `edge-ad install` tries and exchanges models.",
+    ),
     device_option,
     threads_option,
     threshold_option,
@@ -125,6 +130,8 @@ def to_document(options: Mapping[str, Any]) -> dict[str, Any]:
         document["webhook"] = {"url": given["webhook"]}
     if "signature_key" in given:
         document["signature"] = {"key": given["signature_key"]}
+    if "install_socket" in given:
+        document["install"] = {"socket": given["install_socket"]}
     if "trigger" in given:
         document["trigger"] = {"mode": given["trigger"]}
     for key, parse in (("mqtt", _mqtt), ("serve", _serve), ("alarm", _alarm)):

@@ -19,6 +19,8 @@ EventKind = Literal[
     "output back",
     "model replaced",
     "model refused",
+    "model installed",
+    "model rolled back",
     "threshold changed",
     "threshold kept",
     "thread failed",

@@ -52,6 +52,33 @@ def write_whole(path: Path, data: bytes, *, replace: bool = True, durable: bool 
         raise
 
 
+def slots_folder(path: Path) -> Path:
+    """Return the folder beside a model file in which `edge-ad install` keeps the new and the old.
+
+    The path itself is then a symbolic link to `cable.onnx.slots/a/cable.onnx` or to that in `b`.
+    """
+    return path.with_name(path.name + ".slots")
+
+
+def installed(path: Path) -> Path:
+    """Return the file in a slot to which `edge-ad install` has led a path, else the path.
+
+    A signature and a calibration lie beside that file, so that they change together with it.
+    """
+    try:
+        target = Path(os.readlink(path))
+    except (OSError, ValueError):
+        return path
+    if len(target.parts) == 3 and target.parts[0] == slots_folder(path).name:
+        return path.parent / target
+    return path
+
+
+def other_slot(file: Path) -> Path:
+    """Return where the file in the other of two slots lies."""
+    return file.parent.with_name("b" if file.parent.name == "a" else "a") / file.name
+
+
 def sync_folder(folder: Path) -> None:
     """Make new names in a folder outlive a power cut; Windows has no way to ask for it.
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edge_ad_runtime.errors import ModelFileError
-from edge_ad_runtime.files import write_whole
+from edge_ad_runtime.files import installed, write_whole
 from edge_ad_runtime.model.calibration import Calibration, calibrate, percent
 from edge_ad_runtime.model.info import ModelInfo
 
@@ -107,6 +107,7 @@ def _shifted(training: ArrayLike, device: NDArray[np.float64]) -> NDArray[np.flo
 
 def calibration_path(model: Path) -> Path:
     """Return the file beside a model that holds its calibrations: `cable.onnx.calibration.json`."""
+    model = installed(model)
     return model.with_name(model.name + ".calibration.json")
 
 

@@ -78,7 +78,7 @@ class Scorer:
                 "expected a smallest region from 0 to below 1, as a share of the picture, "
                 f"got {min_region_area}"
             )
-        model = _read(Path(path))
+        model = read_model(Path(path))
         self.content = hashlib.sha256(model).hexdigest()
         try:
             self.signed = None if required is None else required.check(Path(path), model)
@@ -265,7 +265,12 @@ def _check_threshold(threshold: float) -> None:
         raise ConfigError(f"expected a finite number as threshold, got {threshold}")
 
 
-def _read(path: Path) -> bytes:
+def read_model(path: Path) -> bytes:
+    """Return the content of a model file; nothing in it is interpreted.
+
+    Raises:
+        ModelFileError: it is no regular file, too large, or cannot be read.
+    """
     expected = "give the path of an .onnx file written by `edge-ad export`"
     try:
         if path.exists() and not path.is_file():

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_ad_runtime.errors import ConfigError, MissingExtraError, ModelFileError
+from edge_ad_runtime.files import installed
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -42,6 +43,7 @@ _HIGHEST_VERSION = 2**53
 
 def beside(model: Path) -> Path:
     """Return where the signature of a model file lies unless something else is said."""
+    model = installed(model)
     return model.with_name(model.name + ".sig")
 
 
@@ -81,15 +83,25 @@ class RequiredSignature:
             ModelFileError: there is no signature, or `verify` refuses it.
             ConfigError: the key cannot be used.
         """
-        try:
-            with beside(path).open("rb") as file:
-                signature = file.read(_LONGEST_SIGNATURE)
-        except OSError as error:
-            raise ModelFileError(
-                f"its signature {beside(path)} cannot be read ({error.strerror}): sign the file "
-                "with `edge-ad sign` and copy the signature beside it"
-            ) from error
+        signature = read_signature(path)
         return verify(model, signature, self.public_key, least_version=self.least_version)
+
+
+def read_signature(model: Path) -> bytes:
+    """Return the content of the signature that lies beside a model file.
+
+    Raises:
+        ModelFileError: it cannot be read.
+    """
+    path = beside(model)
+    try:
+        with path.open("rb") as file:
+            return file.read(_LONGEST_SIGNATURE)
+    except OSError as error:
+        raise ModelFileError(
+            f"its signature {path} cannot be read ({error.strerror}): sign the file "
+            "with `edge-ad sign` and copy the signature beside it"
+        ) from error
 
 
 def sign(

@@ -119,6 +119,17 @@ class SignatureConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InstallConfig:
+    """What `edge-ad install` needs of a running stream.
+
+    Attributes:
+        socket: a Unix socket, which the stream makes; only its user and root can connect.
+    """
+
+    socket: Path = setting()
+
+
+@dataclass(frozen=True, kw_only=True)
 class StreamConfig:
     """A whole stream.
 
@@ -136,6 +147,7 @@ class StreamConfig:
         outputs: where verdicts and events go.
         signature: what every model file must be signed with; None: none is needed.
         state_file: keeps the limits that people set over a restart; None: they end with the stream.
+        install: how `edge-ad install` reaches the stream; None: it does not.
     """
 
     cameras: tuple[CameraConfig, ...] = setting(key="camera")
@@ -151,6 +163,7 @@ class StreamConfig:
     outputs: OutputConfig = inline(OutputConfig)
     signature: SignatureConfig | None = setting(None)
     state_file: Path | None = setting(None)
+    install: InstallConfig | None = setting(None)
 
 
 def read_document(path: Path) -> dict[str, Any]:

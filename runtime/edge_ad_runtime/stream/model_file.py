@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from edge_ad_runtime.errors import DataError, EdgeAdError, ModelFileError
 from edge_ad_runtime.events import Event
+from edge_ad_runtime.files import installed, other_slot
 from edge_ad_runtime.model.accepted import AcceptedVersions
 from edge_ad_runtime.model.device_calibration import DeviceCalibration, read_calibrations
 from edge_ad_runtime.model.scorer import Scorer
@@ -24,6 +26,7 @@ class ModelFile:
     Attributes:
         path: of the file.
         slot: what scores.
+        fallen_back: says why the model before the installed one scores; None: it does not.
     """
 
     def __init__(
@@ -55,15 +58,17 @@ class ModelFile:
             DataError: the accepted version cannot be written.
         """
         self.path = path
-        self._load = partial(
-            Scorer, path, device=device, threads=threads, min_region_area=min_region_area
+        self.fallen_back: Event | None = None
+        self._make = partial(
+            Scorer, device=device, threads=threads, min_region_area=min_region_area
         )
+        self._reloading = threading.Lock()
         self._accepted = accepted
         self._required = required
         if required is not None and accepted is not None:
             least = max(required.least_version, accepted.least(path))
             self._required = replace(required, least_version=least)
-        scorer = self._load(required=self._required)
+        scorer = self._load_or_fall_back()
         self._accept(scorer)
         self.slot = ModelSlot(
             scorer,
@@ -71,6 +76,36 @@ class ModelFile:
             calibrations=self._calibrations(scorer.content),
             threshold=threshold,
         )
+
+    def load(self, path: Path) -> Scorer:
+        """Load another file as this one: for the same device, with the signature required here.
+
+        Raises:
+            ModelFileError, DeviceError: it cannot be used.
+        """
+        return self._make(path, required=self._required)
+
+    def _load_or_fall_back(self) -> Scorer:
+        """Load the model, or else the one that `edge-ad install` keeps for a rollback.
+
+        Raises:
+            ModelFileError, DeviceError: neither can be used.
+        """
+        current = installed(self.path)
+        try:
+            return self.load(current)
+        except ModelFileError as error:
+            before = other_slot(current) if current != self.path else None
+            if before is None or not before.exists():
+                raise
+            try:
+                scorer = self.load(before)
+            except EdgeAdError:
+                raise error from None
+            self.fallen_back = Event(
+                kind="model rolled back", message=f"{before} scores instead: {error}"
+            )
+            return scorer
 
     def reload(self, threshold: float | None) -> Event | None:
         """Take over what has changed: the file, its calibrations, the limit in the configuration.
@@ -80,14 +115,16 @@ class ModelFile:
             the old one goes on. None: nothing has changed.
         """
         try:
-            return self._reload(threshold)
+            with self._reloading:
+                return self._reload(threshold)
         except EdgeAdError as error:
             message = f"{self.path} does not replace the running model: {error}"
             return Event(kind="model refused", message=message)
 
     def _reload(self, threshold: float | None) -> Event | None:
-        if _content(self.path) != self.slot.content:
-            scorer = self._load(required=self._required)
+        current = installed(self.path)
+        if _content(current) != self.slot.content:
+            scorer = self.load(current)
             # Not the hash from above: the file may have been replaced once more since.
             calibrations = self._calibrations(scorer.content)
             self.slot.exchange(scorer, scorer.content, calibrations, threshold)

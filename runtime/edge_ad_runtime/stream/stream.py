@@ -22,6 +22,7 @@ from edge_ad_runtime.outputs import Delivery, Writer
 from edge_ad_runtime.stream.build import add_outputs
 from edge_ad_runtime.stream.config import CameraConfig, StreamConfig
 from edge_ad_runtime.stream.drift import Drift
+from edge_ad_runtime.stream.installs import Installs, InstallSocket
 from edge_ad_runtime.stream.loop import Loop
 from edge_ad_runtime.stream.loops import run_loops
 from edge_ad_runtime.stream.model_file import ModelFile
@@ -62,6 +63,7 @@ class Stream:
             EdgeAdError: an output cannot be used.
         """
         self.config = config
+        self._threshold = config.threshold
         self.delivery = Delivery()
         self.supervisor = Supervisor(self.delivery.event)
         self.triggers = self._triggers()
@@ -88,6 +90,13 @@ class Stream:
             )
             self._thresholds = Thresholds(self._slots, config.state_file, self.delivery.event)
             self._thresholds.restore()
+            for model in self.models:
+                if model.fallen_back is not None:
+                    self.delivery.event(model.fallen_back)
+            self._installs = Installs(self.models, lambda: self._threshold, self.delivery.event)
+            if config.install is not None:
+                path, answer = config.install.socket, self._installs.answer
+                owned.callback(InstallSocket(path, answer, self.supervisor).close)
             self._owned = owned.pop_all()
 
     def __enter__(self) -> "Stream":
@@ -154,6 +163,7 @@ class Stream:
         The limits that people have set at cameras stay. What cannot be used is an event, and the
         old model goes on.
         """
+        self._threshold = config.threshold
         for model in self.models:
             event = model.reload(config.threshold)
             if event is not None:
@@ -241,6 +251,7 @@ class Stream:
         )
         info = partial(self.info_of, camera.name)
         loop.add_monitor(camera.name, Drift(info))
+        loop.add_monitor(camera.name, self._installs.shadows[camera.model])
         if source is None or source.live or camera.watch:
             loop.add_monitor(camera.name, Overload(lambda: feed.skipped))
         if self.config.alarm is not None:

@@ -1,0 +1,202 @@
+"""`edge-ad install`: a new model file on the device, taken over only if it proves itself."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_ad.cli.options import require
+from edge_ad.cli.scoring_options import device_option, threads_option
+from edge_ad_runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edge_ad_runtime.install.install import Place
+    from edge_ad_runtime.stream.config import StreamConfig
+
+REFUSED, ROLLED_BACK, BUSY = 3, 4, 5
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--config", type=click.Path(path_type=Path), help="The TOML file of the stream that uses it."
+)
+@click.option(
+    "--to", type=click.Path(path_type=Path), help="The path that streams are given, or its folder."
+)
+@click.option("--camera", help="With --config: whose model is replaced. Default: there is one.")
+@click.option("--rollback", is_flag=True, help="Return to the model before; without MODEL.")
+@click.option(
+    "--require-signature",
+    "key",
+    type=click.Path(path_type=Path),
+    help="With --to: refuse a file without a valid signature for this public key (PEM).",
+)
+@click.option(
+    "--signature-state",
+    type=click.Path(path_type=Path),
+    default=Path("edge-ad-accepted.json"),
+    show_default=True,
+    help="With --require-signature: keeps the highest signed version that was accepted.",
+)
+@click.option(
+    "--max-latency",
+    "max_latency_ms",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2000.0,
+    show_default=True,
+    metavar="MS",
+    help="Longest time of one inference.",
+)
+@click.option(
+    "--shadow",
+    type=click.IntRange(min=0, max=1_000_000),
+    default=0,
+    metavar="N",
+    help="Score N parts of the running stream with both models first; the old one judges.",
+)
+@click.option(
+    "--max-changed",
+    "most_changed",
+    type=click.FloatRange(min=0, max=1),
+    default=0.1,
+    show_default=True,
+    metavar="SHARE",
+    help="With --shadow: share of these parts whose verdict may change.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=600.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds for the check, and again for the trial with --shadow.",
+)
+@click.option("--other-category", is_flag=True, help="The new model is for another product.")
+@device_option
+@threads_option
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as one line of JSON.")
+def install(
+    model: Path | None,
+    config: Path | None,
+    to: Path | None,
+    camera: str | None,
+    rollback: bool,
+    key: Path | None,
+    signature_state: Path,
+    max_latency_ms: float,
+    shadow: int,
+    most_changed: float,
+    timeout: float,
+    other_category: bool,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Put the model file MODEL in place of the one that a device uses, if it passes its check.
+
+    Checked are checksum, signature, format, the golden frames in the file, and the time of an
+    inference, all in a process of its own. The old file stays in the other of two slots, for
+    --rollback. Exit code: 0 installed, 1 the device or its configuration is wrong, 2 wrong usage, 3
+    refused, 4 the old model goes on after a failed trial or take-over, 5 try again later. Whatever
+    the code, and even when the command is killed, the stream has a whole model that was checked.
+    """
+    if (config is None) == (to is None):
+        raise click.UsageError("Give either --config or --to.")
+    if (model is None) != rollback:
+        raise click.UsageError("Give either MODEL or --rollback.")
+    require(("cv2", "onnxruntime"), extra="device", purpose="installing a model")
+    from edge_ad_runtime.install.install import (
+        RefusedError,
+        RolledBackError,
+        Terms,
+        roll_back,
+    )
+    from edge_ad_runtime.install.install import install as install_model
+    from edge_ad_runtime.install.slots import BusyError
+
+    if config is not None:
+        place = _configured(config, camera, device, threads)
+    else:
+        place = _given(Path(str(to)), key, signature_state, device, threads)
+    terms = Terms(
+        max_latency_ms=max_latency_ms,
+        timeout=timeout,
+        shadow=shadow,
+        most_changed=most_changed,
+        other_category=other_category,
+    )
+    codes = {RefusedError: REFUSED, RolledBackError: ROLLED_BACK, BusyError: BUSY}
+    events = {RefusedError: "model refused", RolledBackError: "model rolled back"}
+    try:
+        outcome = roll_back(place, terms) if model is None else install_model(model, place, terms)
+    except (RefusedError, RolledBackError, BusyError) as error:
+        if as_json:
+            event = events.get(type(error))
+            click.echo(json.dumps({"event": event, "message": str(error)}))
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(codes[type(error)]) from error
+    click.echo(json.dumps(outcome.fields()) if as_json else outcome.message)
+
+
+def _configured(config: Path, camera: str | None, device: str, threads: int | None) -> "Place":
+    """Return the place that the configuration of a stream names.
+
+    Raises:
+        ConfigError: the configuration cannot be used, or it is not clear which model is meant.
+    """
+    from edge_ad_runtime.install.install import Place
+    from edge_ad_runtime.model.accepted import AcceptedVersions
+    from edge_ad_runtime.stream.config import parse_config, read_document
+
+    parsed = parse_config(read_document(config))
+    signature = parsed.signature
+    return Place(
+        path=_path(parsed, camera),
+        device=parsed.device if device == "auto" else device,
+        threads=threads or parsed.threads,
+        key=None if signature is None else _read_key(signature.key),
+        least_version=0 if signature is None else signature.least_version,
+        accepted=None if signature is None else AcceptedVersions(signature.state_file),
+        socket=None if parsed.install is None else parsed.install.socket,
+    )
+
+
+def _path(config: "StreamConfig", camera: str | None) -> Path:
+    models = {item.name: item.model for item in config.cameras}
+    if camera is not None:
+        if camera not in models:
+            raise ConfigError(f"there is no camera {camera!r}: expected one of {', '.join(models)}")
+        return models[camera]
+    paths = set(models.values())
+    if len(paths) > 1:
+        raise ConfigError(
+            f"the cameras use {len(paths)} model files: say with --camera which one is replaced, "
+            f"{' or '.join(models)}"
+        )
+    return paths.pop()
+
+
+def _given(
+    to: Path, key: Path | None, signature_state: Path, device: str, threads: int | None
+) -> "Place":
+    from edge_ad_runtime.install.install import Place
+    from edge_ad_runtime.model.accepted import AcceptedVersions
+
+    return Place(
+        path=to / "model.onnx" if to.is_dir() else to,
+        device=device,
+        threads=threads,
+        key=None if key is None else _read_key(key),
+        accepted=None if key is None else AcceptedVersions(signature_state),
+    )
+
+
+def _read_key(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the public key {path} ({error.strerror}): check its path"
+        ) from error

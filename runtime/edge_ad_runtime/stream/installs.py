@@ -1,0 +1,325 @@
+"""What `edge-ad install` may ask a running stream for: try a model file, take it over, tell of it.
+
+The two talk over a Unix socket, one request and one answer a connection, each one line of JSON:
+
+    {"ask": "try", "model": "/m/cable.onnx", "candidate": "/m/cable.onnx.slots/new/cable.onnx", ...}
+    {"ok": false, "message": "7 of 20 verdicts would change ..."}
+
+Only the user whose process the stream is, and root, can connect.
+"""
+
+import json
+import os
+import queue
+import select
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from time import monotonic
+from typing import Any
+
+from edge_ad_runtime.cameras import CapturedFrame
+from edge_ad_runtime.errors import ConfigError, EdgeAdError, ModelFileError
+from edge_ad_runtime.events import Event, EventKind, Report
+from edge_ad_runtime.model.image import Frame
+from edge_ad_runtime.model.result import Result
+from edge_ad_runtime.model.scorer import Scorer
+from edge_ad_runtime.stream.model_file import ModelFile
+from edge_ad_runtime.supervisor import Supervisor
+
+_LOOK_SECONDS = 0.5
+_LONGEST_REQUEST = 65_536
+
+Answer = dict[str, Any]
+
+
+class Shadow:
+    """Scores parts with a candidate as well, while the verdicts of the running model count.
+
+    It is a monitor of each camera of one model. The candidate works in the thread of the trial and
+    takes a part whenever it is idle, so the loop never waits for it.
+    """
+
+    def __init__(self) -> None:
+        """Start idle."""
+        self._parts: queue.Queue[tuple[Frame, Result]] | None = None
+
+    def update(self, captured: CapturedFrame, result: Result) -> None:
+        """Offer a part to the candidate, if there is one."""
+        parts = self._parts
+        if parts is not None:
+            with suppress(queue.Full):
+                parts.put_nowait((captured.frame, result))
+
+    def run(
+        self,
+        candidate: Scorer,
+        *,
+        parts: int,
+        most_changed: float,
+        max_latency_ms: float,
+        timeout: float,
+        given_up: Callable[[], bool],
+    ) -> Answer:
+        """Score so many parts beside the running model.
+
+        Args:
+            candidate: at its own limit.
+            parts: at least 1.
+            most_changed: share of verdicts that may differ, 0..1.
+            max_latency_ms: of the median inference of the candidate.
+            timeout: seconds until all parts must have come.
+            given_up: whether nobody waits for the outcome any more.
+
+        Returns:
+            The figures.
+
+        Raises:
+            ModelFileError: the candidate failed, or judges or takes too long otherwise.
+        """
+        waiting: queue.Queue[tuple[Frame, Result]] = queue.Queue(maxsize=1)
+        self._parts = waiting
+        changed = 0
+        latencies: list[float] = []
+        deadline = monotonic() + timeout
+        try:
+            while len(latencies) < parts:
+                if given_up():
+                    raise ModelFileError("the trial was given up before its end")
+                if monotonic() > deadline:
+                    raise ModelFileError(
+                        f"{len(latencies)} of {parts} parts came within {timeout:g} s: raise "
+                        "--timeout or lower --shadow"
+                    )
+                with suppress(queue.Empty):
+                    frame, result = waiting.get(timeout=_LOOK_SECONDS)
+                    ours = candidate.score(frame)
+                    changed += ours.anomalous != result.anomalous
+                    latencies.append(ours.latency_ms)
+        finally:
+            self._parts = None
+        if changed > most_changed * parts:
+            raise ModelFileError(
+                f"{changed} of {parts} verdicts would change, and {most_changed:.0%} may: compare "
+                "the two models, or raise --max-changed"
+            )
+        if median(latencies) > max_latency_ms:
+            raise ModelFileError(
+                f"one inference takes {median(latencies):.0f} ms beside the running model, and may "
+                f"take {max_latency_ms:g} ms: export a smaller model, or raise --max-latency"
+            )
+        return {"parts": parts, "changed": changed, "latency_ms": round(median(latencies), 3)}
+
+
+class Installs:
+    """Does what `edge-ad install` asks for.
+
+    Attributes:
+        shadows: a monitor for the cameras of each model file.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[ModelFile],
+        threshold: Callable[[], float | None],
+        report: Report,
+    ) -> None:
+        """Serve these model files.
+
+        Args:
+            models: of the stream.
+            threshold: gives that of the configuration, in place of the models' own.
+            report: takes the events.
+        """
+        self.shadows = {model.path: Shadow() for model in models}
+        self._models = {_real(model.path): model for model in models}
+        self._threshold = threshold
+        self._report = report
+
+    def answer(self, request: Mapping[str, Any], gone: Callable[[], bool]) -> Answer:
+        """Answer one request.
+
+        Raises:
+            EdgeAdError: what was asked for cannot be done, or went wrong.
+        """
+        if request["ask"] == "nothing":
+            return {}
+        if request["ask"] == "tell":
+            self._report(Event(kind="model refused", message=str(request["message"])))
+            return {}
+        model = self._models.get(_real(Path(request["model"])))
+        if model is None:
+            raise ConfigError(f"the stream that is running does not use {request['model']}")
+        if request["ask"] == "try":
+            return self._try(model, request, gone)
+        return self._take_over(model, request)
+
+    def _try(
+        self, model: ModelFile, request: Mapping[str, Any], gone: Callable[[], bool]
+    ) -> Answer:
+        figures = self.shadows[model.path].run(
+            model.load(Path(request["candidate"])),
+            parts=int(request["parts"]),
+            most_changed=float(request["most_changed"]),
+            max_latency_ms=float(request["max_latency_ms"]),
+            timeout=float(request["timeout"]),
+            given_up=gone,
+        )
+        return {"shadow": figures}
+
+    def _take_over(self, model: ModelFile, request: Mapping[str, Any]) -> Answer:
+        kind: EventKind = (
+            "model rolled back" if request["ask"] == "roll back" else "model installed"
+        )
+        event = model.reload(self._threshold())
+        if event is not None:
+            taken = event.kind == "model replaced"
+            self._report(replace(event, kind=kind) if taken else event)
+        if model.slot.content != request["content"]:
+            raise ModelFileError(
+                "the stream still uses another model"
+                if event is None
+                else f"the stream did not take it over: {event.message}"
+            )
+        return {}
+
+
+class InstallSocket:
+    """Answers `edge-ad install` in a thread of its own, one request after the other."""
+
+    def __init__(
+        self,
+        path: Path,
+        answer: Callable[[Mapping[str, Any], Callable[[], bool]], Answer],
+        supervisor: Supervisor,
+    ) -> None:
+        """Listen.
+
+        Args:
+            path: of the socket, which is made.
+            answer: takes a request and whether its sender has gone, and returns the answer.
+            supervisor: starts the thread.
+
+        Raises:
+            ConfigError: there can be no such socket, or another stream answers at it.
+        """
+        self._path = path
+        self._answer = answer
+        self._closing = threading.Event()
+        self._listener = _listen(path)
+        self._thread = supervisor.start("installs", self._serve)
+
+    def close(self) -> None:
+        """Answer no more; a trial that is running is given up."""
+        self._closing.set()
+        self._thread.join(2 * _LOOK_SECONDS)
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+
+    def _serve(self) -> None:
+        while not self._closing.is_set():
+            with suppress(TimeoutError):
+                connection, _ = self._listener.accept()
+                with connection, suppress(OSError):  # it may have gone
+                    self._serve_one(connection)
+
+    def _serve_one(self, connection: socket.socket) -> None:
+        connection.settimeout(_LOOK_SECONDS)
+
+        def gone() -> bool:
+            if self._closing.is_set():
+                return True
+            ready, _, _ = select.select([connection], [], [], 0)
+            return bool(ready) and not connection.recv(1, socket.MSG_PEEK)
+
+        try:
+            request = json.loads(_line(connection))
+            answer = {"ok": True, **self._answer(request, gone)}
+        except EdgeAdError as error:
+            answer = {"ok": False, "message": str(error)}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            answer = {"ok": False, "message": f"the request cannot be understood ({error!r:.200})"}
+        connection.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def ask(path: Path, request: Mapping[str, Any], timeout: float) -> Answer | None:
+    """Ask the stream that listens at a socket.
+
+    Args:
+        path: of the socket.
+        request: see the module.
+        timeout: seconds until the answer must have come.
+
+    Returns:
+        The answer; None: no stream listens there.
+
+    Raises:
+        ConfigError: the socket may not be used by this user, or no answer came.
+    """
+    with _socket() as connection:
+        connection.settimeout(timeout)
+        try:
+            connection.connect(os.fspath(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
+        except OSError as error:
+            raise ConfigError(
+                f"cannot ask the stream at {path} ({error.strerror or error}): run the command as "
+                "the user of the stream, or as root"
+            ) from error
+        try:
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            answer = json.loads(_line(connection))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"the stream at {path} gave no answer ({error})") from error
+    return dict(answer)
+
+
+def _real(path: Path) -> Path:
+    """Return the path as every process names it; the last part may be a link into a slot."""
+    return path.parent.resolve() / path.name
+
+
+def _line(connection: socket.socket) -> bytes:
+    data = b""
+    while not data.endswith(b"\n"):
+        part = connection.recv(4096)
+        data += part
+        if not part or len(data) > _LONGEST_REQUEST:
+            raise ValueError("no line came")
+    return data
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = _socket()
+    try:
+        if path.is_socket():  # of a stream that was killed, unless somebody answers
+            if ask(path, {"ask": "nothing"}, _LOOK_SECONDS) is not None:
+                raise ConfigError(
+                    f"another stream answers at {path}: give each a socket of its own"
+                )
+            path.unlink()
+        listener.bind(os.fspath(path))
+        path.chmod(0o600)  # nobody can connect before `listen`
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen at the socket {path} ({error.strerror or error}): expected a path of "
+            "less than 108 bytes in a folder that can be written to"
+        ) from error
+    except ConfigError:
+        listener.close()
+        raise
+    listener.settimeout(_LOOK_SECONDS)
+    return listener
+
+
+def _socket() -> socket.socket:
+    if not hasattr(socket, "AF_UNIX"):
+        raise ConfigError("a socket for `edge-ad install` needs Linux or macOS")
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -1,0 +1,391 @@
+"""`edge-ad install`: what is refused and what is taken over beside a stream, what a kill leaves."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from edge_ad.cli import main
+from edge_ad_runtime import ModelInfo, Scorer
+from edge_ad_runtime.files import installed
+from edge_ad_runtime.install.check import CheckRule, check
+from edge_ad_runtime.model.checksum import stamp
+from edge_ad_runtime.model.golden import GOLDEN_KEY, Golden
+from edge_ad_runtime.model.info import MODEL_KEY, VERSION_KEY
+from edge_ad_runtime.stream.installs import ask
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs POSIX")
+
+RUN = "from edge_ad.cli import main; main()"
+WriteModel = Callable[..., Path]
+
+
+def install(*arguments: object) -> Result:
+    command = ["install", *map(str, arguments), "--threads", "1"]
+    done = CliRunner().invoke(main, command)
+    assert "Traceback" not in done.output
+    return done
+
+
+@pytest.fixture
+def golden(write_model: WriteModel, info: ModelInfo) -> Callable[..., Path]:
+    """Write a model file with a checksum and golden frames, which are right unless said."""
+
+    def write(name: str, *, divisor: float = 1.0, promised: float = 0.0, **change: Any) -> Path:
+        plain = write_model("plain.onnx", divisor=promised or divisor)
+        frame = np.random.default_rng(0).integers(0, 256, (32, 64, 3)).astype(np.uint8)
+        frames = Golden.record(Scorer(plain, device="cpu"), [frame], 0.002)
+        metadata = frames.to_metadata() | info.to_metadata(checksum=True)
+        document = json.loads(metadata[MODEL_KEY])
+        document |= {key: value for key, value in change.items() if key in document}
+        metadata[MODEL_KEY] = json.dumps(document)
+        metadata |= {key: value for key, value in change.items() if key in metadata}
+        others = {key: value for key, value in change.items() if key not in document}
+        others = {key: value for key, value in others.items() if key not in metadata}
+        path = write_model(name, divisor=divisor, metadata=metadata, **others)
+        path.write_bytes(stamp(path.read_bytes()))
+        return path
+
+    return write
+
+
+@contextmanager
+def streaming(
+    model: Path, tmp_path: Path, *options: object
+) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+    """A stream over pictures that keep arriving; afterwards each of them has one verdict."""
+    arriving = tmp_path / "arriving"
+    arriving.mkdir()
+    picture = tmp_path / "part.png"
+    cv2.imwrite(str(picture), np.full((48, 96, 3), 90, np.uint8))
+    control = tmp_path / "s"
+    command = [sys.executable, "-c", RUN, "stream", "--camera", arriving, "--watch"]
+    command += ["--model", model, "--threads", "1", "--install-socket", control, *options]
+    lines: list[dict[str, Any]] = []
+    stop = threading.Event()
+    count = 0
+
+    def arrive() -> None:
+        nonlocal count
+        while not stop.wait(0.01):
+            os.link(picture, arriving / f"{count:06}.png")
+            count += 1
+
+    with subprocess.Popen(
+        [str(item) for item in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    ) as process:
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            out, log = process.stdout, process.stderr
+            reading = threading.Thread(target=lambda: lines.extend(map(json.loads, out)))
+            logging = threading.Thread(target=log.read)
+            feeding = threading.Thread(target=arrive)
+            reading.start()
+            logging.start()
+            until(control.exists)  # pictures that lie there before the start are not scored
+            feeding.start()
+            until(lambda: len(verdicts(lines)) > 0)
+            yield control, lines
+            stop.set()
+            feeding.join()
+            until(lambda: len(verdicts(lines)) == count)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+            reading.join(20)
+        finally:
+            stop.set()
+            process.kill()
+            if feeding.is_alive():
+                feeding.join()
+    assert [line["frame"] for line in verdicts(lines)] == list(range(count))
+
+
+def verdicts(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [line for line in list(lines) if "event" not in line]
+
+
+def events(lines: list[dict[str, Any]]) -> list[str]:
+    return [line["event"] for line in list(lines) if "event" in line]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "waited for 20 s"
+        time.sleep(0.01)
+
+
+def config(tmp_path: Path, model: Path, control: Path, extra: str = "") -> Path:
+    path = tmp_path / "line.toml"
+    path.write_text(
+        f'model = "{model}"\n[[camera]]\nsource = "0"\n[install]\nsocket = "{control}"\n{extra}'
+    )
+    return path
+
+
+def bad_models(golden: Callable[..., Path], info: ModelInfo) -> Iterator[tuple[str, Path]]:
+    """Yield what is wrong, and the file."""
+    good = golden("good.onnx")
+    content = good.read_bytes()
+    for share in (0, 1, 10, 50, 90, 99):
+        path = good.with_name(f"cut{share}.onnx")
+        path.write_bytes(content[: len(content) * share // 100])
+        yield f"cut to {share} %", path
+    places = np.random.default_rng(1).integers(0, len(content), 20)
+    for place in places.tolist():
+        path = good.with_name(f"bit{place}.onnx")
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        yield f"bit at {place}", path
+    folder = good.with_name("folder.onnx")
+    folder.mkdir()
+    yield "a folder", folder
+    yield "nothing", good.with_name("missing.onnx")
+    text = good.with_name("text.onnx")
+    text.write_text("not a model\n" * 1000)
+    yield "text", text
+    yield "another input", golden("input.onnx", input_name="image")
+    yield "another size", golden("size.onnx", input_size=[64, 64])
+    yield "another output", golden("output.onnx", map_name="map")
+    yield "newer", golden("newer.onnx", **{VERSION_KEY: "99"})
+    yield "no limit", golden("limit.onnx", threshold=float("nan"))
+    yield "a huge limit", golden("huge.onnx", threshold=1e300)
+    yield "other scores", golden("scores.onnx", divisor=1.01, promised=1.0)
+    yield "NaN", golden("nan.onnx", divisor=float("nan"), promised=1.0)
+    yield "no golden pictures", golden("frames.onnx", **{GOLDEN_KEY: '{"frames": []}'})
+    yield "another product", golden("product.onnx", category="bottle")
+
+
+@pytest.mark.slow
+def test_bad_models_beside_a_running_stream(
+    golden: Callable[..., Path], info: ModelInfo, tmp_path: Path
+) -> None:
+    """Each is refused and told; the stream loses no frame and keeps its model."""
+    model = tmp_path / "line" / "model.onnx"
+    model.parent.mkdir()
+    shutil.copy(golden("first.onnx", divisor=2.0), model)
+    with streaming(model, tmp_path) as (control, lines):
+        settings = config(tmp_path, model, control)
+        offered = 0
+        for what, bad in bad_models(golden, info):
+            done = install(bad, "--config", settings)
+            assert done.exit_code == 3, (what, done.output)
+            assert done.stderr.startswith("Error: ") and not done.stdout
+            offered += 1
+        slow = install(golden("slow.onnx"), "--config", settings, "--max-latency", 1e-6)
+        assert slow.exit_code == 3 and "one inference takes" in slow.stderr
+        assert offered == 39
+        until(lambda: events(lines).count("model refused") == offered + 1)
+        assert not model.is_symlink(), "nothing was changed"
+        changed = install(golden("new.onnx"), "--config", settings, "--shadow", 5)
+        assert changed.exit_code == 0, "90 instead of 45 is still below the limit of 100"
+        until(lambda: verdicts(lines)[-1]["score"] == 90.0)
+        back = install("--rollback", "--config", settings, "--json")
+        assert back.exit_code == 0 and json.loads(back.stdout)["event"] == "model rolled back"
+        until(lambda: verdicts(lines)[-1]["score"] == 45.0)
+    told = [name for name in events(lines) if name in ("model installed", "model rolled back")]
+    assert told == ["model installed", "model rolled back"]
+    assert {line["score"] for line in verdicts(lines)} == {45.0, 90.0}
+
+
+def test_a_trial_that_would_change_verdicts_leaves_the_old_model(
+    golden: Callable[..., Path], tmp_path: Path
+) -> None:
+    model = golden("model.onnx")
+    first = model.read_bytes()
+    with streaming(model, tmp_path) as (control, lines):
+        settings = config(tmp_path, model, control)
+        strict = golden("strict.onnx", threshold=80.0)
+        done = install(strict, "--config", settings, "--shadow", 4, "--json")
+        assert done.exit_code == 4, done.output
+        assert json.loads(done.stdout)["event"] == "model rolled back"
+        assert "4 of 4 verdicts would change" in done.stderr
+        assert model.read_bytes() == first
+        until(lambda: events(lines) == ["model refused"])
+        for request in ({}, {"ask": "try", "model": str(model)}, {"ask": "no", "model": "x"}):
+            answer = ask(control, request, 20)
+            assert answer is not None and not answer["ok"]
+    done = install(strict, "--config", settings, "--shadow", 4)
+    assert done.exit_code == 5 and "no stream listens" in done.stderr
+    assert model.read_bytes() == first
+
+
+def test_slots_and_rollback_without_a_stream(golden: Callable[..., Path], tmp_path: Path) -> None:
+    target = tmp_path / "device"
+    target.mkdir()
+    one, two = golden("one.onnx"), golden("two.onnx", divisor=2.0)
+    done = install(one, "--to", target, "--json")
+    found = json.loads(done.stdout)
+    assert done.exit_code == 0 and found["golden_frames"] == 1 and found["running"] is None
+    path = target / "model.onnx"
+    assert path.read_bytes() == one.read_bytes()
+    assert install("--rollback", "--to", path).exit_code == 1
+    assert install(two, "--to", path).exit_code == 0
+    assert path.read_bytes() == two.read_bytes()
+    # Once more changes nothing: the model to go back to is still the first.
+    assert install(two, "--to", path).exit_code == 0
+    assert install("--rollback", "--to", path).exit_code == 0
+    assert path.read_bytes() == one.read_bytes()
+    assert install("--rollback", "--to", path).exit_code == 0
+    assert path.read_bytes() == two.read_bytes()
+    assert install(tmp_path / "plain.onnx", "--to", path).exit_code == 0
+    assert sorted(item.name for item in target.iterdir()) == ["model.onnx", "model.onnx.slots"]
+
+
+def test_a_file_without_golden_frames_is_timed_only(model: Path, tmp_path: Path) -> None:
+    done = install(model, "--to", tmp_path / "target.onnx")
+    assert done.exit_code == 0 and "no golden frames in this file" in done.stdout
+
+
+def test_signatures_and_calibrations_change_with_their_model(
+    golden: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cryptography")
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        PublicFormat,
+    )
+
+    from edge_ad_runtime.model.signature import beside, sign
+
+    monkeypatch.chdir(tmp_path)
+    key = ec.generate_private_key(ec.SECP256R1())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "key.pub").write_bytes(public)
+    target = tmp_path / "target.onnx"
+
+    def offer(divisor: float, version: int | None) -> Result:
+        path = golden("offered.onnx", divisor=divisor)
+        beside(path).unlink(missing_ok=True)
+        if version is not None:
+            beside(path).write_text(sign(path.read_bytes(), path.name, private, version=version))
+        return install(path, "--to", target, "--require-signature", "key.pub")
+
+    assert offer(1.0, None).exit_code == 3
+    assert offer(1.0, 5).exit_code == 0
+    assert "older than 5" in offer(2.0, 4).stderr
+    target.with_name("target.onnx.calibration.json").write_text("stays with the file that it fits")
+    assert offer(2.0, 6).exit_code == 0
+    assert beside(target) == tmp_path / "target.onnx.slots/b/target.onnx.sig"
+    from edge_ad_runtime.model.signature import verify
+
+    assert verify(target.read_bytes(), beside(target).read_bytes(), public).version == 6
+    back = install("--rollback", "--to", target, "--require-signature", "key.pub")
+    assert back.exit_code == 3 and "older than 6" in back.stderr
+    # The stream has the last word, and falls back where the installed file is destroyed.
+    installed(target).write_bytes(b"destroyed")
+    (tmp_path / "pictures").mkdir()
+    cv2.imwrite("pictures/a.png", np.zeros((48, 96, 3), np.uint8))
+    command = ["stream", "--camera", "pictures", "--model", "target.onnx"]
+    done = CliRunner().invoke(main, [*command, "--require-signature", "key.pub"])
+    assert done.exit_code == 1, "the model before has a lower version"
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0
+    assert [json.loads(line).get("event") for line in done.stdout.splitlines()] == [
+        "model rolled back",
+        None,
+    ]
+
+
+class Killed(BaseException):
+    """Nothing of ours catches it, so nothing is tidied up."""
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_model(
+    golden: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken off before each change of the file system in turn, until there are no more of them."""
+    from edge_ad_runtime.install import install as module
+
+    rule = CheckRule(device="cpu", threads=1, max_latency_ms=1e4, timeout=60)
+    checked = check(golden("two.onnx", divisor=2.0), rule)
+    monkeypatch.setattr(module, "check", lambda model, rule: checked)
+    one, two = golden("one.onnx").read_bytes(), (tmp_path / "two.onnx").read_bytes()
+    target = tmp_path / "target.onnx"
+    target.write_bytes(one)
+    left = 0
+
+    def killing(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return function(*arguments, **named)
+
+        return call
+
+    seen = []
+    for step in range(100):
+        with monkeypatch.context() as patched:
+            for name in ("replace", "rename", "symlink", "fsync", "mkdir", "unlink", "rmdir"):
+                patched.setattr(os, name, killing(getattr(os, name)))
+            left = step
+            try:
+                module.install(tmp_path / "two.onnx", module.Place(path=target), module.Terms())
+                break
+            except Killed:
+                pass
+        seen.append(target.read_bytes())
+        assert seen[-1] in (one, two)
+        assert Scorer(target, device="cpu").content
+        if seen[-1] == two:  # once more from the start, now with slots that are there
+            break
+    else:
+        pytest.fail("it never ended")
+    assert len(seen) > 10 and target.read_bytes() == two
+
+
+def test_one_installation_at_a_time(golden: Callable[..., Path], tmp_path: Path) -> None:
+    from edge_ad_runtime.install.slots import Slots
+
+    target = tmp_path / "target.onnx"
+    with Slots(target).locked():
+        done = install(golden("one.onnx"), "--to", target)
+    assert done.exit_code == 5 and not target.exists()
+
+
+def test_what_is_asked_for_wrongly(model: Path, tmp_path: Path) -> None:
+    assert install(model).exit_code == 2
+    assert install("--to", tmp_path).exit_code == 2
+    assert install(model, "--rollback", "--to", tmp_path).exit_code == 2
+    settings = config(tmp_path, model, tmp_path / "s")
+    assert "no camera 'left'" in install(model, "--config", settings, "--camera", "left").output
+    settings.write_text(
+        f'[[camera]]\nsource = "0"\nname = "l"\nmodel = "{model}"\n'
+        '[[camera]]\nsource = "1"\nname = "r"\nmodel = "other.onnx"\n'
+    )
+    done = install(model, "--config", settings)
+    assert done.exit_code == 1 and "--camera" in done.output
+    done = install(model, "--config", settings, "--camera", "l", "--shadow", 3)
+    assert done.exit_code in (0, 1)
+
+
+def test_a_socket_that_cannot_be(model: Path, pictures: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.txt"
+    kept.write_text("not a socket")
+    command = ["stream", "--camera", str(pictures), "--model", str(model), "--install-socket"]
+    for path in (kept, tmp_path / ("x" * 120), tmp_path / "none" / "s"):
+        done = CliRunner().invoke(main, [*command, str(path)])
+        assert done.exit_code == 1 and "cannot listen" in done.output
+    assert kept.read_text() == "not a socket"
