@@ -22,6 +22,7 @@ from edge_ad.cli.predict import predict
 from edge_ad.cli.runs import runs
 from edge_ad.cli.sign import sign, verify
 from edge_ad.cli.stream import stream
+from edge_ad.cli.studio import studio
 from edge_ad.cli.train import train
 from edge_ad_runtime.errors import EdgeAdError
 
@@ -51,6 +52,7 @@ def main(verbose: bool) -> None:
     )
 
 
+main.add_command(studio)
 main.add_command(train)
 main.add_command(runs)
 main.add_command(limit)

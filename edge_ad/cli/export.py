@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_ad.cli.options import prepare_export, results_option
+from edge_ad.cli.options import (
+    prepare_export,
+    progress_file,
+    progress_option,
+    results_option,
+)
 from edge_ad_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
 @click.option("--with-backbone", is_flag=True, help="Also write the bare backbone, for bench.")
 @click.option("--force", is_flag=True, help="Write the file although its proof failed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the path and the figures as JSON.")
+@progress_option
 def export(
     run: Path | None,
     output: Path | None,
@@ -62,6 +68,7 @@ def export(
     with_backbone: bool,
     force: bool,
     as_json: bool,
+    progress: Path | None,
 ) -> None:
     """Write RUN (default: the newest) as one self-contained ONNX file, proven against PyTorch."""
     prepare_export("exporting")
@@ -83,7 +90,10 @@ def export(
         threshold=threshold,
         golden_frames=golden_frames,
     )
-    exported = export_run(run, output, options, progress=lambda text: click.echo(text, err=True))
+    with progress_file(progress):
+        exported = export_run(
+            run, output, options, progress=lambda text: click.echo(text, err=True)
+        )
     click.echo(_json(run, exported) if as_json else _text(exported))
 
 

@@ -1,15 +1,22 @@
 """What several commands share: option types, and the check for optional dependencies."""
 
 import importlib
+import json
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeVar
 
 import click
 
+from edge_ad.progress import Progress, progress_to
 from edge_ad_runtime.errors import ConfigError, MissingExtraError
+from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.libraries import cannot_load
 from edge_ad_runtime.model.score_distribution import check_rate
 
@@ -19,7 +26,7 @@ TRAINING_PACKAGES = ("torch", "torchvision", "sklearn", "joblib", "safetensors",
 """What training cannot do without; all of them come with the extra `train`."""
 
 _NATIVE = ("cv2", "onnxruntime")
-
+_PROGRESS_SECONDS = 0.2
 
 DEFAULT_RESULTS = Path("results")
 
@@ -63,6 +70,33 @@ def results_option(help: str) -> Callable[[Command], Command]:
         show_default=True,
         help=help,
     )
+
+
+progress_option = click.option(
+    "--progress",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep in this file how far the work is, as JSON: stage, done, total.",
+)
+
+
+@contextmanager
+def progress_file(path: Path | None) -> Iterator[None]:
+    """Write how far the work in this block is, a few times a second; None: nowhere."""
+    if path is None:
+        yield
+        return
+    written_at = -math.inf
+
+    def write(progress: Progress) -> None:
+        nonlocal written_at
+        ends = progress.done in (0, progress.total)
+        if ends or monotonic() - written_at > _PROGRESS_SECONDS:
+            written_at = monotonic()
+            write_whole(path, json.dumps(asdict(progress)).encode())
+
+    with progress_to(write):
+        yield
 
 
 def parse_names(text: object) -> tuple[str, ...]:

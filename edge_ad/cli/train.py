@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_ad.cli.config_options import config_options
-from edge_ad.cli.options import data_root_option, prepare_training, rate_option, results_option
+from edge_ad.cli.options import (
+    data_root_option,
+    prepare_training,
+    progress_file,
+    progress_option,
+    rate_option,
+    results_option,
+)
 from edge_ad.config import CONFIGS, DetectorConfig
 from edge_ad_runtime.errors import ConfigError, EdgeAdError
 
@@ -71,8 +78,12 @@ def _method_command(config_class: type[DetectorConfig]) -> click.Command:
     @config_options(config_class)
     @click.option("--skip-bad", is_flag=True, help="Leave unreadable pictures out and count them.")
     @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-    def command(config: DetectorConfig, as_json: bool, **values: Any) -> None:
-        runs = list(_runs(config, _Request(**values)))
+    @progress_option
+    def command(
+        config: DetectorConfig, as_json: bool, progress: Path | None, **values: Any
+    ) -> None:
+        with progress_file(progress):
+            runs = list(_runs(config, _Request(**values)))
         documents = [run.metrics.to_json() | {"run": str(run.folder)} for run in runs]
         if as_json:
             click.echo(json.dumps(documents[0] if len(documents) == 1 else documents))

@@ -14,6 +14,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.progress import Bar
 from edge_ad_runtime.errors import ConfigError, DataError
 from edge_ad_runtime.model.image import (
     PICTURE_SUFFIXES,
@@ -250,8 +251,6 @@ class Dataset(Sequence[Sample]):
         self, preprocessing: Preprocessing, description: str | None, *, ahead: int
     ) -> Iterator[tuple[Sample, Frame]]:
         """Yield readable samples in order; at most `ahead` resized frames are in memory."""
-        # Here, so that the device, which has no tqdm, can import what a run consists of.
-        from tqdm.auto import tqdm
 
         def load(sample: Sample) -> Frame:
             return preprocessing.apply(self.load(sample))
@@ -259,13 +258,7 @@ class Dataset(Sequence[Sample]):
         waiting: deque[tuple[Sample, Future[Frame]]] = deque()
         todo = iter(self._samples)
         pool = ThreadPoolExecutor(_n_workers(), thread_name_prefix="read-pictures")
-        # disable=None: no bar where stderr is not a terminal.
-        bar = tqdm(
-            total=len(self),
-            desc=description,
-            unit="picture",
-            disable=True if description is None else None,
-        )
+        bar = Bar(len(self), description, unit="picture")
         try:
             for sample in islice(todo, ahead):
                 waiting.append((sample, pool.submit(load, sample)))

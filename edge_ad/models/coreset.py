@@ -19,7 +19,6 @@ once for many picks instead of once for each:
 
 import logging
 import math
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -29,9 +28,9 @@ import numpy as np
 import torch
 from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
 from torch import Tensor
-from tqdm import tqdm
 
 from edge_ad.models.threads import thread_pool
+from edge_ad.progress import Bar
 from edge_ad_runtime.errors import EdgeAdError
 
 logger = logging.getLogger(__name__)
@@ -119,7 +118,7 @@ def greedy_cover(
         torch.inference_mode(),
         _full_precision(),
         thread_pool(features.device) as pool,
-        _bar(count, description) as bar,
+        Bar(count, description) as bar,
     ):
         coverage = _Coverage(features, pool)
         picks = [new]
@@ -283,8 +282,3 @@ def _full_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def _bar(count: int, description: str | None) -> "tqdm[None]":
-    shown = description is not None and sys.stderr.isatty()
-    return tqdm(total=count, desc=description, unit="it", disable=not shown, file=sys.stderr)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from edge_ad.models.coreset import (
     coreset_memory_bytes,
@@ -18,6 +17,7 @@ from edge_ad.models.coreset import (
 from edge_ad.models.good import FEWEST, LeftOut
 from edge_ad.models.memory import check_memory
 from edge_ad.models.nearest import nearest_distance, squared_distances
+from edge_ad.progress import Bar
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +109,7 @@ class GoodPatches:
         share = len(bank.rows) / (n * n_patches)
         one_owner = bool((bank.owners == bank.owners[0]).all())
         cross_fit = share < CROSS_FIT_BELOW or one_owner
-        bar = tqdm(total=n, desc=f"{description} leave-one-out", unit="picture", disable=None)
-        with bar:
+        with Bar(n, f"{description} leave-one-out", unit="picture") as bar:
             for picture, rows in self._cross_fits(description) if cross_fit else self._masked(bank):
                 own = patches[picture]
                 if cross_fit or bank.distance is None:

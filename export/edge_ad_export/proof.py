@@ -6,11 +6,11 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from edge_ad.data import Sample
 from edge_ad.evaluate import Evaluator, Metrics
 from edge_ad.models import Detector, Prediction
+from edge_ad.progress import Bar
 from edge_ad.runs import Run
 from edge_ad_runtime import Result, Scorer
 from edge_ad_runtime.errors import DataError
@@ -157,7 +157,7 @@ def _scored(
     detector: Detector, scorer: Scorer, samples: Sequence[Sample]
 ) -> Iterator[tuple[Sample, Prediction, Result]]:
     """Score in batches, with a progress bar."""
-    with tqdm(total=len(samples), desc="proof", unit="picture", disable=None) as bar:
+    with Bar(len(samples), "proof", unit="picture") as bar:
         for start in range(0, len(samples), BATCH_SIZE):
             batch = samples[start : start + BATCH_SIZE]
             frames = [read_frame(sample.path) for sample in batch]

@@ -1,6 +1,7 @@
 """How a picture looks, whatever it shows: brightness, sharpness, exposure, same scene or new."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -110,3 +111,25 @@ def appearance(frame: Frame) -> Appearance:
 def _resized(frame: Frame, height: int, width: int, method: int) -> Frame:
     size = (max(1, width), max(1, height))
     return np.asarray(cv2.resize(frame, size, interpolation=method), dtype=np.uint8)
+
+
+def earlier_alike(looks: Sequence[Appearance]) -> dict[int, int]:
+    """Find pictures that show the scene of an earlier one: index to the first such index.
+
+    As `Appearance.shows_scene_of` for every pair, but for all earlier pictures at once.
+    """
+    if not looks:
+        return {}
+    thumbnails = np.stack([look.thumbnail.ravel() for look in looks])
+    brightness = np.array([look.brightness for look in looks], np.float32)
+    found: dict[int, int] = {}
+    for index in range(1, len(looks)):
+        own, others = brightness[index], brightness[:index]
+        darker, brighter = np.minimum(own, others), np.maximum(own, others)
+        near = np.flatnonzero(brighter < _FLICKER * (darker + 1))
+        gain = (own + 1) / (others[near] + 1)
+        apart = np.abs(thumbnails[index] - gain[:, None] * thumbnails[near]).mean(axis=1)
+        same = near[apart < SAME_SCENE * np.minimum(1, darker[near] / _DIM)]
+        if len(same):
+            found[index] = int(same[0])
+    return found

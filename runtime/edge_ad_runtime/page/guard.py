@@ -15,8 +15,8 @@ from edge_ad_runtime.stream.config import ServeConfig
 
 _COOKIE = "edge_ad_token"
 _SHORTEST_TOKEN = 12
+POLICY = "default-src 'self'; frame-ancestors 'none'"
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -44,11 +44,21 @@ def token_for(config: ServeConfig) -> str | None:
 
 
 class Guard:
-    """Middleware before every route."""
+    """Middleware before every route and every websocket."""
 
-    def __init__(self, app: Any, *, config: ServeConfig, token: str | None) -> None:
-        """Guard an ASGI application."""
+    def __init__(
+        self, app: Any, *, config: ServeConfig, token: str | None, policy: str = POLICY
+    ) -> None:
+        """Guard an ASGI application.
+
+        Args:
+            app: what is guarded.
+            config: on which address it listens, and by which names it may be called.
+            token: what callers must show; None: nothing.
+            policy: the Content-Security-Policy of its answers.
+        """
         self._app = app
+        self._headers = _HEADERS | {"Content-Security-Policy": policy}
         self._token = token
         self._names = {"localhost", config.host.lower(), socket.gethostname().lower()}
         self._names.update(name.lower() for name in config.names)
@@ -56,18 +66,29 @@ class Guard:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Let a request through, or answer it with a refusal."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         refusal = self._refusal(scope)
         if refusal is not None:
-            await refusal(scope, receive, send)
+            if scope["type"] == "websocket":
+                # Before it is accepted: the server answers 403.
+                await send({"type": "websocket.close", "code": 1008})
+            else:
+                await refusal(scope, receive, send)
             return
 
         async def send_guarded(message: Any) -> None:
             if message["type"] == "http.response.start":
-                extra = [(key.lower().encode(), value.encode()) for key, value in _HEADERS.items()]
-                message["headers"] = [*message["headers"], *extra]
+                # Of an answer's own headers only what it says about caching stays.
+                kept = {key for key, _ in message["headers"]} & {b"cache-control"}
+                extra = [
+                    (key.lower().encode(), text.encode()) for key, text in self._headers.items()
+                ]
+                message["headers"] = [
+                    *message["headers"],
+                    *(header for header in extra if header[0] not in kept),
+                ]
             await send(message)
 
         await self._app(scope, receive, send_guarded)
@@ -108,7 +129,7 @@ def _is_of_another_page(headers: Headers, scope: Any, host: str) -> bool:
     if origin is not None and origin.partition("://")[2] != host:
         return True
     followed = (
-        scope["method"] == "GET"
+        scope.get("method") == "GET"
         and headers.get("sec-fetch-mode") == "navigate"
         and headers.get("sec-fetch-dest") == "document"
     )

@@ -58,7 +58,7 @@ class PageServer:
         )
         self._viewers = routes.viewers
         guarded = Guard(routes.application(), config=config, token=token_for(config))
-        self._socket = _listen(config)
+        self._socket = listen(config)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         self._config = uvicorn.Config(
             guarded,
@@ -94,7 +94,12 @@ class PageServer:
             self._server.run([self._socket.dup()])
 
 
-def _listen(config: ServeConfig) -> socket.socket:
+def listen(config: ServeConfig) -> socket.socket:
+    """Return a socket that listens on the configured address.
+
+    Raises:
+        ConfigError: the address cannot be used.
+    """
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,0 +1,44 @@
+"""`edge-ad studio`: collecting, training, judging and deploying in a browser."""
+
+from pathlib import Path
+
+import click
+
+from edge_ad.cli.options import data_root_option, prepare_export, require
+
+
+@click.command()
+@data_root_option
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=8501, show_default=True, help="0: a free one."
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The address to listen on. Beyond this machine only with a token of 12 or more "
+    "characters in EDGE_AD_TOKEN.",
+)
+@click.option(
+    "--name",
+    "names",
+    multiple=True,
+    help="A further name by which browsers may call this machine, such as studio.local.",
+)
+def studio(data_root: Path, port: int, host: str, names: tuple[str, ...]) -> None:
+    """Set up an inspection in a browser, from the camera to the model file; nothing to type.
+
+    The products' pictures lie below the data root in MVTec layout, and so does all that the Studio
+    makes: a restart finds it again. Trainings are processes of their own, which a restart does not
+    disturb.
+    """
+    prepare_export("the Studio")
+    require(("starlette", "uvicorn", "nicegui"), extra="studio", purpose="the Studio")
+    from edge_ad.studio.server import StudioServer
+    from edge_ad_runtime.stream.config import ServeConfig
+
+    server = StudioServer(data_root, ServeConfig(host=host, port=port, names=names))
+    shown = "127.0.0.1" if host in ("0.0.0.0", "localhost") else host
+    shown = f"[{shown}]" if ":" in shown else shown
+    click.echo(f"Studio of {server.studio.data_root}: open http://{shown}:{server.address[1]}")
+    server.run()

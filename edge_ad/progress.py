@@ -1,0 +1,83 @@
+"""How far long work has come: a bar on a terminal, and numbers for whoever asked for them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import TracebackType
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One stage of the work.
+
+    Attributes:
+        stage: what is being done, as on the bar.
+        done: steps that are done, up to `total`.
+        total: steps of this stage.
+    """
+
+    stage: str
+    done: int
+    total: int
+
+
+_listener: ContextVar[Callable[[Progress], None] | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def progress_to(listener: Callable[[Progress], None]) -> Iterator[None]:
+    """Tell the listener of every step of the stages that run in this thread meanwhile."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+class Bar:
+    """The progress of one stage: on stderr where that is a terminal, and to the listener.
+
+    with Bar(len(pictures), "padim fit", unit="picture") as bar:
+        bar.update()
+    """
+
+    def __init__(self, total: int, stage: str | None, *, unit: str = "it") -> None:
+        """Begin a stage; without a name it is neither shown nor told."""
+        # Here, so that a device, which has no tqdm, can import what a run consists of.
+        from tqdm import tqdm
+
+        self._stage, self._done, self._total = stage, 0, total
+        # disable=None: no bar where stderr is not a terminal.
+        self._bar: tqdm[None] = tqdm(
+            total=total, desc=stage, unit=unit, disable=True if stage is None else None
+        )
+        self._tell()
+
+    def __enter__(self) -> "Bar":
+        """Return the bar itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the stage."""
+        self.close()
+
+    def update(self, steps: int = 1) -> None:
+        """Note that so many more steps are done."""
+        self._done += steps
+        self._bar.update(steps)
+        self._tell()
+
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        self._bar.close()
+
+    def _tell(self) -> None:
+        listener = _listener.get()
+        if listener is not None and self._stage is not None:
+            listener(Progress(stage=self._stage, done=self._done, total=self._total))

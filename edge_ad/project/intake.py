@@ -1,0 +1,313 @@
+"""Take pictures in from a folder, a file or a ZIP: each is checked first, nothing is trusted."""
+
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from edge_ad.data import GOOD
+from edge_ad.project.folder import CategoryFolder, Use, check_label
+from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.files import write_whole
+from edge_ad_runtime.model.image import (
+    LARGEST_PICTURE_BYTES,
+    PICTURE_SUFFIXES,
+    list_pictures,
+    read_frame,
+    read_mask,
+)
+
+MOST_ZIP_FILES = 20_000
+MOST_ZIP_BYTES = 8 * 2**30
+"""Of a ZIP's content."""
+
+MOST_RATIO, RATIO_FROM = 100, 100 * 2**20
+"""Pictures hardly shrink in a ZIP: one that grows a hundredfold to over 100 MiB is no set of
+pictures."""
+
+_OTHERS = {".heic", ".heif", ".avif", ".gif", ".raw", ".cr2", ".cr3", ".nef", ".dng", ".arw"}
+"""Pictures of kinds that are not read; other files are passed over in silence."""
+
+
+@dataclass(kw_only=True)
+class Intake:
+    """What came of taking pictures in.
+
+    Attributes:
+        taken: the pictures, where they lie now.
+        masks: how many masks came with them.
+        refused: one sentence for each file that was not taken.
+    """
+
+    taken: list[Path] = field(default_factory=list)
+    masks: int = 0
+    refused: list[str] = field(default_factory=list)
+
+
+Tell = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """One file to take: its place in the folder or ZIP, and how to get at it."""
+
+    place: PurePosixPath
+    copy_to: Callable[[Path], None]
+
+    @property
+    def is_mask(self) -> bool:
+        return "ground_truth" in self.place.parts[:-1]
+
+    def position(self, use: Use, label: str) -> tuple[Use, str]:
+        """Return use and label: those of MVTec's layout where the place has it."""
+        folders = self.place.parts[:-1]
+        for index, name in enumerate(folders):
+            if name == "train":
+                return "train", GOOD
+            if name in ("test", "ground_truth") and index + 1 < len(folders):
+                return "test", folders[index + 1]
+        return ("train" if use == "train" and label == GOOD else "test"), label
+
+
+def take_pictures(
+    source: Path,
+    folder: CategoryFolder,
+    *,
+    use: Use = "train",
+    label: str = GOOD,
+    tell: Tell = lambda done, total: None,
+) -> Intake:
+    """Copy pictures into a category.
+
+    Where the source has MVTec's layout (`train/good`, `test/DEFECT`, `ground_truth`), it is kept.
+
+    Args:
+        source: a folder, a ZIP, or one picture.
+        folder: of the category.
+        use: of pictures without a layout; defective ones are always for the test.
+        label: of pictures without a layout.
+        tell: is told how many files of how many are done.
+
+    Raises:
+        DataError: nothing of the source can be used; a ZIP that is unsafe is refused as a whole.
+        ConfigError: the label cannot be the name of a folder.
+    """
+    check_label(label)
+    if source.is_dir():
+        return _take_all(list(_folder_files(source)), folder, (use, label), tell)
+    if source.suffix.lower() == ".zip":
+        return take_zip(source, folder, use=use, label=label, tell=tell)
+    if not source.is_file():
+        raise DataError(f"found no file or folder at {source}: check the path")
+    file = _File(place=PurePosixPath(source.name), copy_to=lambda to: _copy(source, to))
+    return _take_all([file], folder, (use, label), tell)
+
+
+def take_zip(
+    source: Path,
+    folder: CategoryFolder,
+    *,
+    use: Use = "train",
+    label: str = GOOD,
+    tell: Tell = lambda done, total: None,
+) -> Intake:
+    """Copy the pictures of a ZIP into a category, as `take_pictures` does.
+
+    Raises:
+        DataError: it is no ZIP, unsafe or far too large; nothing of it was taken then.
+    """
+    try:
+        with zipfile.ZipFile(source) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            _check_zip(entries, source)
+            files = [
+                _File(
+                    place=PurePosixPath(entry.filename.replace("\\", "/")),
+                    copy_to=lambda to, entry=entry: _unpack(archive, entry, to),  # type: ignore[misc]
+                )
+                for entry in entries
+                if not _is_hidden(PurePosixPath(entry.filename))
+            ]
+            return _take_all(files, folder, (use, label), tell)
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{source.name} is damaged or no ZIP: pack it again") from error
+    except OSError as error:
+        raise DataError(f"cannot read {source.name}: {error.strerror or error}") from error
+
+
+def take_bytes(data: bytes, name: str, folder: CategoryFolder, *, use: Use, label: str) -> Path:
+    """Put one encoded picture into a category.
+
+    Raises:
+        DataError: it is no readable picture.
+    """
+    file = _File(place=PurePosixPath(name), copy_to=lambda to: write_whole(to, data))
+    intake = _take_all([file], folder, (use, label), lambda done, total: None)
+    if intake.refused:
+        raise DataError(intake.refused[0])
+    return intake.taken[0]
+
+
+def _take_all(
+    files: list[_File], folder: CategoryFolder, default: tuple[Use, str], tell: Tell
+) -> Intake:
+    """Copy and check one file after the other; masks come last, named after their pictures."""
+    folder.arrange()
+    intake = Intake()
+    known = [file for file in files if _is_picture(file.place)]
+    known.sort(key=lambda file: (file.is_mask, file.place))
+    for file in files:
+        if file.place.suffix.lower() in _OTHERS or (len(files) == 1 and not known):
+            intake.refused.append(
+                f"{file.place.name} is no PNG, JPEG, BMP, TIFF or WebP file: convert it first"
+            )
+    stems: dict[tuple[str, str], str] = {}
+    with tempfile.TemporaryDirectory(prefix=".edge-ad-intake-", dir=folder.path) as temporary:
+        for number, file in enumerate(known):
+            tell(number, len(known))
+            copy = Path(temporary) / f"{number}{file.place.suffix.lower()}"
+            use, label = file.position(*default)
+            try:
+                file.copy_to(copy)
+                if file.is_mask:
+                    _take_mask(copy, file, folder, label, stems, intake)
+                    continue
+                read_frame(copy)
+                target = folder.place_for(use, label, _safe_name(file.place.name))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                copy.rename(target)
+            except (DataError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+                intake.refused.append(_sentence(error, copy, file))
+            except OSError as error:
+                raise DataError(
+                    f"cannot write into {folder.path}: {error.strerror}: {len(intake.taken)} "
+                    "pictures were taken, free some space and take the others"
+                ) from error
+            else:
+                stems[label, file.place.stem] = target.stem
+                intake.taken.append(target)
+        tell(len(known), len(known))
+    if not intake.taken and not intake.refused:
+        raise DataError("found no pictures in it: expected PNG, JPEG, BMP, TIFF or WebP files")
+    return intake
+
+
+def _take_mask(
+    copy: Path,
+    file: _File,
+    folder: CategoryFolder,
+    label: str,
+    stems: dict[tuple[str, str], str],
+    intake: Intake,
+) -> None:
+    stem = stems.get((label, file.place.stem.removesuffix("_mask")))
+    if stem is not None:
+        mask = read_mask(copy)
+        (key,) = [path for path in intake.taken if (path.parent.name, path.stem) == (label, stem)]
+        folder.set_mask(key.relative_to(folder.path).as_posix(), mask)
+        intake.masks += 1
+
+
+def _folder_files(source: Path) -> Iterator[_File]:
+    if not source.is_dir():
+        raise DataError(f"found no folder at {source}: check the path")
+    pictures = set(list_pictures(source))
+    for path in sorted(source.rglob("*")):
+        relative = path.relative_to(source)
+        odd = path.suffix.lower() in _OTHERS and not _is_hidden(PurePosixPath(relative))
+        if path in pictures or odd:
+            yield _File(
+                place=PurePosixPath(source.name, relative.as_posix())
+                if source.name in ("train", "test")
+                else PurePosixPath(relative.as_posix()),
+                copy_to=lambda to, path=path: _copy(path, to),  # type: ignore[misc]
+            )
+
+
+def _check_zip(entries: list[zipfile.ZipInfo], source: Path) -> None:
+    """Refuse a ZIP that leads out of its folder, is encrypted, or would fill the disk.
+
+    Raises:
+        DataError: with the first reason.
+    """
+    for entry in entries:
+        parts = PurePosixPath(entry.filename.replace("\\", "/")).parts
+        if entry.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+            raise DataError(
+                f"{source.name} holds a path that leads out of it ({entry.filename[:80]}): it was "
+                "refused as a whole, pack the folder of pictures again"
+            )
+        if entry.flag_bits & 1:
+            raise DataError(f"{source.name} is encrypted: pack it without a password")
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise DataError(
+                f"{source.name} holds a link ({entry.filename[:80]}): pack the pictures"
+            )
+    total, packed = sum(entry.file_size for entry in entries), source.stat().st_size
+    too_many = len(entries) > MOST_ZIP_FILES
+    if too_many or total > MOST_ZIP_BYTES:
+        raise DataError(
+            f"{source.name} unpacks to {len(entries):,} files of {total / 2**30:.1f} GiB, expected "
+            f"at most {MOST_ZIP_FILES:,} files of {MOST_ZIP_BYTES / 2**30:.0f} GiB: split it"
+        )
+    if total > RATIO_FROM and total > MOST_RATIO * packed:
+        raise DataError(
+            f"{source.name} has {packed / 2**20:.1f} MiB and unpacks to {total / 2**20:,.0f} MiB, "
+            "which pictures never do: it was refused as a whole"
+        )
+    free = shutil.disk_usage(source.parent).free
+    if total > 0.9 * free:
+        raise DataError(
+            f"{source.name} unpacks to {total / 2**30:.1f} GiB, the disk has "
+            f"{free / 2**30:.1f} GiB left: free some space"
+        )
+
+
+def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, to: Path) -> None:
+    """Copy one entry, never more of it than a picture may have."""
+    if entry.file_size > LARGEST_PICTURE_BYTES:
+        raise DataError(
+            f"{entry.filename} has {entry.file_size / 2**20:.0f} MiB, more than the "
+            f"{LARGEST_PICTURE_BYTES // 2**20} MiB that a picture may have: make it smaller"
+        )
+    with archive.open(entry) as source, to.open("wb") as target:
+        shutil.copyfileobj(source, target, 2**20)
+
+
+def _copy(source: Path, to: Path) -> None:
+    try:
+        size = source.stat().st_size
+        if size > LARGEST_PICTURE_BYTES:
+            raise DataError(
+                f"{source.name} has {size / 2**20:.0f} MiB, more than the "
+                f"{LARGEST_PICTURE_BYTES // 2**20} MiB that a picture may have: make it smaller"
+            )
+        shutil.copyfile(source, to)
+    except FileNotFoundError as error:
+        raise DataError(f"{source.name} is no longer there") from error
+
+
+def _sentence(error: Exception, copy: Path, file: _File) -> str:
+    """Name the file as its owner knows it, not by its temporary copy."""
+    if isinstance(error, DataError):
+        return str(error).replace(str(copy), file.place.name)
+    return f"{file.place.name} is damaged in the ZIP: pack it again"
+
+
+def _is_picture(place: PurePosixPath) -> bool:
+    return place.suffix.lower() in PICTURE_SUFFIXES and not _is_hidden(place)
+
+
+def _is_hidden(place: PurePosixPath) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in place.parts)
+
+
+def _safe_name(name: str) -> str:
+    """Keep what every file system and every URL takes."""
+    stem, _, suffix = name.rpartition(".")
+    kept = "".join(c if c.isalnum() or c in "-_ " else "_" for c in stem)[:100].strip()
+    return f"{kept or 'picture'}.{suffix.lower()}"

@@ -1,0 +1,83 @@
+"""The addresses of all pages, and the first of them: the list of products."""
+
+from collections.abc import Callable
+
+from nicegui import ui
+
+from edge_ad.project.folder import CategoryFolder
+from edge_ad.studio import collect, judge, training
+from edge_ad.studio.layout import bare_frame, count, empty, frame, step_address, told
+from edge_ad.studio.state import Studio
+from edge_ad_runtime.errors import EdgeAdError
+
+Page = Callable[[Studio, str, str], None]
+"""Draws a step of a product; the third value is the id of the training it is about, or empty."""
+
+PAGES: dict[str, Page] = {
+    "collect": lambda studio, category, run: collect.draw(studio, category),
+    "train": lambda studio, category, run: training.draw(studio, category),
+    "judge": judge.draw,
+}
+
+
+def add_pages(studio: Studio) -> None:
+    """Give every page its address."""
+
+    @ui.page("/")
+    def home() -> None:
+        with bare_frame():
+            _draw_home(studio)
+
+    @ui.page("/product/{category}/{step}")
+    def product(category: str, step: str, run: str = "") -> None:
+        try:
+            studio.folder(category)
+        except EdgeAdError as error:
+            with bare_frame():
+                empty(str(error))
+                ui.link("All products", "/")
+            return
+        if step not in PAGES:
+            ui.navigate.to(step_address(category, "collect"))
+            return
+        with frame(studio, category, step):
+            PAGES[step](studio, category, run)
+
+
+def _draw_home(studio: Studio) -> None:
+    ui.html("<h1>Products</h1>", sanitize=False)
+    ui.label(
+        "A product is a part that you want inspected. Its pictures lie in a folder of its own in "
+        f"{studio.data_root}."
+    ).classes("lead")
+    names = studio.categories()
+    if not names:
+        with ui.column().classes("panel"):
+            empty("There is no product yet. Name the first one below.")
+    for name in names:
+        with (
+            ui.link(target=step_address(name, "collect")).classes("product-card"),
+            ui.row().classes("panel items-center justify-between"),
+        ):
+            ui.label(name).style("font-weight: 600; font-size: 16px")
+            ui.label(_summary(studio, name)).classes("small")
+    with ui.row().classes("panel items-center"):
+        field = ui.input("Name of a new product", placeholder="cable-M8").style("flex: 1")
+
+        def create() -> None:
+            with told():
+                folder = CategoryFolder.create(str(field.value or "").strip(), studio.data_root)
+                ui.navigate.to(step_address(folder.name, "collect"))
+
+        field.on("keydown.enter", create)
+        ui.button("Create", on_click=create).props("unelevated")
+
+
+def _summary(studio: Studio, name: str) -> str:
+    pictures = [one for one in studio.folder(name).pictures() if not one.excluded]
+    good = sum(one.is_good for one in pictures)
+    trained = len(studio.trained(name))
+    return (
+        f"{count(good, 'good picture')}, {count(len(pictures) - good, 'defective one')}, "
+        f"{count(trained, 'training')}"
+    )

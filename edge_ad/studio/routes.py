@@ -1,0 +1,171 @@
+"""What pages fetch besides themselves: pictures, heat maps, uploads and downloads."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import unquote
+
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+from edge_ad.project.folder import Use
+from edge_ad.project.intake import Intake, take_pictures
+from edge_ad.studio.state import Studio, shrunk
+from edge_ad_runtime.errors import DataError, EdgeAdError
+from edge_ad_runtime.model.image import PICTURE_SUFFIXES, read_frame
+from edge_ad_runtime.model.overlay import encode_jpeg, lay_heat
+
+MOST_UPLOAD_BYTES = 2**30
+"""Of one file."""
+
+_SCREEN_SIDE = 1400
+_FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
+_GONE = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 120 90"><rect width="120" height="90" '
+    b'fill="#eceff1"/><text x="60" y="49" text-anchor="middle" font-family="sans-serif" '
+    b'font-size="11" fill="#5a6670">not readable</text></svg>'
+)
+_STATIC = Path(__file__).parent / "static"
+
+
+def router(studio: Studio) -> APIRouter:
+    """Return the routes of a Studio."""
+    routes = APIRouter()
+
+    @routes.get("/studio/thumbnail/{category}/{key:path}")
+    async def thumbnail(category: str, key: str) -> Response:
+        def find() -> Path:
+            return studio.thumbnails.of(studio.folder(category).picture(key).path)
+
+        try:
+            return FileResponse(await run_in_threadpool(find), headers=_FOREVER)
+        except DataError:
+            return Response(_GONE, media_type="image/svg+xml")
+
+    @routes.get("/studio/picture/{category}/{key:path}")
+    async def picture(category: str, key: str) -> Response:
+        def draw() -> bytes:
+            frame = read_frame(studio.folder(category).picture(key).path)
+            return encode_jpeg(shrunk(frame, _SCREEN_SIDE), quality=90)
+
+        return await _drawn(draw)
+
+    @routes.get("/studio/of-run/{job}/{index}.jpg")
+    async def of_run(job: str, index: int) -> Response:
+        def find() -> Path:
+            return studio.thumbnails.of(_path_in_run(studio, job, index))
+
+        try:
+            return FileResponse(await run_in_threadpool(find), headers=_FOREVER)
+        except DataError:
+            return Response(_GONE, media_type="image/svg+xml")
+
+    @routes.get("/studio/heat/{job}/{index}.jpg")
+    async def heat(job: str, index: int, low: float, high: float, plain: bool = False) -> Response:
+        def draw() -> bytes:
+            path = _path_in_run(studio, job, index)
+            shown, values = studio.map_of(studio.queue.job(job), path)
+            if not plain:
+                # As `color_range` has it, so that `high` is the hottest colour.
+                shown = lay_heat(shown, values, low, low + (high - low) / 1.5, outline=False)
+            return encode_jpeg(shown, quality=88)
+
+        return await _drawn(draw)
+
+    @routes.put("/studio/upload/{category}")
+    async def upload(
+        request: Request, category: str, use: str = "train", label: str = "good"
+    ) -> Response:
+        name = unquote(request.headers.get("x-file-name", ""))[:200]
+        temporary = studio.uploads / f"{secrets.token_hex(8)}{Path(name).suffix.lower()[:8]}"
+        try:
+            folder = studio.folder(category)
+            if Path(name).suffix.lower() not in (*PICTURE_SUFFIXES, ".zip"):
+                raise DataError(
+                    f"{name} is no PNG, JPEG, BMP, TIFF or WebP file and no ZIP: convert it first"
+                )
+            await _receive(request, temporary, name)
+
+            def take() -> Intake:
+                # By its own name, for messages and for the file that is made of it.
+                place = temporary.with_suffix("") / Path(name).name
+                place.parent.mkdir()
+                temporary.rename(place)
+                try:
+                    chosen: Use = "test" if use == "test" else "train"
+                    return take_pictures(place, folder, use=chosen, label=label)
+                finally:
+                    place.unlink(missing_ok=True)
+                    place.parent.rmdir()
+
+            intake = await run_in_threadpool(take)
+        except EdgeAdError as error:
+            status = 413 if isinstance(error, _TooLargeError) else 400
+            return JSONResponse({"error": str(error)}, status, headers={"Connection": "close"})
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+        return JSONResponse({"taken": len(intake.taken), "refused": intake.refused})
+
+    routes.routes.append(Mount("/studio/static", StaticFiles(directory=_STATIC)))
+    return routes
+
+
+class _TooLargeError(DataError):
+    """A file that is larger than what is taken."""
+
+
+async def _receive(request: Request, to: Path, name: str) -> None:
+    """Write a body to disk as it comes; one that is too large is refused before it is read.
+
+    Raises:
+        DataError: it is too large, cannot be written, or breaks off.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > MOST_UPLOAD_BYTES:
+        raise _too_large(name)
+    written = 0
+    try:
+        with to.open("xb") as file:
+            async for part in request.stream():
+                written += len(part)
+                if written > MOST_UPLOAD_BYTES:
+                    raise _too_large(name)
+                await asyncio.to_thread(file.write, part)
+    except ClientDisconnect as error:
+        raise DataError(f"{name} did not arrive whole: send it again") from error
+    except OSError as error:
+        raise DataError(f"cannot store {name}: {error.strerror}: free some space") from error
+
+
+def _too_large(name: str) -> DataError:
+    return _TooLargeError(
+        f"{name or 'the file'} is larger than the {MOST_UPLOAD_BYTES // 2**30} GiB that are taken "
+        "at once: split it, or give its folder on this machine"
+    )
+
+
+async def _drawn(draw: Callable[[], bytes]) -> Response:
+    try:
+        return Response(await run_in_threadpool(draw), media_type="image/jpeg", headers=_FOREVER)
+    except DataError:
+        return Response(_GONE, media_type="image/svg+xml")
+
+
+def _path_in_run(studio: Studio, job: str, index: int) -> Path:
+    """Return a picture of a run: first those of the test, then the fitted ones.
+
+    Raises:
+        DataError: there is none of this number.
+    """
+    run = studio.run(studio.queue.job(job))
+    paths = [item.sample.path for item in run.scored] + [item.path for item in run.good]
+    if not 0 <= index < len(paths):
+        raise DataError(f"expected a number below {len(paths)}, got {index}")
+    return paths[index]

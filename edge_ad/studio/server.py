@@ -1,0 +1,126 @@
+"""Serve the Studio: one application behind the guard of the live page."""
+
+import asyncio
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from edge_ad.studio.state import HOME, Studio
+from edge_ad_runtime.errors import ConfigError, DataError
+from edge_ad_runtime.page.guard import Guard, token_for
+from edge_ad_runtime.page.server import listen
+from edge_ad_runtime.stream.config import ServeConfig
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows, where the second Studio finds its port taken mostly
+    fcntl = None  # type: ignore[assignment]
+
+# NiceGUI compiles its components in the browser, so scripts of the page itself may be inline and
+# evaluated. Nothing may come from, or go to, any other address.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "media-src 'self' blob:; connect-src 'self'; object-src 'none'; base-uri 'self'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+
+_ADVANCE_SECONDS = 0.5
+
+
+class StudioServer:
+    """The server of one data root.
+
+    Attributes:
+        address: host and port under which it listens.
+    """
+
+    def __init__(self, data_root: Path, config: ServeConfig) -> None:
+        """Listen; nothing is answered before `run`.
+
+        Raises:
+            ConfigError: the address cannot be used, needs a token that is not set, or another
+                Studio works in this data root.
+            DataError: the data root cannot be written to.
+        """
+        token = token_for(config)
+        self.studio = Studio(data_root)
+        self._lock = _lock(self.studio.home / "lock")
+        self._socket = listen(config)
+        self.address: tuple[str, int] = self._socket.getsockname()[:2]
+        guarded = Guard(_application(self.studio), config=config, token=token, policy=POLICY)
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                guarded,
+                proxy_headers=False,
+                log_level="error",
+                access_log=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+    def run(self) -> None:
+        """Answer until the process is told to end; work that is under way goes on without it."""
+        try:
+            self._server.run([self._socket])
+        finally:
+            self._socket.close()
+            os.close(self._lock)
+
+
+def _application(studio: Studio) -> Any:
+    """Return the ASGI application, without its guard."""
+    # Read when NiceGUI is imported: it would otherwise make a folder where the server was started.
+    os.environ["NICEGUI_STORAGE_PATH"] = str(studio.home / "nicegui")
+    from fastapi import FastAPI
+    from nicegui import app, ui
+
+    from edge_ad.studio import pages, routes
+
+    application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    application.include_router(routes.router(studio))
+    pages.add_pages(studio)
+
+    async def advance() -> None:
+        while True:
+            with suppress(DataError, OSError):
+                await asyncio.to_thread(studio.queue.advance)
+            await asyncio.sleep(_ADVANCE_SECONDS)
+
+    tasks: list[asyncio.Task[None]] = []
+    app.on_startup(lambda: tasks.append(asyncio.create_task(advance())))
+    app.on_shutdown(lambda: [task.cancel() for task in tasks])
+    ui.run_with(
+        application,
+        title="edge-ad Studio",
+        tailwind=False,
+        show_welcome_message=False,
+        reconnect_timeout=30.0,
+        language="en-US",
+    )
+    return application
+
+
+def _lock(path: Path) -> int:
+    """Hold a data root for this process; the system lets go of it when the process ends.
+
+    Raises:
+        ConfigError: another Studio holds it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    if fcntl is not None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            raise ConfigError(
+                f"another Studio already works in {path.parent.parent}: use that one, several "
+                "people can open it, or choose another --data-root"
+            ) from error
+    return descriptor
+
+
+__all__ = ["HOME", "POLICY", "StudioServer"]

@@ -1,0 +1,48 @@
+export default {
+  template: `
+    <div class="gallery" tabindex="0" @keydown="onKey" ref="box">
+      <div class="grid">
+        <figure v-for="item in items" :key="item.key" :data-key="item.key"
+            :class="[item.kind, { here: item.key === here }]" @click="pick(item.key)">
+          <img :src="item.src" loading="lazy" decoding="async" :alt="item.name">
+          <span v-if="item.flag" class="flag" :title="item.flag">{{ item.short }}</span>
+          <figcaption><span :title="item.name">{{ item.name }}</span>
+            <span :class="'t-' + item.kind">{{ item.tag }}</span></figcaption>
+        </figure>
+      </div>
+    </div>`,
+  props: { items: Array, chosen: String },
+  emits: ["pick", "act"],
+  data() { return { here: this.chosen }; },
+  watch: { chosen(key) { this.here = key; } },
+  methods: {
+    pick(key) {
+      this.here = key;
+      this.$refs.box.focus({ preventScroll: true });
+      this.$emit("pick", { key });
+    },
+    step(by) {
+      const at = this.items.findIndex((item) => item.key === this.here);
+      const next = this.items[Math.min(Math.max(at + by, 0), this.items.length - 1)];
+      if (!next) return;
+      this.pick(next.key);
+      const figures = this.$refs.box.querySelectorAll("figure");
+      figures[this.items.indexOf(next)]?.scrollIntoView({ block: "nearest" });
+    },
+    columns() {
+      const grid = getComputedStyle(this.$refs.box.firstElementChild);
+      return grid.gridTemplateColumns.split(" ").length;
+    },
+    onKey(event) {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: this.columns(), ArrowUp: -this.columns() };
+      if (event.key in steps) {
+        event.preventDefault();
+        this.step(steps[event.key]);
+      } else if (/^[a-z]$/i.test(event.key) && this.here) {
+        event.preventDefault();
+        this.$emit("act", { key: this.here, letter: event.key.toLowerCase() });
+      }
+    },
+  },
+};

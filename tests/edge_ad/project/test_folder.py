@@ -1,0 +1,118 @@
+"""A category's folder: labels are places, and every change is a rename."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_ad.data import load_category
+from edge_ad.project.folder import CategoryFolder
+from edge_ad.project.thumbnails import SIDE, Thumbnails, flags
+from edge_ad_runtime.errors import ConfigError, DataError
+from edge_ad_runtime.model.image import read_frame
+
+
+@pytest.fixture
+def folder(data_root: Path, tmp_path: Path) -> CategoryFolder:
+    import shutil
+
+    shutil.copytree(data_root / "plate", tmp_path / "data" / "plate")
+    return CategoryFolder(tmp_path / "data" / "plate")
+
+
+def test_labels_move_pictures_and_their_masks(folder: CategoryFolder) -> None:
+    defect = next(one for one in folder.pictures() if one.mask is not None)
+    moved = folder.place(defect.key, "test", "dent")
+    assert moved.key == "test/dent/000.png"
+    assert moved.mask == folder.path / "ground_truth/dent/000_mask.png"
+    assert moved.mask.is_file() and not defect.path.exists()
+    assert folder.labels() == ["dent", "spot"]
+    # Good again: it may be learnt from.
+    assert folder.place(moved.key, "train", "good").key == "train/good/000-2.png"
+    assert len(load_category("plate", folder.path.parent).train) == 25
+
+
+def test_an_excluded_picture_is_left_out_and_comes_back(folder: CategoryFolder) -> None:
+    excluded = folder.exclude("train/good/003.png")
+    assert (excluded.key, excluded.excluded) == ("excluded/train/good/003.png", True)
+    assert len(load_category("plate", folder.path.parent).train) == 23
+    assert folder.restore(excluded.key).key == "train/good/003.png"
+    assert len(load_category("plate", folder.path.parent).train) == 24
+
+
+def test_a_plain_folder_gets_the_layout_with_its_first_change(tmp_path: Path) -> None:
+    for name in ("a.png", "deep/b.png"):
+        (tmp_path / "plain" / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "plain" / name), np.zeros((20, 20, 3), np.uint8))
+    folder = CategoryFolder(tmp_path / "plain")
+    assert [one.key for one in folder.pictures()] == ["a.png", "deep/b.png"]
+    assert folder.place("deep/b.png", "test", "dent").key == "test/dent/b.png"
+    assert [one.key for one in folder.pictures()] == ["train/good/a.png", "test/dent/b.png"]
+
+
+def test_what_is_gone_or_wrong_is_told_in_a_sentence(folder: CategoryFolder) -> None:
+    (folder.path / "train/good/000.png").unlink()
+    with pytest.raises(DataError, match=r"000\.png is no longer there"):
+        folder.exclude("train/good/000.png")
+    for key in ("../plate/train/good/001.png", "/etc/passwd", "train/good/001.txt", ""):
+        with pytest.raises(DataError, match="no longer there"):
+            folder.picture(key)
+    for label in ("", "../x", "a/b", ".hidden"):
+        with pytest.raises(ConfigError, match="name of up to 60"):
+            folder.place("train/good/001.png", "test", label)
+    for name in ("", "a b", "../x", ".x", "train", "elpv-mono"):
+        with pytest.raises(ConfigError, match="such as cable-M8"):
+            CategoryFolder.create(name, folder.path.parent)
+    with pytest.raises(ConfigError, match="already a product plate"):
+        CategoryFolder.create("plate", folder.path.parent)
+
+
+def test_masks_are_drawn_and_taken_away(folder: CategoryFolder) -> None:
+    picture = folder.place("train/good/001.png", "test", "dent")
+    mask = np.zeros((64, 96), bool)
+    mask[3:9, 4:12] = True
+    folder.set_mask(picture.key, mask)
+    (sample,) = [
+        one for one in load_category("plate", folder.path.parent).test if one.label == "dent"
+    ]
+    assert sample.mask_path is not None
+    assert np.array_equal(read_frame(sample.mask_path).max(axis=2) > 0, mask)
+    folder.set_mask(picture.key, np.zeros_like(mask))
+    assert folder.picture(picture.key).mask is None
+    with pytest.raises(DataError, match="good part"):
+        folder.set_mask("train/good/002.png", mask)
+
+
+def test_thumbnails_are_made_once_and_follow_their_picture(
+    folder: CategoryFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2.imwrite(str(folder.path / "train/good/big.png"), np.full((800, 1600, 3), 90, np.uint8))
+    thumbnails = Thumbnails(tmp_path / "small")
+    small = thumbnails.of(folder.path / "train/good/big.png")
+    assert read_frame(small).shape == (SIDE // 2, SIDE, 3)
+    made_at = small.stat().st_mtime_ns
+    moved = folder.exclude("train/good/big.png")
+    assert thumbnails.of(moved.path) == small and small.stat().st_mtime_ns == made_at
+    (folder.path / "train/good/bad.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="not a readable picture"):
+        thumbnails.of(folder.path / "train/good/bad.png")
+
+
+def test_doubtful_pictures_are_flagged(folder: CategoryFolder, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    good = folder.path / "train/good"
+    frame = read_frame(good / "004.png")
+    cv2.imwrite(str(good / "again.png"), np.clip(frame, 0, 253) + np.uint8(2))
+    cv2.imwrite(str(good / "soft.png"), cv2.GaussianBlur(read_frame(good / "005.png"), (0, 0), 6))
+    cv2.imwrite(str(good / "white.png"), np.full((64, 96, 3), 255, np.uint8))
+    cv2.imwrite(str(good / "black.png"), rng.integers(0, 3, (64, 96, 3)).astype(np.uint8))
+    (good / "bad.png").write_bytes(b"no picture")
+    found = flags(folder.pictures(), Thumbnails(tmp_path / "small"))
+    first = {key.rpartition("/")[2]: texts[0] for key, texts in found.items()}
+    assert first["again.png"] == "nearly the same picture as 004.png"
+    assert first["soft.png"].startswith("blurred")
+    assert first["white.png"].startswith("over-exposed")
+    assert first["black.png"].startswith("under-exposed")
+    assert first["bad.png"].startswith("cannot be read")
+    assert set(first) == {"again.png", "soft.png", "white.png", "black.png", "bad.png"}
