@@ -26,7 +26,7 @@ import numpy as np
 
 from edge_ad_runtime import CapturedFrame, FakeCamera, Frame, Result
 from edge_ad_runtime.page.server import PageServer
-from edge_ad_runtime.stream import opening
+from edge_ad_runtime.stream import build
 from edge_ad_runtime.stream.config import ServeConfig, parse_config
 from edge_ad_runtime.stream.stream import Stream
 
@@ -46,7 +46,7 @@ def main() -> None:
         return
     if arguments.model is None:
         parser.error("expected --model")
-    vars(opening)["open_source"] = lambda *_, **__: FakeCamera(pictures(), name="camera")
+    vars(build)["open_source"] = lambda *_, **__: FakeCamera(pictures(), name="camera")
     document = {
         "model": str(arguments.model),
         "stdout": False,

@@ -11,7 +11,7 @@ import click
 from edge_ad.cli.scoring_options import device_option, threads_option
 
 if TYPE_CHECKING:
-    from edge_ad_runtime.doctor.finding import Finding
+    from edge_ad_runtime.doctor import Finding
 
 _MARKS = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
 

@@ -17,7 +17,6 @@ import click
 from edge_ad.progress import Progress, progress_to
 from edge_ad_runtime.errors import ConfigError, MissingExtraError
 from edge_ad_runtime.files import write_whole
-from edge_ad_runtime.libraries import cannot_load
 from edge_ad_runtime.model.score_distribution import check_rate
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -146,4 +145,6 @@ def require(modules: Sequence[str], extra: str, purpose: str) -> None:
             try:
                 importlib.import_module(module)
             except ImportError as error:
+                from edge_ad_runtime.doctor.packages import cannot_load
+
                 raise cannot_load(module, error) from error

@@ -29,9 +29,9 @@ from edge_ad_runtime import ModelInfo, Scorer
 from edge_ad_runtime.errors import ConfigError, ExportError
 from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.model.bench import backbone_file
-from edge_ad_runtime.model.checksum import stamp
 from edge_ad_runtime.model.document import MAX_NUMBER
 from edge_ad_runtime.model.golden import Golden
+from edge_ad_runtime.model.info import stamp
 
 logger = logging.getLogger(__name__)
 

@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from edge_ad_runtime.model.image import Frame, Preprocessing, list_pictures, read_frame
     from edge_ad_runtime.model.info import ModelInfo
     from edge_ad_runtime.model.overlay import draw_overlay, heat_map
-    from edge_ad_runtime.model.regions import Region
-    from edge_ad_runtime.model.result import Result
+    from edge_ad_runtime.model.result import Region, Result
     from edge_ad_runtime.model.scorer import Scorer
     from edge_ad_runtime.outputs import JsonLines, OverlayFolder
     from edge_ad_runtime.stream.stream import Stream, run_stream
@@ -85,8 +84,7 @@ _MODULES = {
     "outputs": ("JsonLines", "OverlayFolder"),
     "model.overlay": ("draw_overlay", "heat_map"),
     "cameras.reader": ("Reader",),
-    "model.regions": ("Region",),
-    "model.result": ("Result",),
+    "model.result": ("Region", "Result"),
     "model.scorer": ("Scorer",),
     "cameras": ("CapturedFrame", "FakeCamera", "FrameSource", "open_source"),
     "stream.stream": ("Stream", "run_stream"),

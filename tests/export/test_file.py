@@ -16,7 +16,7 @@ from edge_ad.train import train
 from edge_ad_export import ExportOptions, export
 from edge_ad_runtime import Scorer
 from edge_ad_runtime.errors import ModelFileError
-from edge_ad_runtime.model.checksum import CHECKSUM_KEY
+from edge_ad_runtime.model.info import CHECKSUM_KEY
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,8 @@ from click.testing import CliRunner, Result
 
 from edge_ad.cli import main
 from edge_ad_runtime import CameraError, FakeCamera, ModelInfo, cameras
-from edge_ad_runtime.doctor import packages, system
-from edge_ad_runtime.doctor.finding import Finding
-from edge_ad_runtime.libraries import apt_line, cannot_load, missing_library
+from edge_ad_runtime.doctor import Finding, packages, system
+from edge_ad_runtime.doctor.packages import apt_line, cannot_load, missing_library
 from edge_ad_runtime.model.info import VERSION_KEY
 
 CUDA = "CUDAExecutionProvider"

@@ -10,8 +10,7 @@ import pytest
 
 from edge_ad_runtime import ModelFileError, ModelInfo, Scorer
 from edge_ad_runtime.model.calibration import calibrate
-from edge_ad_runtime.model.checksum import BLANK, CHECKSUM_KEY, stamp, verify
-from edge_ad_runtime.model.info import MODEL_KEY, VERSION_KEY
+from edge_ad_runtime.model.info import BLANK, CHECKSUM_KEY, MODEL_KEY, VERSION_KEY, stamp, verify
 
 MISSING = object()
 NAN, INFINITY = float("nan"), float("inf")

@@ -22,9 +22,8 @@ from edge_ad.cli import main
 from edge_ad_runtime import ModelInfo, Scorer
 from edge_ad_runtime.files import installed
 from edge_ad_runtime.install.check import CheckRule, check
-from edge_ad_runtime.model.checksum import stamp
 from edge_ad_runtime.model.golden import GOLDEN_KEY, Golden
-from edge_ad_runtime.model.info import MODEL_KEY, VERSION_KEY
+from edge_ad_runtime.model.info import MODEL_KEY, VERSION_KEY, stamp
 from edge_ad_runtime.stream.installs import ask
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs POSIX")

@@ -27,9 +27,9 @@ from edge_ad_runtime.events import Event
 from edge_ad_runtime.outputs import Delivery
 from edge_ad_runtime.stream.config import parse_config
 from edge_ad_runtime.stream.loop import Loop
+from edge_ad_runtime.stream.loops import Watchdog, notify
 from edge_ad_runtime.stream.model_slot import ModelSlot
 from edge_ad_runtime.stream.stream import Stream
-from edge_ad_runtime.stream.systemd import Watchdog, notify
 from edge_ad_runtime.stream.triggers import Triggers, accept, accept_lines, request_by_text
 
 WriteModel = Callable[..., Path]
@@ -157,22 +157,19 @@ def test_two_cameras_share_a_model_and_a_dead_one_delays_nobody(model: Path) -> 
 def test_a_file_that_has_ended_beside_a_camera_takes_no_time(
     model: Path, frames: Callable[..., list[Any]]
 ) -> None:
-    rounds: list[int] = []
     stop, release = threading.Event(), threading.Event()
     recorder = Recorder()
     loop = Loop(ModelSlot(Scorer(model, threads=1)), Delivery([recorder]))
     loop.add_camera("file", FakeCamera(frames(1, 2), live=False))
     loop.add_camera("camera", FakeCamera(live(release)))
-    running = threading.Thread(
-        target=loop.run, args=(stop,), kwargs={"after_round": lambda: rounds.append(1)}
-    )
+    running = threading.Thread(target=loop.run, args=(stop,))
     running.start()
     wait(lambda: len(recorder.verdicts) > 50)
     stop.set()
     release.set()
     running.join(10)
     # Each frame is worth at most two rounds: one that takes it, and one that finds nothing.
-    assert len(rounds) < 3 * len(recorder.verdicts)
+    assert loop.rounds < 3 * len(recorder.verdicts)
 
 
 def test_waiting_for_work_changes_nothing(model: Path) -> None:
@@ -299,13 +296,19 @@ def test_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert notify("READY=1")
         assert manager.recv(100) == b"READY=1"
         now = [0.0]
-        watchdog = Watchdog(2, clock=lambda: now[0])
+        watchdog = Watchdog(clock=lambda: now[0])
         now[0] = 5.0
-        watchdog.turned(0)
-        manager.settimeout(0.05)
-        with pytest.raises(TimeoutError):
+        watchdog.look({"file": 3, "camera": 0})
+        manager.setblocking(False)
+        with pytest.raises(BlockingIOError):
             manager.recv(100)
-        watchdog.turned(1)
+        watchdog.look({"file": 3, "camera": 1})
+        assert manager.recv(100) == b"WATCHDOG=1"
+        now[0] = 10.0
+        watchdog.look({"camera": 1})
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
+        watchdog.look({"camera": 2})  # the file has ended: it need not turn any more
         assert manager.recv(100) == b"WATCHDOG=1"
 
 

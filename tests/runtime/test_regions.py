@@ -17,8 +17,7 @@ from edge_ad.cli import main
 from edge_ad_runtime import ConfigError, ModelInfo, Preprocessing, Result, Scorer, draw_overlay
 from edge_ad_runtime.model.calibration import Calibration, calibrate
 from edge_ad_runtime.model.info import MODEL_KEY
-from edge_ad_runtime.model.regions import MOST_REGIONS, RegionFinder
-from edge_ad_runtime.model.result import false_alarms_in_words
+from edge_ad_runtime.model.result import MOST_REGIONS, RegionFinder, false_alarms_in_words
 
 GOOD = calibrate(np.linspace(10, 90, 200), np.linspace(10, 95, 200), rate=0.01)
 HALF = Preprocessing(input_size=(32, 64))

@@ -28,7 +28,7 @@ from edge_ad_runtime import (
 )
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.outputs import Delivery
-from edge_ad_runtime.stream import loops, opening
+from edge_ad_runtime.stream import build, loops
 from edge_ad_runtime.stream.config import parse_config
 from edge_ad_runtime.stream.model_slot import ModelSlot
 
@@ -77,7 +77,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Source]]:
         opened.append(Source(moving(release), name=spec))
         return opened[-1]
 
-    monkeypatch.setattr(opening, "open_source", open_fake)
+    monkeypatch.setattr(build, "open_source", open_fake)
     yield opened
     release.set()
 
@@ -205,7 +205,7 @@ def test_many_drivers_that_hang_do_not_keep_a_stream_from_ending(
         release.wait(30)
         yield from ()
 
-    monkeypatch.setattr(opening, "open_source", lambda *_, **__: FakeCamera(hang()))
+    monkeypatch.setattr(build, "open_source", lambda *_, **__: FakeCamera(hang()))
     with Stream(parse_config(document(*[model] * 12))) as stream:
         threading.Timer(0.3, stop.set).start()
         started = time.monotonic()

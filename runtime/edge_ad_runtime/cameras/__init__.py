@@ -4,12 +4,10 @@ import glob
 import re
 from pathlib import Path
 
-from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource
-from edge_ad_runtime.cameras.fake import FakeCamera
+from edge_ad_runtime.cameras.base import CameraSettings, CapturedFrame, FakeCamera, FrameSource
 from edge_ad_runtime.cameras.folder import Pictures, WatchedFolder
 from edge_ad_runtime.cameras.opencv import VideoFile, open_device, open_pipeline, open_url
 from edge_ad_runtime.cameras.plugins import find_plugin
-from edge_ad_runtime.cameras.settings import CameraSettings
 from edge_ad_runtime.errors import CameraError, ConfigError, DataError
 from edge_ad_runtime.model.image import PICTURE_SUFFIXES, list_pictures
 from edge_ad_runtime.redact import redact

@@ -1,17 +1,54 @@
-"""A source of frames, and a captured frame."""
+"""What every camera is to a stream: frames, their source, its settings, and one for tests."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
+from edge_ad_runtime.config_table import Text, check_settings, setting
+from edge_ad_runtime.errors import EdgeAdError
 from edge_ad_runtime.model.image import Frame, Preprocessing
 
+_FOURCC = Text(r"[\x20-\x7e]{4}", "four letters such as 'MJPG'")
 
-def utc_now() -> datetime:
-    """Return the time of day in UTC, aware."""
-    return datetime.now(timezone.utc)
+
+@dataclass(frozen=True, kw_only=True)
+class CameraSettings:
+    """The user's settings for a camera; None leaves what the driver has.
+
+    Attributes:
+        width: pixels, 1 to 65535.
+        height: pixels, 1 to 65535.
+        fps: frames a second, 0.01 to 10,000.
+        fourcc: pixel format of a USB camera in four letters, such as `MJPG`.
+        exposure: in the driver's unit (V4L2: 0.1 ms); switches the automatic exposure off.
+        open_timeout: seconds that a network camera may take to answer, 0.1 to 300.
+        read_timeout: seconds after which a network camera's connection without a frame is given
+            up, 0.1 to 3600. A stream notices a stall sooner, by its own `stall_timeout`.
+    """
+
+    width: int | None = setting(None, low=1, high=65_535)
+    height: int | None = setting(None, low=1, high=65_535)
+    fps: float | None = setting(None, low=0.01, high=10_000)
+    fourcc: str | None = setting(None, text=_FOURCC)
+    exposure: float | None = setting(None, low=-1_000_000, high=1_000_000)
+    open_timeout: float = setting(5.0, low=0.1, high=300)
+    read_timeout: float = setting(30.0, low=0.1, high=3600)
+
+    def __post_init__(self) -> None:
+        """Refuse what no camera has.
+
+        Raises:
+            ConfigError: a value is out of range.
+        """
+        check_settings(self)
+
+
+utc_now = partial(datetime.now, timezone.utc)
+"""Returns the present time in UTC, aware."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,3 +130,46 @@ class FrameSource(ABC):
     ) -> None:
         """Close the source."""
         self.close()
+
+
+class FakeCamera(FrameSource):
+    """Delivers the given frames, one per call; an error among them is raised in its turn.
+
+        FakeCamera([part, part, CameraError("unplugged")], now=clock)
+
+    With a generator the test controls the frame rate: the source waits as long as it does.
+    """
+
+    def __init__(
+        self,
+        frames: Iterable[Frame | EdgeAdError],
+        *,
+        name: str = "fake",
+        live: bool = True,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """Keep the frames.
+
+        Args:
+            frames: what is delivered, in order; uint8, H x W x 3, BGR.
+            name: the camera's name in results.
+            live: behave as a camera (newest frame wins) or as a file (every frame counts).
+            now: gives the timestamps; the current time by default.
+        """
+        self.name = name
+        self.live = live
+        self._frames = enumerate(frames)
+        self._now = now
+
+    def read(self) -> CapturedFrame | None:
+        """Deliver the next frame; None after the last one.
+
+        Raises:
+            EdgeAdError: the error given in place of this frame.
+        """
+        number, item = next(self._frames, (0, None))
+        if isinstance(item, EdgeAdError):
+            raise item
+        if item is None:
+            return None
+        return CapturedFrame(number=number, frame=item, timestamp=self._now())

@@ -17,8 +17,7 @@ from typing import IO, Any, cast
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 
-from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource
-from edge_ad_runtime.cameras.settings import CameraSettings
+from edge_ad_runtime.cameras.base import CameraSettings, CapturedFrame, FrameSource
 from edge_ad_runtime.errors import CameraError, DataError, FrameError
 from edge_ad_runtime.model.image import decode_picture
 from edge_ad_runtime.model.picture_header import read_header

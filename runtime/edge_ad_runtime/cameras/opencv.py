@@ -14,9 +14,8 @@ from urllib.parse import quote
 import cv2
 import numpy as np
 
-from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource
+from edge_ad_runtime.cameras.base import CameraSettings, CapturedFrame, FrameSource
 from edge_ad_runtime.cameras.mjpeg import open_mjpeg
-from edge_ad_runtime.cameras.settings import CameraSettings
 from edge_ad_runtime.errors import CameraError, DataError, FrameError
 from edge_ad_runtime.redact import redact
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge_ad_runtime.doctor.finding import Finding, error, explained, ok, warning
+from edge_ad_runtime.doctor import Finding, error, explained, ok, warning
 from edge_ad_runtime.doctor.packages import placement
 from edge_ad_runtime.errors import CameraError, DataError, EdgeAdError, ModelFileError
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge_ad_runtime.doctor.finding import Finding, error, ok, warning
+from edge_ad_runtime.doctor import Finding, error, ok, warning
 
 ROOT = Path("/")
 """Where the kernel's files are looked for; tests put another machine here."""

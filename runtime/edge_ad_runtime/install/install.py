@@ -16,7 +16,7 @@ from edge_ad_runtime.files import installed
 from edge_ad_runtime.install.check import NO_GOLDEN_FRAMES, Checked, CheckRule, check
 from edge_ad_runtime.install.slots import BusyError, Slot, Slots
 from edge_ad_runtime.model.accepted import AcceptedVersions
-from edge_ad_runtime.model.checksum import verify as verify_checksum
+from edge_ad_runtime.model.info import verify as verify_checksum
 from edge_ad_runtime.model.scorer import Scorer, read_model
 from edge_ad_runtime.model.signature import beside, read_signature, verify
 from edge_ad_runtime.stream.installs import ask

@@ -1,5 +1,11 @@
-"""What a model file says about itself: metadata written by the exporter, read on the device."""
+"""What a model file says about itself: metadata written by the exporter, read on the device.
 
+A model file carries the SHA-256 of itself as the metadata entry `edge_ad.sha256`. The sum is taken
+over the whole file with these 64 characters replaced by zeros, so that it covers the metadata as
+well as the graph, and so that it can be checked before anything else interprets the bytes.
+"""
+
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -8,7 +14,6 @@ from typing import Any
 
 from edge_ad_runtime.errors import DataError, ModelFileError
 from edge_ad_runtime.model.calibration import Calibration
-from edge_ad_runtime.model.checksum import BLANK, CHECKSUM_KEY
 from edge_ad_runtime.model.document import Document
 from edge_ad_runtime.model.image import Preprocessing
 
@@ -23,6 +28,14 @@ COLOR_ORDER = "BGR"
 
 CHECKSUM_METHOD = "sha256"
 """The JSON names it where the file carries a checksum, so that a lost one is noticed."""
+
+CHECKSUM_KEY = "edge_ad.sha256"
+BLANK = "0" * 64
+"""What the exporter writes first, and what stands in for the checksum while it is computed."""
+
+_DIGITS = 64
+# How protobuf stores the entry: the key, the tag of the value, the value's length.
+_ENTRY = CHECKSUM_KEY.encode() + bytes([0x12, _DIGITS])
 
 MAX_SIDE = 16384
 """Pixels of the longest side of an input, and the largest `resize`."""
@@ -103,7 +116,7 @@ class ModelInfo(Limits):
         """Return the key-value strings that go into the model file.
 
         Args:
-            checksum: leave room for one, which `edge_ad_runtime.model.checksum.stamp` fills in.
+            checksum: leave room for one, which `stamp` fills in.
         """
         method = CHECKSUM_METHOD if checksum else None
         document = self.to_json() | {"checksum": method}
@@ -119,7 +132,7 @@ class ModelInfo(Limits):
 
         Args:
             metadata: the key-value strings of a model file.
-            checksum: what `edge_ad_runtime.model.checksum.verify` found in the file.
+            checksum: what `verify` found in the file.
 
         Raises:
             ModelFileError: a string is missing, damaged, of a newer format, or says what cannot be.
@@ -188,3 +201,52 @@ def _check_version(text: str) -> None:
             f"the model file has format version {text}, this runtime reads up to {FORMAT_VERSION}: "
             "update edge-ad on this device, or export with the older version"
         )
+
+
+def stamp(model: bytes) -> bytes:
+    """Return a model file whose blank checksum is filled in.
+
+    Args:
+        model: a model file with the metadata entry `edge_ad.sha256` = `BLANK`.
+
+    Raises:
+        ModelFileError: the entry is not there.
+    """
+    place = _place(model)
+    if place is None:
+        raise ModelFileError(f"expected the metadata '{CHECKSUM_KEY}' in the file, found none")
+    digest = _digest(model, place)
+    return model[:place] + digest.encode() + model[place + _DIGITS :]
+
+
+def verify(model: bytes) -> str | None:
+    """Check a model file against its own checksum.
+
+    Returns:
+        The checksum in hex; None: the file carries none, because an early version wrote it.
+
+    Raises:
+        ModelFileError: the file is not what the exporter wrote.
+    """
+    place = _place(model)
+    if place is None:
+        return None
+    expected = model[place : place + _DIGITS].decode("ascii", errors="replace")
+    if _digest(model, place) != expected:
+        raise ModelFileError(
+            "it is damaged, its checksum does not fit: copy it again or export the run again"
+        )
+    return expected
+
+
+def _place(model: bytes) -> int | None:
+    """Return where the checksum begins. Metadata ends a model file, so the last entry counts."""
+    found = model.rfind(_ENTRY)
+    return None if found < 0 else found + len(_ENTRY)
+
+
+def _digest(model: bytes, place: int) -> str:
+    digest = hashlib.sha256(memoryview(model)[:place])
+    digest.update(BLANK.encode())
+    digest.update(memoryview(model)[place + _DIGITS :])
+    return digest.hexdigest()

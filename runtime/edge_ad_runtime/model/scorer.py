@@ -13,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad_runtime.errors import ConfigError, DataError, DeviceError, ModelFileError
-from edge_ad_runtime.model.checksum import verify
 from edge_ad_runtime.model.device_calibration import DeviceCalibration
 from edge_ad_runtime.model.golden import GOLDEN_KEY, Golden
 from edge_ad_runtime.model.image import Frame, check_frame
-from edge_ad_runtime.model.info import ModelInfo
-from edge_ad_runtime.model.regions import RegionFinder
-from edge_ad_runtime.model.result import Result
+from edge_ad_runtime.model.info import ModelInfo, verify
+from edge_ad_runtime.model.result import RegionFinder, Result
 from edge_ad_runtime.model.session import create_session, first_line, native_errors
 from edge_ad_runtime.model.signature import RequiredSignature
 

@@ -9,8 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from time import monotonic, thread_time
 
-from edge_ad_runtime.page.parts import Part
-from edge_ad_runtime.page.pictures import Pictures
+from edge_ad_runtime.page.parts import Part, Pictures
 
 logger = logging.getLogger(__name__)
 

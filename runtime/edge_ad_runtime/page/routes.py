@@ -1,29 +1,31 @@
-"""What can be asked of the page's server."""
+"""What can be asked of the page's server, and how the body of a request is read."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from edge_ad_runtime.errors import ConfigError, DataError
-from edge_ad_runtime.page.bodies import finite, json_fields, text_body, who_asks
 from edge_ad_runtime.page.drawing import Drawing
 from edge_ad_runtime.page.marks import MARKS, Marks
-from edge_ad_runtime.page.metrics import exposition
-from edge_ad_runtime.page.news import Known, News
+from edge_ad_runtime.page.news import Known, News, exposition
 from edge_ad_runtime.page.state import PageState
 from edge_ad_runtime.page.viewers import Viewers
 from edge_ad_runtime.stream.stream import Stream
 from edge_ad_runtime.stream.triggers import request_by_text
 
 _STATIC = Path(__file__).parent / "static"
+_LARGEST_BODY = 4096
+_LONGEST_NAME = 80
+_BODY_SECONDS = 5.0
 
 
 class Routes:
@@ -126,13 +128,13 @@ class Routes:
 
         A threshold of null gives the camera back the limit of its model.
         """
-        fields = await json_fields(request)
-        camera, who = self._camera(fields), who_asks(request, fields)
+        fields = await _json_fields(request)
+        camera, who = self._camera(fields), _who_asks(request, fields)
         threshold = fields.get("threshold", "nothing")
         if threshold is None:
             await run_in_threadpool(self._stream.reset_threshold, camera, who=who)
         else:
-            await run_in_threadpool(self._stream.set_threshold, camera, finite(threshold), who=who)
+            await run_in_threadpool(self._stream.set_threshold, camera, _finite(threshold), who=who)
         return JSONResponse({"camera": camera, "threshold": self._stream.info_of(camera).threshold})
 
     async def mark(self, request: Request) -> Response:
@@ -140,18 +142,18 @@ class Routes:
 
         The mark is `false alarm` or `missed`; null takes it back.
         """
-        fields = await json_fields(request)
+        fields = await _json_fields(request)
         part, mark = self._state.parts.get(str(fields.get("id"))), fields.get("mark")
         if part is None:
             raise ConfigError("this part is no longer kept: mark a part soon after its verdict")
         if mark is not None and mark not in MARKS:
             raise ConfigError(f"expected a mark out of {', '.join(MARKS)}, or null")
-        path = await run_in_threadpool(self._marks.put, part, mark, who_asks(request, fields))
+        path = await run_in_threadpool(self._marks.put, part, mark, _who_asks(request, fields))
         return JSONResponse({"id": part.id, "mark": mark, "path": path and str(path)})
 
     async def shift(self, request: Request) -> Response:
         """Begin to count anew: `{"camera": ...}`; without a camera at all of them."""
-        fields = await json_fields(request)
+        fields = await _json_fields(request)
         names = [self._camera(fields)] if "camera" in fields else list(self._state.cameras)
         for name in names:
             self._state.begin_shift(name)
@@ -161,7 +163,7 @@ class Routes:
         """Ask for a verdict: `{"id": ..., "camera": ...}`, both optional."""
         if self._stream.triggers is None:
             return JSONResponse({"error": "this stream scores every frame"}, 409)
-        identity = request_by_text(self._stream.triggers, await text_body(request))
+        identity = request_by_text(self._stream.triggers, await _text_body(request))
         return JSONResponse({"trigger": identity}, 202)
 
     def _camera(self, fields: dict[str, Any]) -> str:
@@ -186,7 +188,7 @@ class _Endless(StreamingResponse):
         super().__init__(viewers.messages(self._viewer), media_type="text/event-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["endless"] = True  # see Connection
+        scope["state"]["endless"] = True  # see `_Connection` in server.py
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -195,3 +197,65 @@ class _Endless(StreamingResponse):
 
 async def _refused(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 400)
+
+
+def _finite(value: object) -> float:
+    """Return a finite number.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300:
+        return float(value)
+    raise ConfigError(f"expected a finite number as threshold, got {json.dumps(value)[:80]}")
+
+
+async def _json_fields(request: Request) -> dict[str, Any]:
+    """Return the JSON object in the body of a request.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    try:
+        fields = json.loads(await _text_body(request))
+        # Half of a surrogate pair is JSON, but no text: it could not be written anywhere.
+        json.dumps(fields, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise ConfigError("expected a JSON object in the body of the request") from error
+    if not isinstance(fields, dict):
+        raise ConfigError("expected a JSON object in the body of the request")
+    return fields
+
+
+async def _text_body(request: Request) -> str:
+    """Return the body of a POST of JSON; browsers ask before they send one from elsewhere.
+
+    Raises:
+        ConfigError: it is something else, long, or slow to come.
+    """
+    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        raise ConfigError("expected the content type application/json")
+    try:
+        return (await asyncio.wait_for(_read_body(request), _BODY_SECONDS)).decode()
+    except ClientDisconnect as error:
+        raise ConfigError("expected the whole body, the client has gone") from error
+    except asyncio.TimeoutError as error:
+        raise ConfigError(f"expected the whole body within {_BODY_SECONDS:g} s") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("expected a body in UTF-8") from error
+
+
+async def _read_body(request: Request) -> bytes:
+    data = b""
+    async for part in request.stream():
+        data += part
+        if len(data) > _LARGEST_BODY:
+            raise ConfigError(f"expected at most {_LARGEST_BODY} bytes")
+    return data
+
+
+def _who_asks(request: Request, fields: dict[str, Any]) -> str:
+    """Return who asks, for the event log: the name given, which nobody has proven, and where."""
+    name = " ".join(str(fields.get("who") or "").split())[:_LONGEST_NAME]
+    address = request.client.host if request.client else "an unknown address"
+    return f"{name or 'somebody'} at {address}"

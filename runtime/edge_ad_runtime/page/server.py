@@ -1,16 +1,22 @@
-"""Run the page's server beside the stream."""
+"""Run the page's server beside the stream, with bounds on how many connect and how slowly."""
 
 import socket
 import sys
+from typing import Any
 
 from edge_ad_runtime.errors import ConfigError, MissingExtraError
 from edge_ad_runtime.stream.config import ServeConfig
 from edge_ad_runtime.stream.stream import Stream
 
 try:
-    import uvicorn
+    import resource
+except ModuleNotFoundError:  # Windows, where descriptors are not counted this way
+    resource = None  # type: ignore[assignment]
 
-    from edge_ad_runtime.page.connections import BACKLOG, Connection, most_connections
+try:
+    import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
     from edge_ad_runtime.page.drawing import Drawing
     from edge_ad_runtime.page.guard import Guard, token_for
     from edge_ad_runtime.page.marks import Marks
@@ -26,6 +32,22 @@ _CLOSE_SECONDS = 3.0
 _MOST_VIEWERS = 16
 _FEW_CAMERAS, _LARGE, _SMALL = 2, 1280, 640
 """Of many cameras each has only a small part of a screen."""
+
+_BACKLOG = 16
+"""How many connections are accepted in one go, before any of them can be refused."""
+
+_MOST_CONNECTIONS = 100
+_FEWEST_CONNECTIONS = 8
+_ASK_SECONDS = 5.0
+"""For the headers of a request."""
+
+_ANSWER_SECONDS = 20.0
+"""For the rest of a request and its answer."""
+
+_STUCK_SECONDS = 20.0
+"""For a client to read what has been sent."""
+
+_LOOK_SECONDS = 1.0
 
 
 class PageServer:
@@ -54,7 +76,7 @@ class PageServer:
             state,
             self._drawing,
             Marks(config.marks),
-            most_viewers=min(_MOST_VIEWERS, most_connections() // 2),
+            most_viewers=min(_MOST_VIEWERS, _most_connections() // 2),
         )
         self._viewers = routes.viewers
         guarded = Guard(routes.application(), config=config, token=token_for(config))
@@ -62,14 +84,14 @@ class PageServer:
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         self._config = uvicorn.Config(
             guarded,
-            http=Connection,
+            http=_Connection,
             ws="none",
             # A client counts by its own address, whatever it says about itself.
             proxy_headers=False,
             log_level="error",
             access_log=False,
             lifespan="off",
-            backlog=BACKLOG,
+            backlog=_BACKLOG,
             timeout_graceful_shutdown=1,
         )
         self._closing = False
@@ -105,10 +127,89 @@ def listen(config: ServeConfig) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((config.host, config.port))
-        listener.listen(BACKLOG)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise ConfigError(
             f"cannot serve on {config.host}:{config.port}: {error.strerror}: choose another port"
         ) from error
     return listener
+
+
+def _most_connections() -> int:
+    """Return how many connections the page may hold.
+
+    At most a quarter of the descriptors that the process may have: the others are a reserve for
+    cameras, outputs and files, which the page must never starve.
+    """
+    if resource is None:
+        return _MOST_CONNECTIONS
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _MOST_CONNECTIONS
+    return max(_FEWEST_CONNECTIONS, min(_MOST_CONNECTIONS, soft // 4))
+
+
+class _Connection(H11Protocol):
+    """One connection, cut off when it does not ask, cannot be answered, or is one too many.
+
+    When there are too many, the one that has made no progress for longest gives way, so that idle
+    and half-sent requests keep nobody out. Open pages have places of their own, see `Viewers`.
+    """
+
+    def connection_made(self, transport: Any) -> None:
+        """Take the connection, and let another one go if need be."""
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        self._stuck_since: float | None = None
+        self._timer = self.loop.call_later(_LOOK_SECONDS, self._look)
+        if len(self.connections) > _most_connections():
+            others = [other for other in self.connections if isinstance(other, _Connection)]
+            waiting = [other for other in others if not other._is_page and other is not self]
+            min(waiting, key=lambda other: other._since, default=self).transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Note when a whole request has come."""
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before:
+            self._since = self.loop.time()
+
+    def on_response_complete(self) -> None:
+        """Note when the next request may come."""
+        self._since = self.loop.time()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """Note since when the client does not read."""
+        self._stuck_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Note that the client reads."""
+        self._stuck_since = None
+        super().resume_writing()
+
+    @property
+    def _is_page(self) -> bool:
+        """Whether it is an open page, which is sent messages without end."""
+        return self._is_asking and bool(self.scope["state"].get("endless"))
+
+    @property
+    def _is_asking(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _look(self) -> None:
+        now = self.loop.time()
+        patience = _ANSWER_SECONDS if self._is_asking else _ASK_SECONDS
+        late = now - self._since > patience and not self._is_page
+        stuck = self._stuck_since is not None and now - self._stuck_since > _STUCK_SECONDS
+        if late or stuck:
+            self.transport.abort()
+        else:
+            self._timer = self.loop.call_later(_LOOK_SECONDS, self._look)

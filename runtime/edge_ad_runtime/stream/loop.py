@@ -1,9 +1,10 @@
 """The loop: newest frames in, verdicts out, for the cameras that share a model."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from time import monotonic
+from dataclasses import dataclass, field, replace
+from time import monotonic, perf_counter
 from typing import Protocol
 
 from edge_ad_runtime.cameras import CapturedFrame, FrameSource
@@ -14,7 +15,6 @@ from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.outputs import Delivery
-from edge_ad_runtime.stream.summary import Tally
 from edge_ad_runtime.stream.triggers import Triggers
 from edge_ad_runtime.stream.watchers import Monitor
 from edge_ad_runtime.supervisor import Supervisor
@@ -22,6 +22,10 @@ from edge_ad_runtime.supervisor import Supervisor
 _CLOSE_SECONDS = 1.0
 _WAIT_SECONDS = 0.2
 """How soon the loop notices a stop or a stall while no frame comes."""
+
+
+_KEPT_LATENCIES = 10_000
+"""Percentiles are over so many last frames: a stream of months needs no more memory."""
 
 
 class Model(Protocol):
@@ -43,6 +47,31 @@ class Model(Protocol):
         """Whether so many frames are scored sooner together than one after the other."""
 
 
+@dataclass(kw_only=True)
+class Tally:
+    """Counts of one loop while it runs."""
+
+    frames: int = 0
+    anomalous: int = 0
+    failed: int = 0
+    skipped: int = 0
+    camera_error: CameraError | None = None
+    output_closed: bool = False
+    started: float = field(default_factory=perf_counter)
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT_LATENCIES))
+
+    @property
+    def handled(self) -> int:
+        """How many frames have been dealt with."""
+        return self.frames + self.failed
+
+    def add(self, result: Result) -> None:
+        """Count a verdict."""
+        self.frames += 1
+        self.anomalous += result.anomalous
+        self.latencies.append(result.latency_ms)
+
+
 class Loop:
     """One model and its cameras.
 
@@ -51,6 +80,7 @@ class Loop:
 
     Attributes:
         tally: counts.
+        rounds: how many rounds and waits are behind it; of a loop that hangs it stands still.
     """
 
     def __init__(
@@ -69,6 +99,7 @@ class Loop:
             supervisor: starts the threads that read the cameras.
         """
         self.tally = Tally()
+        self.rounds = 0
         self._model = model
         self._delivery = delivery
         self._triggers = triggers
@@ -120,19 +151,12 @@ class Loop:
         """Let a monitor see each verdict of a camera."""
         self._monitors[camera].append(monitor)
 
-    def run(
-        self,
-        stop: threading.Event,
-        *,
-        max_frames: int | None = None,
-        after_round: Callable[[], None] = lambda: None,
-    ) -> None:
+    def run(self, stop: threading.Event, *, max_frames: int | None = None) -> None:
         """Score until all sources have ended or `stop` is set, and close the sources.
 
         Args:
             stop: ends the loop after the current frame.
             max_frames: end after so many frames, failed ones included.
-            after_round: called after each round and each wait; must be quick.
 
         Raises:
             DeviceError: the device can no longer run the model.
@@ -147,7 +171,7 @@ class Loop:
                     break
                 else:
                     self._wait()
-                after_round()
+                self.rounds += 1
         except BrokenPipeError:
             self.tally.output_closed = True
         finally:

@@ -1,13 +1,15 @@
-"""Run the loops of a stream side by side, until all have ended or one has failed."""
+"""Run the loops of a stream side by side, and tell systemd that all of them are alive."""
 
+import math
+import os
+import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 
 from edge_ad_runtime.errors import EdgeAdError, StuckError
 from edge_ad_runtime.stream.loop import Loop
-from edge_ad_runtime.stream.systemd import Watchdog
 from edge_ad_runtime.supervisor import Supervisor
 
 _LOOK_SECONDS = 0.5
@@ -34,23 +36,21 @@ def run_loops(
         StuckError: a loop did not end in time after a stop.
         EdgeAdError: of the first loop that failed.
     """
-    watchdog = Watchdog(len(loops))
     errors: list[Exception] = []
 
-    def run(index: int) -> None:
-        turned = partial(watchdog.turned, index)
-        loops[index].run(stop, max_frames=max_frames, after_round=turned)
-        if loops[index].tally.output_closed:
+    def run(loop: Loop) -> None:
+        loop.run(stop, max_frames=max_frames)
+        if loop.tally.output_closed:
             stop.set()
 
     def died(error: Exception) -> None:
         errors.append(error)
         stop.set()
 
-    threads = [
-        supervisor.start(f"loop {index}", partial(run, index), died=died)
-        for index in range(len(loops))
-    ]
+    threads = {
+        supervisor.start(f"loop {index}", partial(run, loop), died=died): loop
+        for index, loop in enumerate(loops)
+    }
     stuck = _join_all(threads, stop)
     if stuck:
         raise StuckError(
@@ -61,13 +61,15 @@ def run_loops(
         raise _explained(errors[0])
 
 
-def _join_all(threads: Sequence[threading.Thread], stop: threading.Event) -> list[str]:
+def _join_all(threads: Mapping[threading.Thread, Loop], stop: threading.Event) -> list[str]:
     """Wait for all threads; return the names of those that do not end after a stop."""
+    watchdog = Watchdog()
     deadline: float | None = None
-    running = list(threads)
+    running = dict(threads)
     while running and (deadline is None or monotonic() < deadline):
-        running[0].join(_LOOK_SECONDS)
-        running = [thread for thread in running if thread.is_alive()]
+        next(iter(running)).join(min(_LOOK_SECONDS, watchdog.look_seconds))
+        running = {thread: loop for thread, loop in running.items() if thread.is_alive()}
+        watchdog.look({thread.name: loop.rounds for thread, loop in running.items()})
         if stop.is_set() and deadline is None:
             deadline = monotonic() + _STOP_SECONDS
     return [thread.name for thread in running]
@@ -80,3 +82,53 @@ def _explained(error: Exception) -> EdgeAdError:
         f"the inspection broke off by a fault in the program, an unexpected "
         f"{type(error).__name__}: report it with the traceback above"
     )
+
+
+class Watchdog:
+    """Sends WATCHDOG=1 while every loop turns; a single one that hangs lets systemd restart all.
+
+    Attributes:
+        look_seconds: how often `look` has to be called for a message in time.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        """Read the interval that systemd wants from the environment.
+
+        Args:
+            clock: monotonic, in seconds.
+        """
+        micros = os.environ.get("WATCHDOG_USEC", "")
+        self._interval = int(micros) / 1e6 / 2 if micros.isdigit() else math.inf
+        self.look_seconds = self._interval / 2
+        self._clock = clock
+        self._sent = clock()
+        self._rounds: Mapping[str, int] = {}
+
+    def look(self, rounds: Mapping[str, int]) -> None:
+        """Look whether the loops have turned since the last message, and send the next in time.
+
+        Args:
+            rounds: how many rounds of each loop are over; loops that have ended are not in it.
+        """
+        if self._clock() - self._sent < self._interval:
+            return
+        if all(count > self._rounds.get(name, 0) for name, count in rounds.items()):
+            self._sent = self._clock()
+            self._rounds = rounds
+            notify("WATCHDOG=1")
+
+
+def notify(state: str) -> bool:
+    """Send a state such as `READY=1` to the service manager; return whether there is one."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return False
+    # A leading @ stands for the zero byte of Linux's abstract sockets.
+    address = "\0" + address[1:] if address[0] == "@" else address
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            channel.connect(address)
+            channel.sendall(state.encode())
+    except OSError:  # of a process without a free descriptor, too
+        return False
+    return True

@@ -19,17 +19,15 @@ from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.model.scorer import Scorer
 from edge_ad_runtime.model.signature import RequiredSignature
 from edge_ad_runtime.outputs import Delivery, Writer
-from edge_ad_runtime.stream.build import add_outputs
+from edge_ad_runtime.stream.build import add_outputs, open_all, open_camera
 from edge_ad_runtime.stream.config import CameraConfig, StreamConfig
 from edge_ad_runtime.stream.drift import Drift
 from edge_ad_runtime.stream.installs import Installs, InstallSocket
 from edge_ad_runtime.stream.loop import Loop
-from edge_ad_runtime.stream.loops import run_loops
+from edge_ad_runtime.stream.loops import notify, run_loops
 from edge_ad_runtime.stream.model_file import ModelFile
 from edge_ad_runtime.stream.model_slot import ModelSlot, Override
-from edge_ad_runtime.stream.opening import open_all, open_camera
 from edge_ad_runtime.stream.summary import StreamSummary, sum_up
-from edge_ad_runtime.stream.systemd import notify
 from edge_ad_runtime.stream.thresholds import Thresholds
 from edge_ad_runtime.stream.triggers import ByteLines, Triggers, accept_lines
 from edge_ad_runtime.stream.watchers import Alarm, Overload
@@ -249,7 +247,7 @@ class Stream:
             recovery=self.config.recovery,
             every=camera.every,
         )
-        info = partial(self.info_of, camera.name)
+        info = partial(self._slots[camera.name].info, camera.name)
         loop.add_monitor(camera.name, Drift(info))
         loop.add_monitor(camera.name, self._installs.shadows[camera.model])
         if source is None or source.live or camera.watch:

@@ -1,16 +1,12 @@
-"""What happened in a stream, counted while it runs and summed up at its end."""
+"""What happened in a stream, summed up at its end."""
 
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 
 from edge_ad_runtime.errors import CameraError
-from edge_ad_runtime.model.result import Result
-
-_KEPT_LATENCIES = 10_000
-"""Percentiles are over so many last frames: a stream of months needs no more memory."""
+from edge_ad_runtime.stream.loop import Tally
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,31 +58,6 @@ class StreamSummary:
                 f"latency p50 {self.latency_p50_ms:.1f} ms, p95 {self.latency_p95_ms:.1f} ms"
             )
         return ", ".join(parts)
-
-
-@dataclass(kw_only=True)
-class Tally:
-    """Counts of one loop while it runs."""
-
-    frames: int = 0
-    anomalous: int = 0
-    failed: int = 0
-    skipped: int = 0
-    camera_error: CameraError | None = None
-    output_closed: bool = False
-    started: float = field(default_factory=perf_counter)
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT_LATENCIES))
-
-    @property
-    def handled(self) -> int:
-        """How many frames have been dealt with."""
-        return self.frames + self.failed
-
-    def add(self, result: Result) -> None:
-        """Count a verdict."""
-        self.frames += 1
-        self.anomalous += result.anomalous
-        self.latencies.append(result.latency_ms)
 
 
 def sum_up(tallies: list[Tally], lost_outputs: int) -> StreamSummary:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edge_ad_runtime import FakeCamera, Frame, FrameSource
-from edge_ad_runtime.stream import opening
+from edge_ad_runtime.stream import build
 from edge_ad_runtime.stream.config import ServeConfig, parse_config
 from edge_ad_runtime.stream.stream import Stream
 
@@ -61,7 +61,7 @@ def stream(
     def open_fake(spec: str, *_: Any, **__: Any) -> FrameSource:
         return FakeCamera(parts(len(spec), release), name=spec)
 
-    monkeypatch.setattr(opening, "open_source", open_fake)
+    monkeypatch.setattr(build, "open_source", open_fake)
     document = {
         "model": str(model),
         "threads": 1,

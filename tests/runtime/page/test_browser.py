@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edge_ad_runtime import CapturedFrame, FrameSource, Result
 from edge_ad_runtime.cameras.folder import WatchedFolder
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.stream import opening
+from edge_ad_runtime.stream import build
 from edge_ad_runtime.stream.config import ServeConfig, parse_config
 from edge_ad_runtime.stream.stream import Stream
 
@@ -112,7 +112,7 @@ def watched(
     def open_folder(spec: str, *_: Any, **__: Any) -> FrameSource:
         return WatchedFolder(folder, every=0.02)
 
-    monkeypatch.setattr(opening, "open_source", open_folder)
+    monkeypatch.setattr(build, "open_source", open_folder)
     document = {
         "model": str(model),
         "threads": 1,

@@ -14,7 +14,7 @@ import pytest
 
 from edge_ad_runtime import CapturedFrame, DataError, FakeCamera, Frame, ModelInfo, Result
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.stream import opening
+from edge_ad_runtime.stream import build
 from edge_ad_runtime.stream.config import ServeConfig, parse_config
 from edge_ad_runtime.stream.stream import Stream
 
@@ -286,7 +286,7 @@ def test_a_busy_drawing_thread_costs_no_verdicts(
 def test_a_very_tall_picture_can_be_shown(info: ModelInfo, verdict: Verdict) -> None:
     from dataclasses import replace
 
-    from edge_ad_runtime.page.pictures import draw
+    from edge_ad_runtime.page.parts import draw
 
     captured, result = verdict()
     frame = np.zeros((70_000, 8, 3), np.uint8)
@@ -298,7 +298,7 @@ def test_a_very_tall_picture_can_be_shown(info: ModelInfo, verdict: Verdict) -> 
 def test_only_an_anomalous_part_has_outlines(info: ModelInfo, verdict: Verdict) -> None:
     from dataclasses import replace
 
-    from edge_ad_runtime.page.pictures import draw
+    from edge_ad_runtime.page.parts import draw
 
     hot = np.zeros((32, 64), np.float32)
     hot[8:16, 16:32] = 200
@@ -325,7 +325,7 @@ def triggered(
         while not release.wait(0.05):
             yield np.zeros((48, 96, 3), np.uint8)
 
-    monkeypatch.setattr(opening, "open_source", lambda *_, **__: FakeCamera(black(), name="a"))
+    monkeypatch.setattr(build, "open_source", lambda *_, **__: FakeCamera(black(), name="a"))
     document = {
         "model": str(model),
         "freeze_check": False,
