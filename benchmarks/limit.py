@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from edge_ad.data import Dataset, Sample, choose_input_size, load_category
 from edge_ad.models import SPADE, Detector, PaDiM, PatchCore
-from edge_ad.models.features import embed_on_grid, local_average
+from edge_ad.models.grid import embed_on_grid, local_average
 
 MOST_GOOD, MOST_DEFECTIVE = 350, 120
 """Pictures of a class whose features are computed, drawn at random where there are more."""

@@ -29,7 +29,7 @@ import torch
 from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
 from torch import Tensor
 
-from edge_ad.models.threads import thread_pool
+from edge_ad.models.machine import thread_pool
 from edge_ad.progress import Bar
 from edge_ad_runtime.errors import EdgeAdError
 

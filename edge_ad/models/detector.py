@@ -23,8 +23,8 @@ from edge_ad.config import DetectorConfig, describe
 from edge_ad.data import Dataset, Pictures, as_dataset, choose_input_size
 from edge_ad.evaluate import Evaluation, Evaluator
 from edge_ad.models.good import FEWEST, GoodScores, LeftOut
-from edge_ad.models.memory import telling_when_memory_ends
-from edge_ad.models.smoothing import Smoothing
+from edge_ad.models.grid import Smoothing
+from edge_ad.models.machine import telling_when_memory_ends
 from edge_ad_runtime.errors import DataError, DeviceError, EdgeAdError, NotFittedError
 from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.model.image import Frame, Preprocessing, check_frame

@@ -1,23 +1,20 @@
 """Fusion: PaDiM's Gaussians and PatchCore's memory on the same features."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from edge_ad.config import FusionConfig
-from edge_ad.models.detector import Detector, takes_options
-from edge_ad.models.features import embed_on_grid, local_average
-from edge_ad.models.gaussian import GaussianStatistics
+from edge_ad.models.detector import takes_options
 from edge_ad.models.good import LeftOut
-from edge_ad.models.memory_bank import GoodPatches
-from edge_ad.models.nearest import nearest_distance
-from edge_ad.models.padim import check_gaussian_memory, choose_dims, draw_channels
+from edge_ad.models.grid import embed_on_grid, local_average
+from edge_ad.models.memory_bank import GoodPatches, nearest_distance
+from edge_ad.models.padim import GaussianDetector
 
 
-class Fusion(Detector):
+class Fusion(GaussianDetector):
     """The sum of PaDiM's and PatchCore's distances, each in units of its spread on good parts.
 
     A Gaussian per position sees what is unusual at its place; the memory sees what is unusual
@@ -32,9 +29,6 @@ class Fusion(Detector):
 
     method: ClassVar[str] = FusionConfig.method
     config: FusionConfig
-    mean_whitened: Tensor
-    whitening: Tensor
-    channels: Tensor
     memory: Tensor
     owners: Tensor
     """(rows,), int32: the picture of the fit that each row of the memory comes from."""
@@ -43,28 +37,14 @@ class Fusion(Detector):
 
     @takes_options(FusionConfig)
     def __init__(self, config: FusionConfig) -> None:
-        """Set up an unfitted detector.
-
-        Raises:
-            EdgeAdError: more channels than there are; and see `Detector`.
-        """
+        """Set up an unfitted detector; raises what `GaussianDetector` raises."""
         super().__init__(config)
-        self.dims = choose_dims(config.dims, self.n_channels)
-        self.config = replace(self.config, dims=self.dims)
         finer = [layer for layer in self.backbone.layers if layer.stride < config.grid_stride]
         n_finer = sum(layer.channels for layer in finer)
         self.n_finer = n_finer if n_finer < self.n_channels else 0
-        self.register_buffer("channels", draw_channels(self.n_channels, self.dims, config.seed))
-        self.register_buffer("mean_whitened", torch.empty(0))
-        self.register_buffer("whitening", torch.empty(0))
         self.register_buffer("memory", torch.empty(0))
         self.register_buffer("owners", torch.empty(0, dtype=torch.int32))
         self.register_buffer("weights", torch.empty(0))
-
-    @classmethod
-    def default_strides(cls) -> tuple[int, ...]:
-        """Strides of the feature maps that are used unless `layers` says otherwise."""
-        return (4, 8, 16)
 
     def embed(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Describe each position of frames (N, h, w, 3), for the Gaussians and for the memory.
@@ -74,28 +54,26 @@ class Fusion(Detector):
         """
         maps = self.backbone(self.backbone.normalise(frames))
         features = embed_on_grid(local_average(maps, self.config.patch_size), self.grid).flatten(2)
-        drawn = features[:, self.channels] if self.dims < self.n_channels else features
-        return drawn.permute(2, 1, 0), features[:, self.n_finer :].transpose(1, 2)
+        return self.drawn(features).permute(2, 1, 0), features[:, self.n_finer :].transpose(1, 2)
 
     def fit_features(self, batches: Iterator[Tensor], n_frames: int) -> LeftOut:
         """One pass over frames (n, h, w, 3) for the Gaussians and the memory."""
-        positions = self.grid[0] * self.grid[1]
-        check_gaussian_memory(positions, self.dims, self.device)
         good = GoodPatches(
             n_frames,
-            positions,
+            self.grid[0] * self.grid[1],
             self.n_channels - self.n_finer,
             self.config.coreset,
             seed=self.config.seed,
             device=self.device,
         )
-        with GaussianStatistics() as statistics:
+
+        def features_of_batches() -> Iterator[Tensor]:
             for frames in batches:
                 features, patches = self.embed(frames)
-                statistics.add(features)
                 good.add(patches)
-            self.mean_whitened, self.whitening = statistics.whitening(self.config.epsilon)
-            gaussian = statistics.left_out(self.mean_whitened, self.whitening, self.config.epsilon)
+                yield features
+
+        gaussian = self.fit_gaussians(features_of_batches())
         bank = good.choose(f"{self.method} coreset")
         self.memory, self.owners = bank.rows, bank.owners
         memory = good.left_out(bank, neighbours=1, description=f"{self.method} coreset")
@@ -106,9 +84,8 @@ class Fusion(Detector):
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Score frames; see `Detector.forward`."""
         features, patches = self.embed(frames)
-        whitened = self.whitening @ features - self.mean_whitened[:, :, None]
-        gaussian = (whitened * whitened).sum(dim=1).sqrt().T  # (N, positions)
-        anomaly_map = self.smooth(self._fuse(gaussian, nearest_distance(patches, self.memory)))
+        to_memory = nearest_distance(patches, self.memory)
+        anomaly_map = self.smooth(self._fuse(self.gaussian_distance(features), to_memory))
         return anomaly_map.amax(dim=(1, 2)), anomaly_map
 
     def _fuse(self, gaussian: Tensor, memory: Tensor) -> Tensor:

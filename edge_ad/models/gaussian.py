@@ -2,13 +2,12 @@
 
 import tempfile
 from collections.abc import Iterator
-from types import TracebackType
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from edge_ad.models.threads import thread_pool
+from edge_ad.models.machine import thread_pool
 from edge_ad_runtime.errors import DataError
 
 KEPT_IN_MEMORY = 2**29
@@ -26,7 +25,7 @@ class GaussianStatistics:
     """Mean and covariance per position in one pass, whatever the number of samples.
 
     Values are taken relative to the mean of the first batch, so that float32 sums do not cancel.
-    Relative to it they are also kept in float16 until the `with` block ends, for `left_out`.
+    Relative to it they are also kept in float16 until `close`, for `left_out`.
     """
 
     def __init__(self) -> None:
@@ -37,16 +36,7 @@ class GaussianStatistics:
         self._sum = torch.empty(0)
         self._outer = torch.empty(0)
 
-    def __enter__(self) -> "GaussianStatistics":
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Forget the features."""
         self._kept.close()
 

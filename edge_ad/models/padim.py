@@ -1,6 +1,7 @@
 """PaDiM: one Gaussian per position over the concatenated feature maps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import ClassVar
 
@@ -9,10 +10,10 @@ from torch import Tensor
 
 from edge_ad.config import PaDiMConfig
 from edge_ad.models.detector import Detector, takes_options
-from edge_ad.models.features import embed_on_grid, local_average
 from edge_ad.models.gaussian import GaussianStatistics
 from edge_ad.models.good import LeftOut
-from edge_ad.models.memory import check_memory
+from edge_ad.models.grid import embed_on_grid, local_average
+from edge_ad.models.machine import check_memory
 from edge_ad_runtime.errors import ConfigError
 
 ALL_CHANNELS_UP_TO = 200
@@ -22,29 +23,25 @@ DEFAULT_DIMS = 100
 """Channels drawn from larger backbones by default: the paper's choice for ResNet-18."""
 
 
-class PaDiM(Detector):
-    """One Gaussian per position; the score is the Mahalanobis distance, not squared (eq. 2).
+class GaussianDetector(Detector):
+    """What PaDiM and Fusion share: one Gaussian per position, over channels that are drawn once."""
 
-    Defard et al., 2020, https://arxiv.org/abs/2011.08785. Larger is more anomalous, without bound.
-    """
-
-    method: ClassVar[str] = PaDiMConfig.method
     config: PaDiMConfig
     mean_whitened: Tensor
     whitening: Tensor
     channels: Tensor
 
-    @takes_options(PaDiMConfig)
     def __init__(self, config: PaDiMConfig) -> None:
-        """Set up an unfitted detector.
+        """Choose the channels; nothing is learnt yet.
 
         Raises:
             EdgeAdError: more channels than there are; and see `Detector`.
         """
         super().__init__(config)
-        self.dims = choose_dims(config.dims, self.n_channels)
+        self.dims = _choose_dims(config.dims, self.n_channels)
         self.config = replace(self.config, dims=self.dims)
-        self.register_buffer("channels", draw_channels(self.n_channels, self.dims, config.seed))
+        channels = _draw_channels(self.n_channels, self.dims, config.seed)
+        self.register_buffer("channels", channels)
         self.register_buffer("mean_whitened", torch.empty(0))
         self.register_buffer("whitening", torch.empty(0))
 
@@ -53,35 +50,68 @@ class PaDiM(Detector):
         """Strides of the feature maps that are used unless `layers` says otherwise."""
         return (4, 8, 16)
 
+    def drawn(self, features: Tensor) -> Tensor:
+        """Return the channels of the Gaussians: (N, n_channels, ...) to (N, dims, ...)."""
+        return features[:, self.channels] if self.dims < self.n_channels else features
+
+    def fit_gaussians(self, batches: Iterable[Tensor]) -> Tensor:
+        """Learn from features (positions, dims, n) in one pass.
+
+        Returns:
+            The distance of each picture to the Gaussians of all others: (pictures, positions).
+
+        Raises:
+            EdgeAdError: the Gaussians do not fit into memory.
+        """
+        check_memory(
+            2 * self.grid[0] * self.grid[1] * self.dims**2 * 4,
+            self.device,
+            advice="use fewer --dims, a coarser --grid-stride or a smaller --input-size",
+        )
+        with closing(GaussianStatistics()) as statistics:
+            for features in batches:
+                statistics.add(features)
+            self.mean_whitened, self.whitening = statistics.whitening(self.config.epsilon)
+            return statistics.left_out(self.mean_whitened, self.whitening, self.config.epsilon)
+
+    def gaussian_distance(self, features: Tensor) -> Tensor:
+        """Return the Mahalanobis distance of features (positions, dims, N): (N, positions)."""
+        # With cov = L L^T, the distance^2 = |L^-1 (x - mean)|^2 = |L^-1 x - L^-1 mean|^2.
+        whitened = self.whitening @ features - self.mean_whitened[:, :, None]
+        return (whitened * whitened).sum(dim=1).sqrt().T
+
+
+class PaDiM(GaussianDetector):
+    """One Gaussian per position; the score is the Mahalanobis distance, not squared (eq. 2).
+
+    Defard et al., 2020, https://arxiv.org/abs/2011.08785. Larger is more anomalous, without bound.
+    """
+
+    method: ClassVar[str] = PaDiMConfig.method
+
+    @takes_options(PaDiMConfig)
+    def __init__(self, config: PaDiMConfig) -> None:
+        """Set up an unfitted detector; raises what `GaussianDetector` raises."""
+        super().__init__(config)
+
     def embed(self, frames: Tensor) -> Tensor:
         """Describe each position of frames (N, h, w, 3): (positions, dims, N)."""
         maps = self.backbone(self.backbone.normalise(frames))
         features = embed_on_grid(local_average(maps, self.config.patch_size), self.grid)
-        if self.dims < self.n_channels:
-            features = features[:, self.channels]
-        return features.flatten(2).permute(2, 1, 0)
+        return self.drawn(features).flatten(2).permute(2, 1, 0)
 
     def fit_features(self, batches: Iterator[Tensor], n_frames: int) -> LeftOut:
         """One pass over frames (n, h, w, 3): sums, outer products and the features in float16."""
         del n_frames  # from half a gigabyte on, the features go to disk
-        check_gaussian_memory(self.grid[0] * self.grid[1], self.dims, self.device)
-        with GaussianStatistics() as statistics:
-            for frames in batches:
-                statistics.add(self.embed(frames))
-            self.mean_whitened, self.whitening = statistics.whitening(self.config.epsilon)
-            distance = statistics.left_out(self.mean_whitened, self.whitening, self.config.epsilon)
-        return LeftOut(distance=distance)
+        return LeftOut(distance=self.fit_gaussians(map(self.embed, batches)))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Score frames; see `Detector.forward`."""
-        # With cov = L L^T, the distance^2 = |L^-1 (x - mean)|^2 = |L^-1 x - L^-1 mean|^2.
-        whitened = self.whitening @ self.embed(frames) - self.mean_whitened[:, :, None]
-        distance = (whitened * whitened).sum(dim=1).sqrt()  # (positions, N)
-        anomaly_map = self.smooth(distance.T)
+        anomaly_map = self.smooth(self.gaussian_distance(self.embed(frames)))
         return anomaly_map.amax(dim=(1, 2)), anomaly_map
 
 
-def choose_dims(dims: int | str | None, n_channels: int) -> int:
+def _choose_dims(dims: int | str | None, n_channels: int) -> int:
     """Return how many of the channels of the chosen layers the Gaussians have.
 
     Raises:
@@ -99,20 +129,7 @@ def choose_dims(dims: int | str | None, n_channels: int) -> int:
     return dims
 
 
-def draw_channels(n_channels: int, dims: int, seed: int) -> Tensor:
+def _draw_channels(n_channels: int, dims: int, seed: int) -> Tensor:
     """Draw `dims` of the channels once, in ascending order."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randperm(n_channels, generator=generator)[:dims].sort().values
-
-
-def check_gaussian_memory(positions: int, dims: int, device: torch.device) -> None:
-    """Refuse Gaussians that would not fit into memory.
-
-    Raises:
-        EdgeAdError: with their size, and the options that make them smaller.
-    """
-    check_memory(
-        2 * positions * dims**2 * 4,
-        device,
-        advice="use fewer --dims, a coarser --grid-stride or a smaller --input-size",
-    )

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from edge_ad.config import PatchCoreConfig
 from edge_ad.models.detector import Detector, takes_options
-from edge_ad.models.features import embed_on_grid, local_average
 from edge_ad.models.good import LeftOut
-from edge_ad.models.memory_bank import GoodPatches, image_score
-from edge_ad.models.nearest import nearest_distance
+from edge_ad.models.grid import embed_on_grid, local_average
+from edge_ad.models.memory_bank import GoodPatches, image_score, nearest_distance
 
 logger = logging.getLogger(__name__)
 

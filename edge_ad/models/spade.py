@@ -10,10 +10,10 @@ from torch import Tensor
 
 from edge_ad.config import SpadeConfig
 from edge_ad.models.detector import Detector, takes_options
-from edge_ad.models.features import embed_on_grid, local_average
 from edge_ad.models.good import FEWEST, LeftOut
-from edge_ad.models.memory import check_memory
-from edge_ad.models.nearest import squared_distances
+from edge_ad.models.grid import embed_on_grid, local_average
+from edge_ad.models.machine import check_memory
+from edge_ad.models.memory_bank import squared_distances
 from edge_ad_runtime.errors import ConfigError
 
 logger = logging.getLogger(__name__)

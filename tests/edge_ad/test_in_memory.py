@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from edge_ad.data import Dataset, as_dataset, load_category
 from edge_ad.models import PaDiM
-from edge_ad.models.memory import telling_when_memory_ends
+from edge_ad.models.machine import telling_when_memory_ends
 from edge_ad_runtime import list_pictures, read_frame
 from edge_ad_runtime.errors import DataError, EdgeAdError
 

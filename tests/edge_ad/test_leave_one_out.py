@@ -1,5 +1,6 @@
 """Leave-one-out scores against fits that really leave the picture out."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ from edge_ad.data import Dataset, load_category
 from edge_ad.models import SPADE, Detector, PaDiM, PatchCore
 from edge_ad.models import gaussian as gaussian_module
 from edge_ad.models.gaussian import GaussianStatistics
-from edge_ad.models.memory_bank import GoodPatches, image_score
-from edge_ad.models.nearest import nearest_distance
+from edge_ad.models.memory_bank import GoodPatches, image_score, nearest_distance
 from edge_ad_runtime.errors import DataError
 
 POSITIONS, DIMS = 5, 40
@@ -32,7 +32,7 @@ def correlated_features(n: int) -> torch.Tensor:
 
 def fit(features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return mean_whitened, whitening and the left-out distances of features, in batches of 4."""
-    with GaussianStatistics() as statistics:
+    with closing(GaussianStatistics()) as statistics:
         for batch in torch.split(features, 4, dim=2):
             statistics.add(batch)
         mean_whitened, whitening = statistics.whitening(0.1)
@@ -79,7 +79,7 @@ def test_a_full_disk_is_one_clear_sentence() -> None:
 
         def close(self) -> None: ...
 
-    with GaussianStatistics() as statistics, pytest.raises(DataError, match="set TMPDIR"):
+    with closing(GaussianStatistics()) as statistics, pytest.raises(DataError, match="set TMPDIR"):
         statistics._kept.close()
         statistics._kept = Full()  # type: ignore[assignment]
         statistics.add(correlated_features(4))

@@ -1,5 +1,7 @@
 """PaDiM against the paper's formula, written out slowly in NumPy."""
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 import torch
@@ -38,7 +40,7 @@ def test_distance_equals_the_formula(n_train: int, batch: int, offset: float) ->
     rng = np.random.default_rng(1)
     train = (rng.normal(0, 1, (6, 12, n_train)) + offset).astype(np.float32)
     test = (rng.normal(0.5, 2, (6, 12, 9)) + offset).astype(np.float32)
-    with GaussianStatistics() as statistics:
+    with closing(GaussianStatistics()) as statistics:
         for start in range(0, n_train, batch):
             statistics.add(torch.from_numpy(train[:, :, start : start + batch]))
         mean_whitened, whitening = statistics.whitening(epsilon=0.01)
@@ -49,7 +51,7 @@ def test_distance_equals_the_formula(n_train: int, batch: int, offset: float) ->
 
 def test_one_sample_has_no_covariance() -> None:
     with (
-        GaussianStatistics() as statistics,
+        closing(GaussianStatistics()) as statistics,
         pytest.raises(DataError, match="at least 2 pictures"),
     ):
         statistics.add(torch.zeros(2, 3, 1))

@@ -8,8 +8,7 @@ import torch
 
 from edge_ad.data import Category, Dataset, load_category
 from edge_ad.models import PatchCore
-from edge_ad.models.memory_bank import image_score
-from edge_ad.models.nearest import nearest_distance
+from edge_ad.models.memory_bank import image_score, nearest_distance
 from edge_ad_runtime.errors import EdgeAdError
 
 Array = np.ndarray

@@ -6,7 +6,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional
 
-from edge_ad.models.smoothing import Smoothing
+from edge_ad.models.grid import Smoothing
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,33 @@
-"""Whether something fits into memory: asked before the work begins, told when it did not."""
+"""What the machine has for a fit: threads for blocks of work, and memory, asked beforehand."""
 
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import psutil
 import torch
 
 from edge_ad_runtime.errors import EdgeAdError
+
+
+@contextmanager
+def thread_pool(device: torch.device) -> Iterator[Executor | None]:
+    """Give a CPU one thread a block, where torch would split every operation; None for a GPU.
+
+    The threads meet once at the end instead of after each of a hundred operations of microseconds:
+    where other programs are busy, every such meeting waits for the scheduler. What runs in the
+    pool is not in the caller's inference mode: decorate it.
+    """
+    if device.type != "cpu":
+        yield None
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
 
 
 def check_memory(size: int, device: torch.device, advice: str) -> None:
