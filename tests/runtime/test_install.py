@@ -355,6 +355,24 @@ def test_a_kill_at_any_moment_leaves_a_whole_model(
     assert len(seen) > 10 and target.read_bytes() == two
 
 
+def test_a_check_that_crashes_or_hangs_is_a_refusal(
+    golden: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edge_ad_runtime.install import check as module
+
+    script = tmp_path / "check.py"
+    monkeypatch.setattr(module, "__file__", str(script))
+    target = tmp_path / "target.onnx"
+    for code, problem in (
+        ("import os; os.abort()", "broke off with exit code -6"),
+        ("print('no answer')", "broke off with exit code 0"),
+        ("import time; time.sleep(60)", "more than 1 s"),
+    ):
+        script.write_text(code)
+        done = install(golden("one.onnx"), "--to", target, "--timeout", 1)
+        assert done.exit_code == 3 and problem in done.stderr and not target.exists()
+
+
 def test_one_installation_at_a_time(golden: Callable[..., Path], tmp_path: Path) -> None:
     from edge_ad_runtime.install.slots import Slots
 

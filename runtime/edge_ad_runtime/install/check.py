@@ -152,7 +152,9 @@ def _main() -> None:
         )
         answer = asdict(checked)
     except EdgeAdError as error:
-        answer = {"error": type(error).__name__, "message": str(error)}
+        # The path of the candidate says nothing to the user, who knows another one.
+        message = str(error).removeprefix(f"cannot use the model file {request['model']}: ")
+        answer = {"error": type(error).__name__, "message": message}
     print(json.dumps(answer))
 
 
