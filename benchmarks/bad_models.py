@@ -37,9 +37,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_ad.cli import main
 from edge_ad_runtime import Scorer, read_frame
-from edge_ad_runtime.model.checksum import BLANK, CHECKSUM_KEY, stamp
 from edge_ad_runtime.model.golden import GOLDEN_KEY, Golden
-from edge_ad_runtime.model.info import MODEL_KEY, VERSION_KEY
+from edge_ad_runtime.model.info import BLANK, CHECKSUM_KEY, MODEL_KEY, VERSION_KEY, stamp
 from edge_ad_runtime.model.signature import sign
 
 GOLDEN_FILE = Path(__file__).parents[1] / "tests/golden/padim/chip-padim.onnx"

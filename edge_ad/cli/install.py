@@ -156,6 +156,7 @@ def _configured(config: Path, camera: str | None, device: str, threads: int | No
         path=_path(parsed, camera),
         device=parsed.device if device == "auto" else device,
         threads=threads or parsed.threads,
+        accelerator=parsed.accelerator,
         key=None if signature is None else _read_key(signature.key),
         least_version=0 if signature is None else signature.least_version,
         accepted=None if signature is None else AcceptedVersions(signature.state_file),

@@ -97,7 +97,7 @@ def test_cuda_that_is_compiled_in_but_absent(model: Path, monkeypatch: pytest.Mo
     )
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
     # PyTorch, if another test has imported it, has loaded cuDNN into this process.
-    monkeypatch.setattr(packages, "_library_version", lambda name, function: None)
+    monkeypatch.setattr(packages, "library_version", lambda name, function: None)
     found = findings()
     cuda, cpu = found["provider"]
     assert cuda["status"] == "warning" and "CUDA is compiled in but does not run" in cuda["message"]
@@ -115,7 +115,7 @@ def test_the_driver_and_the_cuda_of_onnx_runtime(
     monkeypatch: pytest.MonkeyPatch, driver: int, built: str, status: str
 ) -> None:
     versions = {"libcuda.so.1": driver, "libcudnn.so.9": 92000}
-    monkeypatch.setattr(packages, "_library_version", lambda name, function: versions.get(name))
+    monkeypatch.setattr(packages, "library_version", lambda name, function: versions.get(name))
     runtime: Any = SimpleNamespace(cuda_version=built)
     cuda, cudnn, tensorrt = packages._cuda(runtime, tensorrt=True)
     assert cuda.status == status

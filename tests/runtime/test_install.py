@@ -22,6 +22,7 @@ from edge_ad.cli import main
 from edge_ad_runtime import ModelInfo, Scorer
 from edge_ad_runtime.files import installed
 from edge_ad_runtime.install.check import CheckRule, check
+from edge_ad_runtime.model.accelerator import AcceleratorConfig
 from edge_ad_runtime.model.golden import GOLDEN_KEY, Golden
 from edge_ad_runtime.model.info import MODEL_KEY, VERSION_KEY, stamp
 from edge_ad_runtime.stream.installs import ask
@@ -316,7 +317,9 @@ def test_a_kill_at_any_moment_leaves_a_whole_model(
     """Broken off before each change of the file system in turn, until there are no more of them."""
     from edge_ad_runtime.install import install as module
 
-    rule = CheckRule(device="cpu", threads=1, max_latency_ms=1e4, timeout=60)
+    rule = CheckRule(
+        device="cpu", threads=1, accelerator=AcceleratorConfig(), max_latency_ms=1e4, timeout=60
+    )
     checked = check(golden("two.onnx", divisor=2.0), rule)
     monkeypatch.setattr(module, "check", lambda model, rule: checked)
     one, two = golden("one.onnx").read_bytes(), (tmp_path / "two.onnx").read_bytes()

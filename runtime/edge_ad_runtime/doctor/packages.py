@@ -1,6 +1,5 @@
 """ONNX Runtime and OpenCV: which ones are installed, what runs here, and what they still lack."""
 
-import ctypes
 import importlib
 import re
 import warnings
@@ -13,8 +12,14 @@ import numpy as np
 
 from edge_ad_runtime.doctor import Finding, error, ok, warning
 from edge_ad_runtime.errors import MissingExtraError
+from edge_ad_runtime.model.accelerator import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    TENSORRT_LIBRARIES,
+    library_version,
+)
 
-_CPU, _CUDA, _TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
 _REMOTE = "AzureExecutionProvider"
 
 Installed = Mapping[str, list[str]]
@@ -99,21 +104,21 @@ def _load(module: str, check: str, installed: Installed) -> tuple[ModuleType | N
 def _providers(runtime: ModuleType) -> Iterator[Finding]:
     """Try every provider that is compiled in with a tiny graph."""
     compiled = [name for name in runtime.get_available_providers() if name != _REMOTE]
-    if hasattr(runtime, "preload_dlls") and _CUDA in compiled:
+    if hasattr(runtime, "preload_dlls") and CUDA in compiled:
         runtime.preload_dlls()
     for name in compiled:
         problem = try_provider(runtime, name)
         short = name.removesuffix("ExecutionProvider")
         if problem is None:
             yield ok("provider", f"{short} is compiled in and runs")
-        elif name == _CPU:
+        elif name == CPU:
             yield error("provider", f"CPU fails: {problem}", "install ONNX Runtime again")
         else:
             yield warning(
                 "provider", f"{short} is compiled in but does not run: {problem}", _DRIVER_ADVICE
             )
-    if _CUDA in compiled or _TENSORRT in compiled:
-        yield from _cuda(runtime, tensorrt=_TENSORRT in compiled)
+    if CUDA in compiled or TENSORRT in compiled:
+        yield from _cuda(runtime, tensorrt=TENSORRT in compiled)
 
 
 def try_provider(runtime: ModuleType, name: str) -> str | None:
@@ -122,7 +127,7 @@ def try_provider(runtime: ModuleType, name: str) -> str | None:
 
     options = runtime.SessionOptions()
     options.log_severity_level = 4
-    if name != _CPU:
+    if name != CPU:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
@@ -154,7 +159,7 @@ def placement(session: Any) -> dict[str, str]:
 def _cuda(runtime: ModuleType, *, tensorrt: bool) -> Iterator[Finding]:
     """Compare the CUDA that ONNX Runtime was built for with what is here."""
     built = str(getattr(runtime, "cuda_version", "") or "")
-    driver = _library_version("libcuda.so.1", "cuDriverGetVersion")
+    driver = library_version("libcuda.so.1", "cuDriverGetVersion")
     if driver is None:
         yield warning("cuda", "no NVIDIA driver (libcuda.so.1) is here", _DRIVER_ADVICE)
     else:
@@ -171,11 +176,11 @@ def _cuda(runtime: ModuleType, *, tensorrt: bool) -> Iterator[Finding]:
             yield ok("cuda", f"{text}, ONNX Runtime built for CUDA {built or 'unknown'}")
     for check, names, function in (
         ("cudnn", ("libcudnn.so.9", "libcudnn.so.8"), "cudnnGetVersion"),
-        ("tensorrt", ("libnvinfer.so.10", "libnvinfer.so.11"), "getInferLibVersion"),
+        ("tensorrt", TENSORRT_LIBRARIES, "getInferLibVersion"),
     ):
         if check == "tensorrt" and not tensorrt:
             continue
-        found = [(name, _library_version(name, function)) for name in names]
+        found = [(name, library_version(name, function)) for name in names]
         known = [f"{name}, version {number}" for name, number in found if number is not None]
         if known:
             yield ok(check, "; ".join(known))
@@ -186,20 +191,6 @@ def _cuda(runtime: ModuleType, *, tensorrt: bool) -> Iterator[Finding]:
                 "pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA's libraries; a Jetson has "
                 "its own from JetPack",
             )
-
-
-def _library_version(library: str, function: str) -> int | None:
-    """Ask a C library for its version: as its result, or through a pointer as CUDA does."""
-    try:
-        loaded = ctypes.CDLL(library)
-        call = getattr(loaded, function)
-    except (OSError, AttributeError):
-        return None
-    if function == "cuDriverGetVersion":
-        number = ctypes.c_int(0)
-        return number.value if call(ctypes.byref(number)) == 0 else None
-    call.restype = ctypes.c_size_t if function == "cudnnGetVersion" else ctypes.c_int
-    return int(call())
 
 
 def _back_ends(opencv: ModuleType) -> Finding:

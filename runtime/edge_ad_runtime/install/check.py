@@ -18,6 +18,7 @@ from time import perf_counter
 import numpy as np
 
 from edge_ad_runtime.errors import EdgeAdError, MissingExtraError, ModelFileError
+from edge_ad_runtime.model.accelerator import AcceleratorConfig
 from edge_ad_runtime.model.scorer import Scorer
 
 NO_GOLDEN_FRAMES = "no golden frames in this file"
@@ -33,12 +34,14 @@ class CheckRule:
     Attributes:
         device: on which it will run.
         threads: CPU threads.
+        accelerator: how a GPU is used.
         max_latency_ms: of one inference, from the frame to the verdict.
         timeout: seconds for the whole check.
     """
 
     device: str
     threads: int | None
+    accelerator: AcceleratorConfig
     max_latency_ms: float
     timeout: float
 
@@ -77,7 +80,7 @@ def check(model: Path, rule: CheckRule) -> Checked:
     try:
         done = subprocess.run(
             command,
-            input=json.dumps(request),
+            input=json.dumps(request, default=os.fspath),
             capture_output=True,
             text=True,
             check=False,
@@ -101,8 +104,15 @@ def check(model: Path, rule: CheckRule) -> Checked:
     return Checked(**answer)
 
 
-def _check_here(model: Path, *, device: str, threads: int | None, max_latency_ms: float) -> Checked:
-    scorer = Scorer(model, device=device, threads=threads)
+def _check_here(
+    model: Path,
+    *,
+    device: str,
+    threads: int | None,
+    accelerator: AcceleratorConfig,
+    max_latency_ms: float,
+) -> Checked:
+    scorer = Scorer(model, device=device, threads=threads, accelerator=accelerator)
     if scorer.golden is not None:
         scorer.golden.check(scorer)
     latency_ms = _latency_ms(scorer)
@@ -143,11 +153,13 @@ def _give_way() -> None:
 def _main() -> None:
     _give_way()
     request = json.loads(sys.stdin.read())
+    accelerator = request["accelerator"]
     try:
         checked = _check_here(
             Path(request["model"]),
             device=request["device"],
             threads=request["threads"],
+            accelerator=AcceleratorConfig(**accelerator | {"cache": Path(accelerator["cache"])}),
             max_latency_ms=request["max_latency_ms"],
         )
         answer = asdict(checked)

@@ -15,6 +15,7 @@ from edge_ad_runtime.errors import (
 from edge_ad_runtime.files import installed
 from edge_ad_runtime.install.check import NO_GOLDEN_FRAMES, Checked, CheckRule, check
 from edge_ad_runtime.install.slots import BusyError, Slot, Slots
+from edge_ad_runtime.model.accelerator import AcceleratorConfig
 from edge_ad_runtime.model.accepted import AcceptedVersions
 from edge_ad_runtime.model.info import verify as verify_checksum
 from edge_ad_runtime.model.scorer import Scorer, read_model
@@ -40,6 +41,7 @@ class Place:
         path: that streams are given.
         device: on which it runs.
         threads: CPU threads.
+        accelerator: how a GPU is used.
         key: content of the public key, PEM; None: no signature is needed.
         least_version: a lower signed version is refused.
         accepted: the signed versions that this device has accepted; None: no signature is needed.
@@ -49,6 +51,7 @@ class Place:
     path: Path
     device: str = "auto"
     threads: int | None = None
+    accelerator: AcceleratorConfig = AcceleratorConfig()
     key: bytes | None = None
     least_version: int = 0
     accepted: AcceptedVersions | None = None
@@ -192,6 +195,7 @@ def _rule(place: Place, terms: Terms) -> CheckRule:
     return CheckRule(
         device=place.device,
         threads=place.threads,
+        accelerator=place.accelerator,
         max_latency_ms=terms.max_latency_ms,
         timeout=terms.timeout,
     )

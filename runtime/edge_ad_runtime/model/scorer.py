@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad_runtime.errors import ConfigError, DataError, DeviceError, ModelFileError
+from edge_ad_runtime.model.accelerator import CPU, AcceleratorConfig
 from edge_ad_runtime.model.device_calibration import DeviceCalibration
 from edge_ad_runtime.model.golden import GOLDEN_KEY, Golden
 from edge_ad_runtime.model.image import Frame, check_frame
@@ -51,6 +52,7 @@ class Scorer:
         threshold: float | None = None,
         min_region_area: float = 0.0,
         required: RequiredSignature | None = None,
+        accelerator: AcceleratorConfig = AcceleratorConfig(),
     ) -> None:
         """Read the file, once, and start a session on the device.
 
@@ -61,11 +63,13 @@ class Scorer:
             threshold: decision limit in place of the model's own; a finite number.
             min_region_area: share of the picture, 0..1, from which a region is told.
             required: the signature without which the file is refused; None: none is needed.
+            accelerator: how a GPU is used.
 
         Raises:
             ModelFileError: the file is missing, damaged, not ours, of a newer format, or not signed
                 as required.
-            DeviceError: the device cannot run the model here; it never becomes the CPU silently.
+            DeviceError: the device cannot run the model here, or a GPU does not give the golden
+                frames their scores; it never becomes the CPU silently.
             MissingExtraError: ONNX Runtime is not installed.
             ConfigError: the threshold is not a finite number, or the area is not from 0 to below 1.
         """
@@ -82,7 +86,7 @@ class Scorer:
             self.signed = None if required is None else required.check(Path(path), model)
             # First of all, so that nothing interprets damaged bytes.
             checksum = verify(model)
-            self._session = create_session(model, device, threads)
+            self._session = create_session(model, device, threads, accelerator)
             metadata = self._session.get_modelmeta().custom_metadata_map
             self.info = ModelInfo.from_metadata(metadata, checksum)
             golden = metadata.get(GOLDEN_KEY)
@@ -102,6 +106,22 @@ class Scorer:
         self.preprocessing = self.info.preprocessing
         self._min_region_area = min_region_area
         self._finder = self._make_finder()
+        if self.provider != CPU and self.golden is not None:
+            self._check_accelerator(self.golden)
+
+    def _check_accelerator(self, golden: Golden) -> None:
+        """Compare a GPU with the workstation, since its float16 or a faulty kernel may be far off.
+
+        Raises:
+            DeviceError: its scores are others.
+        """
+        try:
+            golden.check(self)
+        except ModelFileError as error:
+            raise DeviceError(
+                f"{self.provider} does not score as the workstation did ({error}), or use "
+                "--device cpu"
+            ) from error
 
     def with_threshold(self, threshold: float) -> "Scorer":
         """Return a scorer of the same session with another decision limit.

@@ -14,31 +14,39 @@ from typing import Any
 import numpy as np
 
 from edge_ad_runtime.errors import DeviceError, MissingExtraError, ModelFileError
+from edge_ad_runtime.model.accelerator import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    AcceleratorConfig,
+    Options,
+    provider_options,
+)
 
 logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 
-_CPU = "CPUExecutionProvider"
-_CUDA = "CUDAExecutionProvider"
-_PROVIDERS = {
-    "cpu": [_CPU],
-    "cuda": [_CUDA],
-    "tensorrt": ["TensorrtExecutionProvider", _CUDA],
-}
 _ERRORS_ONLY = 3
 _SILENT = 4
 
 
-def create_session(model: bytes, device: str, threads: int | None = None) -> Any:
+def create_session(
+    model: bytes,
+    device: str,
+    threads: int | None = None,
+    accelerator: AcceleratorConfig = AcceleratorConfig(),
+) -> Any:
     """Return an `onnxruntime.InferenceSession` of the model.
 
     Bytes, not a path: ONNX Runtime then refuses every reference to a file beside the model.
 
     Args:
         model: content of the model file.
-        device: one of `DEVICES`; `auto` is CUDA where it works and the CPU elsewhere.
+        device: one of `DEVICES`; `auto` is CUDA where it works and the CPU elsewhere, and never
+            TensorRT, which builds an engine for minutes.
         threads: CPU threads for one inference; None: one for each physical core.
+        accelerator: how a GPU is used.
 
     Raises:
         MissingExtraError: ONNX Runtime is not installed.
@@ -51,15 +59,15 @@ def create_session(model: bytes, device: str, threads: int | None = None) -> Any
         raise DeviceError(f"expected at least one thread, got {threads}")
     runtime = _onnxruntime()
     if device == "auto":
-        if _CUDA in runtime.get_available_providers():
+        if CUDA in runtime.get_available_providers():
             try:
-                return _accelerated(runtime, model, "cuda", threads)
+                return _accelerated(runtime, model, "cuda", threads, accelerator)
             except DeviceError as error:
                 logger.warning("continuing on the CPU: %s", error)
         device = "cpu"
     if device == "cpu":
-        return _open(runtime, model, _PROVIDERS["cpu"], _options(runtime, threads))
-    return _accelerated(runtime, model, device, threads)
+        return _open(runtime, model, {CPU: {}}, _options(runtime, threads))
+    return _accelerated(runtime, model, device, threads, accelerator)
 
 
 def _onnxruntime() -> ModuleType:
@@ -75,46 +83,58 @@ def _onnxruntime() -> ModuleType:
     return module
 
 
-def _accelerated(runtime: ModuleType, model: bytes, device: str, threads: int | None) -> Any:
+def _accelerated(
+    runtime: ModuleType,
+    model: bytes,
+    device: str,
+    threads: int | None,
+    accelerator: AcceleratorConfig,
+) -> Any:
     """Return a session that has proven to run on the device.
 
     Raises:
         DeviceError: it cannot.
         ModelFileError: the model cannot be read.
     """
-    providers = _PROVIDERS[device]
+    wanted = {"cuda": CUDA, "tensorrt": TENSORRT}[device]
     available = runtime.get_available_providers()
-    if providers[0] not in available:
+    if wanted not in available:
         raise DeviceError(
             f"asked for the device '{device}', but the installed ONNX Runtime offers "
             f"{', '.join(available)}: install 'edge-ad[gpu]' (on a Jetson its own build), "
             "or use --device cpu"
         )
     _preload_libraries(runtime)
-    session = _whole_or_part(runtime, model, providers, threads)
-    if session.get_providers()[0] != providers[0]:
+    providers = provider_options(device, accelerator, model, runtime.__version__)
+    session, whole = _whole_or_part(runtime, model, providers, threads)
+    if session.get_providers()[0] != wanted:
         raise DeviceError(
-            f"asked for the device '{device}', but {providers[0]} did not start on this machine: "
+            f"asked for the device '{device}', but {wanted} did not start on this machine: "
             "check the driver and the CUDA libraries, or use --device cpu"
         )
     _try_once(session, device)
+    if not whole:
+        logger.warning("%s cannot hold the whole graph: a part runs on the CPU", wanted)
     return session
 
 
 def _whole_or_part(
-    runtime: ModuleType, model: bytes, providers: list[str], threads: int | None
-) -> Any:
-    """Place the whole graph on the accelerator, or failing that, say that a part is on the CPU."""
+    runtime: ModuleType, model: bytes, providers: dict[str, Options], threads: int | None
+) -> tuple[Any, bool]:
+    """Place the whole graph on the accelerator, or failing that, all but a part.
+
+    Returns:
+        The session, and whether the accelerator has the whole graph. Where it has not, the session
+        may as well be on the CPU altogether; the checks that follow tell.
+    """
     strict = _options(runtime, threads, severity=_SILENT)
     strict.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
-        return _open(runtime, model, providers, strict)
+        return _open(runtime, model, providers, strict), True
     except DeviceError:
-        # Also raised where only shape arithmetic belongs on the CPU; the checks that follow tell.
+        # Also raised where only shape arithmetic belongs on the CPU.
         options = _options(runtime, threads, severity=_SILENT)
-        session = _open(runtime, model, [*providers, _CPU], options)
-        logger.warning("%s cannot hold the whole graph: a part runs on the CPU", providers[0])
-        return session
+        return _open(runtime, model, {**providers, CPU: {}}, options), False
 
 
 def _options(runtime: ModuleType, threads: int | None, severity: int = _ERRORS_ONLY) -> Any:
@@ -128,22 +148,27 @@ def _options(runtime: ModuleType, threads: int | None, severity: int = _ERRORS_O
     return options
 
 
-def _open(runtime: ModuleType, model: bytes, providers: list[str], options: Any) -> Any:
+def _open(runtime: ModuleType, model: bytes, providers: dict[str, Options], options: Any) -> Any:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     # ONNX Runtime's own Python layer prints about its fallbacks; stdout belongs to the verdicts.
     with contextlib.redirect_stdout(io.StringIO()):
         try:
-            return runtime.InferenceSession(model, options, providers=providers)
+            return runtime.InferenceSession(
+                model,
+                options,
+                providers=list(providers),
+                provider_options=list(providers.values()),
+            )
         except (state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument) as error:
             raise ModelFileError(
                 "it is not an ONNX model, or it is damaged: copy it again or export the run again"
             ) from error
         except native_errors() as error:
             message = f"ONNX Runtime {runtime.__version__} cannot run it ({first_line(error)})"
-            if providers == _PROVIDERS["cpu"]:
+            if list(providers) == [CPU]:
                 raise ModelFileError(f"{message}: update ONNX Runtime or export again") from error
-            raise DeviceError(f"{message} on {providers[0]}: use --device cpu") from error
+            raise DeviceError(f"{message} on {next(iter(providers))}: use --device cpu") from error
 
 
 def _preload_libraries(runtime: ModuleType) -> None:

@@ -11,6 +11,7 @@ from edge_ad_runtime.cameras import CameraSettings
 from edge_ad_runtime.cameras.feed import Recovery
 from edge_ad_runtime.config_table import ADDRESS, VARIABLE, Text, inline, read_table, setting
 from edge_ad_runtime.errors import ConfigError
+from edge_ad_runtime.model.accelerator import AcceleratorConfig
 from edge_ad_runtime.model.session import DEVICES
 from edge_ad_runtime.outputs.gpio import DigitalConfig
 from edge_ad_runtime.outputs.json_lines import JsonConfig
@@ -137,6 +138,7 @@ class StreamConfig:
         cameras: at least one, with different names.
         model: the model file of the cameras that state none.
         device: for all models.
+        accelerator: how a GPU is used.
         threads: CPU threads for one inference.
         threshold: in place of the model files' own.
         min_region_area: share of the picture, 0..1, from which a region of a verdict is told.
@@ -153,6 +155,7 @@ class StreamConfig:
     cameras: tuple[CameraConfig, ...] = setting(key="camera")
     model: Path | None = setting(None)
     device: str = setting("auto", choices=DEVICES)
+    accelerator: AcceleratorConfig = setting(AcceleratorConfig())
     threads: int | None = setting(None, low=1, high=256)
     threshold: float | None = setting(None, low=-1e30, high=1e30)
     min_region_area: float = setting(0.0, low=0, high=0.999)

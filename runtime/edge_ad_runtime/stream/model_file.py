@@ -11,6 +11,7 @@ from pathlib import Path
 from edge_ad_runtime.errors import DataError, EdgeAdError, ModelFileError
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.files import installed, other_slot
+from edge_ad_runtime.model.accelerator import AcceleratorConfig
 from edge_ad_runtime.model.accepted import AcceptedVersions
 from edge_ad_runtime.model.device_calibration import DeviceCalibration, read_calibrations
 from edge_ad_runtime.model.scorer import Scorer
@@ -37,6 +38,7 @@ class ModelFile:
         threads: int | None,
         threshold: float | None,
         min_region_area: float = 0.0,
+        accelerator: AcceleratorConfig = AcceleratorConfig(),
         required: RequiredSignature | None = None,
         accepted: AcceptedVersions | None = None,
     ) -> None:
@@ -48,6 +50,7 @@ class ModelFile:
             threads: as for `Scorer`.
             threshold: in place of the limits of the model and its calibrations; None: those.
             min_region_area: as for `Scorer`.
+            accelerator: as for `Scorer`.
             required: the signature without which a file is refused; a file that replaces another
                 may not have a lower signed version than that.
             accepted: keeps that version over a restart; None: it ends with the process.
@@ -60,7 +63,11 @@ class ModelFile:
         self.path = path
         self.fallen_back: Event | None = None
         self._make = partial(
-            Scorer, device=device, threads=threads, min_region_area=min_region_area
+            Scorer,
+            device=device,
+            threads=threads,
+            min_region_area=min_region_area,
+            accelerator=accelerator,
         )
         self._reloading = threading.Lock()
         self._accepted = accepted

@@ -212,6 +212,7 @@ class Stream:
             threads=config.threads,
             threshold=config.threshold,
             min_region_area=config.min_region_area,
+            accelerator=config.accelerator,
             required=self._required_signature(),
             accepted=None if signature is None else AcceptedVersions(signature.state_file),
         )
