@@ -21,8 +21,8 @@ test-device: .venv-device/installed
 fuzz: .venv/installed
 	$(BIN)/python -m tests.fuzz.harness --count 10000
 
-# dist/edge_ad-*.whl
-wheel: .venv/installed
+# dist/edge_ad-*.whl; takes seconds, since nothing is installed for it
+wheel: | .venv/pyvenv.cfg
 	rm -f dist/edge_ad-*.whl
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
@@ -41,16 +41,17 @@ bundle: wheel
 			manylinux2014_$(lastword $(subst 28_, ,$(BUNDLE_PLATFORM))),--platform $(tag)) \
 		--dest dist/edge-ad-bundle "$$(echo dist/edge_ad-*.whl)[$(BUNDLE_EXTRAS)]" 'tomli>=2.0'
 
-
 check: .venv/installed
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Set up once; again only when the dependencies change.
-.venv/installed: pyproject.toml
+.venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv
+
+# Set up once; again only when the dependencies change.
+.venv/installed: pyproject.toml | .venv/pyvenv.cfg
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[cpu,train,demo,dev]'
 	touch $@
