@@ -43,3 +43,8 @@ def __getattr__(name: str) -> object:
         if name in names:
             return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names, so that they are completed before they are loaded."""
+    return sorted({*globals(), *__all__})

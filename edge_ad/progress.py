@@ -1,5 +1,7 @@
-"""How far long work has come: a bar on a terminal, and numbers for whoever asked for them."""
+"""How far long work has come: a bar for people, and numbers for whoever asked for them."""
 
+import builtins
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -36,7 +38,7 @@ def progress_to(listener: Callable[[Progress], None]) -> Iterator[None]:
 
 
 class Bar:
-    """The progress of one stage: on stderr where that is a terminal, and to the listener.
+    """The progress of one stage: on a terminal or in a notebook, and to the listener.
 
     with Bar(len(pictures), "padim fit", unit="picture") as bar:
         bar.update()
@@ -45,13 +47,13 @@ class Bar:
     def __init__(self, total: int, stage: str | None, *, unit: str = "it") -> None:
         """Begin a stage; without a name it is neither shown nor told."""
         # Here, so that a device, which has no tqdm, can import what a run consists of.
-        from tqdm import tqdm
+        from tqdm.auto import tqdm
 
         self._stage, self._done, self._total = stage, 0, total
-        # disable=None: no bar where stderr is not a terminal.
-        self._bar: tqdm[None] = tqdm(
-            total=total, desc=stage, unit=unit, disable=True if stage is None else None
-        )
+        # A notebook shows bars, although its stderr claims to be no terminal.
+        watched = sys.stderr.isatty() or getattr(builtins, "__IPYTHON__", False)
+        hidden = stage is None or not watched
+        self._bar: tqdm[None] = tqdm(total=total, desc=stage, unit=unit, disable=hidden)
         self._tell()
 
     def __enter__(self) -> "Bar":

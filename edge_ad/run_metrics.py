@@ -1,7 +1,7 @@
 """The figures of a run: `metrics.json`, and what a decision limit does to the test split."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,11 @@ class RunMetrics(Limits):
             format_version=FORMAT_VERSION,
         )
 
+    @property
+    def limits(self) -> Limits:
+        """The decision limits alone."""
+        return Limits(**{entry.name: getattr(self, entry.name) for entry in fields(Limits)})
+
     def test_figures(self) -> dict[str, float | int | None]:
         """Return what is known of the test split, by name."""
         names = (*TEST_SHARES, "n_test_good", "n_test_anomalous")
@@ -145,9 +150,10 @@ class RunMetrics(Limits):
     @classmethod
     def _read(cls, document: Document, version: int) -> "RunMetrics":
         calibration = document.table("calibration")
-        texts = ("method", "category", "backbone", "threshold_rule", "content_hash")
+        texts = ("method", "category", "backbone", "content_hash")
         counts = ("seed", "n_train", "n_skipped", "n_test_good", "n_test_anomalous")
-        values: dict[str, Any] = {name: document.text(name) for name in texts}
+        values = Limits.entries(document)
+        values |= {name: document.text(name) for name in texts}
         values |= {name: document.whole(name) for name in counts}
         values |= {name: document.share(name) for name in TEST_SHARES}
         return cls(
@@ -155,11 +161,6 @@ class RunMetrics(Limits):
             layers=document.texts("layers"),
             input_size=document.size("input_size", MAX_SIDE),
             device=document.text("device", ""),
-            threshold=document.number("threshold"),
-            false_alarm_rate=document.number("false_alarm_rate", 0, 1),
-            score_range=document.interval("score_range"),
-            map_range=document.interval("map_range"),
-            map_threshold=document.number("map_threshold"),
             fit_seconds=document.number("fit_seconds", 0),
             versions={str(name): str(text) for name, text in document.table("versions").items()},
             calibration=Calibration.from_json(calibration) if calibration else None,

@@ -74,10 +74,12 @@ class Run:
 
     folder: Path
     metrics: RunMetrics
-    scored: tuple[ScoredSample, ...] = ()
-    good: tuple[GoodPicture, ...] = ()
-    held_out: tuple[ScoredSample, ...] = ()
-    good_maps: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, compare=False)
+    scored: tuple[ScoredSample, ...] = field(default=(), repr=False)
+    good: tuple[GoodPicture, ...] = field(default=(), repr=False)
+    held_out: tuple[ScoredSample, ...] = field(default=(), repr=False)
+    good_maps: Mapping[int, NDArray[np.float32]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @property
     def model_file(self) -> Path:
@@ -123,7 +125,7 @@ class Run:
             DataError: a file is missing, damaged, or of a later version.
         """
         folder = Path(folder)
-        metrics = RunMetrics.from_json(_text(folder, METRICS_FILE), folder / METRICS_FILE)
+        metrics = read_metrics(folder)
         old = metrics.format_version < 2
         return cls(
             folder=folder,
@@ -137,6 +139,15 @@ class Run:
             else (),
             good_maps={} if old else _read_maps(folder),
         )
+
+
+def read_metrics(folder: Path) -> RunMetrics:
+    """Read the figures of a run alone.
+
+    Raises:
+        DataError: the file is missing, damaged, or of a later version.
+    """
+    return RunMetrics.from_json(_text(folder, METRICS_FILE), folder / METRICS_FILE)
 
 
 def run_folder(results: Path, category: str, method: str) -> Path:

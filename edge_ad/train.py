@@ -5,7 +5,6 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -75,7 +74,10 @@ class LimitOptions:
 
 
 def train(
-    detector: Detector, category: Category, results: Path, limit: LimitOptions | None = None
+    detector: Detector,
+    category: Category,
+    results: Path | str,
+    limit: LimitOptions | None = None,
 ) -> Run:
     """Fit the detector on a category and write `results/<category>/<method>/`.
 
@@ -87,7 +89,7 @@ def train(
         ConfigError: the limit cannot be found as was asked.
     """
     limit = limit or LimitOptions()
-    folder = run_folder(results, category.name, detector.method)
+    folder = run_folder(Path(results), category.name, detector.method)
     make_writable(folder)
     _check_count(category.train)
     limit.check_test_split(category.test)
@@ -104,14 +106,8 @@ def train(
     if limit.from_f1:
         threshold = best_f1_threshold(scored)
         calibration = calibration.with_rate(min(max(calibration.p_value(threshold), LEAST), MOST))
-    usual = [picture for picture in pictures if not picture.set_aside]
     metrics = RunMetrics(
-        threshold=calibration.limit(),
-        threshold_rule=calibration.promise(),
-        false_alarm_rate=calibration.rate,
-        score_range=_range(usual, lambda one: (one.score, one.score)),
-        map_range=_range(usual, lambda one: (one.map_min, one.map_max)),
-        map_threshold=calibration.map_limit(),
+        **vars(good.limits(calibration)),
         method=detector.method,
         category=category.name,
         backbone=detector.backbone.name,
@@ -131,12 +127,13 @@ def train(
             "python": platform.python_version(),
         },
     ).with_limit(calibration, scored, threshold)
+    detector.limits, detector.calibration = metrics.limits, calibration
     run = Run(folder=folder, metrics=metrics, scored=scored, good=pictures, good_maps=good.highest)
     _write(run, detector, save=True)
     return run
 
 
-def change_limit(folder: Path, rate: float) -> Run:
+def change_limit(folder: Path | str, rate: float) -> Run:
     """Give a run another false-alarm rate without fitting anything again.
 
     Rewrites `metrics.json`, the verdicts in `scores.csv`, and the report.
@@ -202,13 +199,6 @@ def _good_pictures(dataset: Dataset, good: GoodScores) -> tuple[GoodPicture, ...
         )
         for path, score, low, high, outlier in columns
     )
-
-
-def _range(
-    pictures: list[GoodPicture], ends: Callable[[GoodPicture], tuple[float, float]]
-) -> tuple[float, float]:
-    lows, highs = zip(*map(ends, pictures), strict=True)
-    return min(lows), max(highs)
 
 
 def _test_figures(evaluation: Evaluation | None) -> dict[str, Any]:

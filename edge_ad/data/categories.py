@@ -115,9 +115,9 @@ def _missing(name: str, data_root: Path) -> str:
     return f"{looked_for}, {found}: check --class and --data-root"
 
 
-def list_categories(data_root: Path) -> list[str]:
+def list_categories(data_root: Path | str) -> list[str]:
     """Return the names of the category folders in a data root and one level deeper, sorted."""
-    return sorted(_categories(data_root))
+    return sorted(_categories(Path(data_root)))
 
 
 def _categories(data_root: Path) -> Iterator[str]:

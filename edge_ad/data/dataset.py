@@ -46,6 +46,12 @@ class Sample:
     label: str = GOOD
     mask_path: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Take paths as texts as well."""
+        object.__setattr__(self, "path", Path(self.path))
+        if self.mask_path is not None:
+            object.__setattr__(self, "mask_path", Path(self.mask_path))
+
     @property
     def anomalous(self) -> bool:
         """Whether the part is labelled as defective."""
@@ -105,6 +111,13 @@ class Dataset(Sequence[Sample]):
             )
         return cls([Sample(path=path) for path in paths], name=folder.name, skip_bad=skip_bad)
 
+    def __repr__(self) -> str:
+        """Say in one row what there is."""
+        counts = Counter(sample.label for sample in self._samples)
+        labels = ", ".join(f"{count} {label}" for label, count in counts.most_common(8))
+        more = ", ..." if len(counts) > 8 else ""
+        return f"<{type(self).__name__} {self.name!r}: {labels or 'no pictures'}{more}>"
+
     def __len__(self) -> int:
         """Return the number of samples, unreadable ones included."""
         return len(self._samples)
@@ -131,7 +144,7 @@ class Dataset(Sequence[Sample]):
         Args:
             preprocessing: brings each frame to the model's input size.
             batch_size: samples per batch; the last one may be smaller.
-            description: title of a progress bar on stderr where that is a terminal; None: no bar.
+            description: title of a progress bar, in a terminal or a notebook; None: no bar.
 
         Yields:
             The samples and their frames at input size: uint8, (n, h, w, 3), BGR.

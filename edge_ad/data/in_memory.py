@@ -1,5 +1,6 @@
 """Whatever holds pictures as a dataset: a folder, paths, frames in memory, batches of a loader."""
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,19 @@ class FrameDataset(Dataset):
         """Return the frame of a sample."""
         return self._frames[sample.path]
 
+    def _part(self, samples: Iterable[Sample]) -> Dataset:
+        part = copy.copy(self)
+        part._samples = tuple(samples)
+        return part
+
 
 def as_dataset(data: Pictures) -> Dataset:
     """Return the pictures of whatever holds them.
 
     Args:
-        data: a `Dataset`; a folder; an iterable of paths or samples; frames (uint8, H x W x 3,
-            BGR) in a list, an array (N, H, W, 3), a torch dataset or a data loader. Of a tuple,
-            such as (frame, label), the first entry counts.
+        data: a `Dataset`; a folder or a picture file; an iterable of paths or samples; one frame
+            (uint8, H x W x 3, BGR); frames in a list, an array (N, H, W, 3), a torch dataset or a
+            data loader. Of a tuple, such as (frame, label), the first entry counts.
 
     Raises:
         DataError: something else, or a frame of another kind, with its number.
@@ -42,7 +48,8 @@ def as_dataset(data: Pictures) -> Dataset:
     if isinstance(data, Dataset):
         return data
     if isinstance(data, str | Path):
-        return Dataset.from_folder(Path(data))
+        path = Path(data)
+        return Dataset([Sample(path=path)]) if path.is_file() else Dataset.from_folder(path)
     items = list(_items(data))
     if not items:
         raise DataError("expected pictures, got none")
@@ -56,7 +63,9 @@ def as_dataset(data: Pictures) -> Dataset:
 
 def _items(data: Any) -> Iterator[Any]:
     """Go through anything that can be iterated, or counted and indexed as a torch dataset."""
-    if isinstance(data, Iterable):
+    if isinstance(data, np.ndarray) and data.ndim < 4:
+        yield data  # one frame, or what is refused as one
+    elif isinstance(data, Iterable):
         yield from data
     elif hasattr(data, "__len__") and hasattr(data, "__getitem__"):
         yield from (data[index] for index in range(len(data)))

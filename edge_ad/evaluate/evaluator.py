@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class Metrics:
 class Evaluation:
     """All samples with their scores, in the order they came, and the metrics over them."""
 
-    samples: list[ScoredSample]
+    samples: list[ScoredSample] = field(repr=False)
     metrics: Metrics
 
 

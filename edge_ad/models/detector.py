@@ -1,21 +1,26 @@
 """The one contract of all detectors: fit, forward, predict, evaluate, save, load."""
 
-import hashlib
 import inspect
-import json
 import math
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Concatenate,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+    cast,
+)
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edge_ad.backbones import create_backbone, feature_maps
@@ -25,18 +30,29 @@ from edge_ad.evaluate import Evaluation, Evaluator
 from edge_ad.models.good import FEWEST, GoodScores, LeftOut
 from edge_ad.models.grid import Smoothing
 from edge_ad.models.machine import telling_when_memory_ends
-from edge_ad_runtime.errors import DataError, DeviceError, EdgeAdError, NotFittedError
-from edge_ad_runtime.files import write_whole
-from edge_ad_runtime.model.image import Frame, Preprocessing, check_frame
+from edge_ad.models.saved import write_detector
+from edge_ad_runtime.errors import (
+    DataError,
+    DeviceError,
+    EdgeAdError,
+    MissingExtraError,
+    NotFittedError,
+)
+from edge_ad_runtime.model.calibration import Calibration
+from edge_ad_runtime.model.image import Frame, Preprocessing, read_frame
+from edge_ad_runtime.model.info import Limits
+from edge_ad_runtime.model.result import RegionFinder, Result
 
-TENSOR_FILE = "detector.safetensors"
-JSON_FILE = "detector.json"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-DAMAGED = (SafetensorError, RuntimeError, LookupError, ValueError, TypeError, NotFittedError)
-"""What it raises to restore tensors that belong to another configuration, or to none."""
+    from edge_ad_export import Exported, ExportOptions
 
 TRIAL_PIXELS = 2048 * 2048
 """Input of a restored detector that is tried; a trial with a larger one would take gigabytes."""
+
+MOST_KEPT = 64
+"""Fitted pictures that a detector knows of, to compare an exported file with itself."""
 
 BATCH_SIZE = 4
 """Small, so that the feature maps of a batch stay in the cache: on a CPU twice as fast as 16."""
@@ -94,6 +110,14 @@ class Detector(nn.Module, ABC):
     smoothing: Smoothing
     good: GoodScores | None
     """Leave-one-out scores of the fitted pictures; None before `fit`, and of a loaded detector."""
+    limits: Limits | None
+    """Decision limits; None before `fit`, and where fewer than 3 pictures were fitted."""
+    calibration: Calibration | None
+    """Scores of good parts and the promise that the limits follow from; None as `limits`."""
+    fitted: Dataset | None
+    """The fitted pictures, or 64 of them, evenly spaced; None of a loaded detector."""
+    run: Path | None
+    """The run that the detector was loaded from."""
 
     def __init__(self, config: DetectorConfig) -> None:
         """Build the backbone; nothing is learnt yet.
@@ -107,7 +131,7 @@ class Detector(nn.Module, ABC):
             DeviceError: the device is not there.
         """
         super().__init__()
-        self.good = None
+        self.good = self.limits = self.calibration = self.fitted = self.run = None
         layers = config.layers or _layers_of_strides(config.backbone, self.default_strides())
         self.config = replace(config, layers=tuple(layers))
         self.backbone = create_backbone(config.backbone, layers=layers, weights=config.weights)
@@ -162,12 +186,12 @@ class Detector(nn.Module, ABC):
         return height // stride, width // stride
 
     def fit(self: SelfDetector, pictures: Pictures) -> SelfDetector:
-        """Learn from pictures of good parts, in one pass.
+        """Learn from pictures of good parts, in one pass, and set the decision limit.
 
         Takes what `edge_ad.data.as_dataset` does: a folder, paths, frames, a data loader.
 
-        Afterwards `good` holds what each of them scores as a new picture; a limit follows from it
-        (`detector.good.calibrate()`). With fewer than 3 pictures it stays None.
+        Afterwards `good` holds what each of them scores as a new picture, and `threshold` is the
+        limit that follows from these scores. With fewer than 3 pictures there is none.
 
         Raises:
             DataError: no pictures, or unreadable ones.
@@ -187,7 +211,21 @@ class Detector(nn.Module, ABC):
         with limited, torch.inference_mode():
             left_out = self.fit_features(self._frames(dataset, f"{self.method} fit"), len(dataset))
             self.good = self.good_scores(left_out)
+        self.fitted, self.run = dataset[:: math.ceil(len(dataset) / MOST_KEPT)], None
+        self.calibration = self.limits = None
+        if self.good is not None:
+            self.calibration = self.good.calibrate()
+            self.limits = self.good.limits(self.calibration)
         return self
+
+    @property
+    def threshold(self) -> float:
+        """The decision limit: a frame with this score or a higher one is anomalous.
+
+        Raises:
+            NotFittedError: nothing was fitted, fewer than 3 pictures, or by an early version.
+        """
+        return self._known_limits().threshold
 
     def good_scores(self, left_out: LeftOut) -> GoodScores | None:
         """Smooth the distances of left-out pictures; None: too few to leave one out."""
@@ -205,21 +243,50 @@ class Detector(nn.Module, ABC):
         with torch.inference_mode():
             return self.smooth(torch.from_numpy(distance)[None].to(self.device))[0].cpu().numpy()
 
-    def predict(self, frames: Sequence[Frame]) -> list[Prediction]:
-        """Score frames of any size: uint8, H x W x 3, BGR.
+    def predict(self, pictures: Pictures) -> list[Prediction]:
+        """Score pictures of any size, in order.
+
+        Args:
+            pictures: frames (uint8, H x W x 3, BGR), or whatever else `as_dataset` takes.
 
         Raises:
-            DataError: a frame of another kind.
+            DataError: a frame of another kind, or an unreadable picture.
             NotFittedError: `fit` has not run.
         """
-        found: list[Prediction] = []
-        for start in range(0, len(frames), BATCH_SIZE):
-            batch = frames[start : start + BATCH_SIZE]
-            for frame in batch:
-                check_frame(frame)
-            resized = [self.preprocessing.apply(frame) for frame in batch]
-            found += self._predict_resized(np.stack(resized))
-        return found
+        if isinstance(pictures, Sized) and len(pictures) == 0:
+            return []
+        return [found for _, found in self.predictions(as_dataset(pictures), None)]
+
+    def plot(self, picture: Frame | Path | str) -> "Figure":
+        """Score a picture, and return frame, overlay and anomaly map as a matplotlib figure.
+
+        Args:
+            picture: a frame (uint8, H x W x 3, BGR), or the path of a picture.
+
+        Raises:
+            DataError: it cannot be read or scored.
+            NotFittedError: nothing was fitted, so that there is no limit.
+            MissingExtraError: matplotlib is not installed.
+        """
+        limits = self._known_limits()
+        frame = read_frame(picture) if isinstance(picture, str | Path) else picture
+        (found,) = self.predict([frame])
+        calibration = self.calibration
+        result = Result(
+            score=found.score,
+            anomalous=found.score >= limits.threshold,
+            threshold=limits.threshold,
+            anomaly_map=found.anomaly_map,
+            latency_ms=0.0,
+            p_value=calibration.p_value(found.score) if calibration else None,
+            frame_size=frame.shape[:2],
+            finder=RegionFinder(
+                map_threshold=limits.map_threshold,
+                preprocessing=self.preprocessing,
+                calibration=calibration,
+            ),
+        )
+        return result.plot(frame)
 
     def evaluate(self, pictures: Pictures, description: str = "evaluate") -> Evaluation:
         """Score all samples and compute image and, where there are masks, pixel metrics."""
@@ -230,8 +297,10 @@ class Detector(nn.Module, ABC):
             )
         return evaluator.result()
 
-    def predictions(self, dataset: Dataset, description: str) -> Iterator[tuple[Any, Prediction]]:
-        """Score all readable samples in order, with a progress bar: (sample, prediction)."""
+    def predictions(
+        self, dataset: Dataset, description: str | None
+    ) -> Iterator[tuple[Any, Prediction]]:
+        """Score all readable samples in order: (sample, prediction); `description` is a bar's."""
         batches = dataset.batches(
             self.preprocessing, batch_size=BATCH_SIZE, description=description
         )
@@ -240,28 +309,49 @@ class Detector(nn.Module, ABC):
 
     def save(self, folder: Path | str) -> None:
         """Write `detector.safetensors` and `detector.json`, each at once and complete."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
-        temporary = folder / f".{TENSOR_FILE}.tmp"
-        save_file(state, temporary)
-        temporary.chmod(0o644)  # safetensors leaves it to its owner alone
-        digest = sha256_of(temporary)
-        os.replace(temporary, folder / TENSOR_FILE)
-        document = {
-            "format_version": 1,
-            "method": self.method,
-            "options": self.config.to_json(),
-            "sha256": digest,
-        }
-        write_whole(folder / JSON_FILE, json.dumps(document, indent=2).encode())
+        write_detector(self, Path(folder))
 
-    def restore(self, path: Path) -> None:
+    def export(
+        self,
+        path: Path | str,
+        *,
+        category: str = "",
+        pictures: Pictures | None = None,
+        options: "ExportOptions | None" = None,
+    ) -> "Exported":
+        """Write one self-contained ONNX file, compared with this detector before it is in place.
+
+        Args:
+            path: of the file, such as `cable-padim.onnx`.
+            category: the product, as the file names it; empty: the name of the file without the
+                method, or what the run says that the detector was loaded from.
+            pictures: what the file is compared on, as for `fit`; None: fitted pictures, or those of
+                the run.
+            options: target, precision and what to do when the comparison fails.
+
+        Raises:
+            NotFittedError: nothing was fitted.
+            DataError: there are no pictures to compare the file on.
+            ExportError: the graph cannot be built or written, or scores differently.
+            MissingExtraError: onnx or ONNX Runtime is not installed.
+        """
+        # The one arrow that points up, and only when it is asked for; pyproject.toml names it.
+        try:
+            from edge_ad_export import export_detector
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                f"exporting needs the package '{error.name}', which is not installed: "
+                "pip install 'edge-ad[train,cpu]'"
+            ) from error
+
+        return export_detector(self, path, category=category, pictures=pictures, options=options)
+
+    def restore(self, path: Path | str) -> None:
         """Take over the tensors of a file that `save` wrote, and score a black frame with them.
 
         Raises:
             SafetensorError, RuntimeError, LookupError, ValueError, TypeError: the tensors are not
-                those of this detector (`DAMAGED`).
+                those of this detector (`edge_ad.models.saved.DAMAGED`).
         """
         state = load_file(path)
         for name, _ in list(self.named_buffers(recurse=False)):
@@ -274,6 +364,25 @@ class Detector(nn.Module, ABC):
         if height * width <= TRIAL_PIXELS:
             self._predict_resized(np.zeros((1, height, width, 3), np.uint8))
 
+    def __repr__(self) -> str:
+        """Say in a few rows what was asked for and what was learnt, not every layer."""
+        options = ", ".join(f"{name}={value!r}" for name, value in vars(self.config).items())
+        if self.limits is not None:
+            state = f"threshold {self.limits.threshold:.4g}, {self.limits.threshold_rule}"
+        else:
+            state = "not fitted" if self._has_learnt_nothing() else "fitted, without a limit"
+        return f"{type(self).__name__}({options})\n<{state}>"
+
+    def _known_limits(self) -> Limits:
+        if self.limits is None:
+            raise NotFittedError(
+                "the detector has no decision limit: fit it on 3 pictures of good parts or more"
+            )
+        return self.limits
+
+    def _has_learnt_nothing(self) -> bool:
+        return any(buffer.numel() == 0 for buffer in self.buffers(recurse=False))
+
     def _frames(self, dataset: Dataset, description: str) -> Iterator[Tensor]:
         batches = dataset.batches(
             self.preprocessing, batch_size=BATCH_SIZE, description=description
@@ -282,7 +391,7 @@ class Detector(nn.Module, ABC):
             yield torch.from_numpy(frames).to(self.device)
 
     def _predict_resized(self, frames: NDArray[np.uint8]) -> list[Prediction]:
-        if any(buffer.numel() == 0 for buffer in self.buffers(recurse=False)):
+        if self._has_learnt_nothing():
             raise NotFittedError("the detector has learnt nothing yet: fit or load it first")
         limited = telling_when_memory_ends(self.preprocessing.input_size, self.device)
         with limited, torch.inference_mode():
@@ -299,15 +408,6 @@ class Detector(nn.Module, ABC):
         self.config = replace(self.config, input_size=input_size, sigma=sigma)
         self._preprocessing = Preprocessing(input_size=input_size, resize=self.config.resize)
         self.smoothing = Smoothing(self.grid, input_size, sigma)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file of any size, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _layers_of_strides(backbone: str, strides: Sequence[int]) -> list[str]:

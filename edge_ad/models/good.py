@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edge_ad_runtime.model.calibration import Calibration, Method, calibrate
+from edge_ad_runtime.model.info import Limits
+from edge_ad_runtime.model.score_distribution import set_aside
 
 FEWEST = 3
 """Pictures in a fit from which one can be left out."""
@@ -54,7 +56,7 @@ class GoodScores:
     map_minima: NDArray[np.float32]
     map_maxima: NDArray[np.float32]
     method: Method
-    highest: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
+    highest: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_left_out(cls, left_out: LeftOut, smooth: Callable[[Tensor], Tensor]) -> "GoodScores":
@@ -84,3 +86,19 @@ class GoodScores:
             ConfigError: the rate cannot be promised.
         """
         return calibrate(self.scores, self.map_maxima, rate=rate, method=self.method)
+
+    def limits(self, calibration: Calibration) -> Limits:
+        """Return the limits of a calibration, and the ranges of the pictures without outliers."""
+        usual = ~set_aside(self.scores)
+        scores = self.scores[usual]
+        return Limits(
+            threshold=calibration.limit(),
+            threshold_rule=calibration.promise(),
+            false_alarm_rate=calibration.rate,
+            score_range=(float(scores.min()), float(scores.max())),
+            map_range=(
+                float(self.map_minima[usual].min()),
+                float(self.map_maxima[usual].max()),
+            ),
+            map_threshold=calibration.map_limit(),
+        )

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from joblib import Parallel, delayed
-from tqdm import tqdm
 
 from edge_ad.config import CONFIGS, DetectorConfig
 from edge_ad.data import load_category
 from edge_ad.models import create
+from edge_ad.progress import Bar
 from edge_ad.run_metrics import RunMetrics
 from edge_ad.train import train
 from edge_ad_runtime.errors import DataError, EdgeAdError
@@ -100,8 +100,11 @@ def run_benchmark(
     outcomes = Parallel(n_jobs=workers, return_as="generator")(
         delayed(run_cell)(cell, settings, data_root, results) for cell in todo
     )
-    bar = tqdm(outcomes, total=len(todo), desc="benchmark", unit="cell", disable=None)
-    new = {result.cell: result for result in bar}
+    new = {}
+    with Bar(len(todo), "compare", unit="cell") as bar:
+        for result in outcomes:
+            new[result.cell] = result
+            bar.update()
     return [new.get(cell) or CellResult(cell=cell, metrics=known[cell]) for cell in cells]
 
 

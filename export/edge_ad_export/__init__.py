@@ -12,9 +12,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edge_ad_export.exporter import Exported, ExportOptions, export
+    from edge_ad_export.exporter import Exported, ExportOptions, export, export_detector
 
-__all__ = ["ExportOptions", "Exported", "export"]
+__all__ = ["ExportOptions", "Exported", "export", "export_detector"]
 
 
 def __getattr__(name: str) -> object:
@@ -23,3 +23,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(importlib.import_module("edge_ad_export.exporter"), name)
     return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, so that they are completed before they are loaded."""
+    return sorted({*globals(), *__all__})

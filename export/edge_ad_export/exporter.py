@@ -17,6 +17,7 @@ import onnxruntime
 import torch
 
 from edge_ad import __version__
+from edge_ad.data import Dataset, Pictures, as_dataset
 from edge_ad.models import Detector, load
 from edge_ad.run_metrics import RunMetrics
 from edge_ad.runs import Run, model_file
@@ -26,12 +27,13 @@ from edge_ad_export.parity import Parity, ProofError
 from edge_ad_export.proof import ProofPictures, compare, golden_frames
 from edge_ad_export.recipe import Recipe, choose_recipes
 from edge_ad_runtime import ModelInfo, Scorer
-from edge_ad_runtime.errors import ConfigError, ExportError
+from edge_ad_runtime.errors import ConfigError, DataError, ExportError, NotFittedError
 from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.model.bench import backbone_file
 from edge_ad_runtime.model.document import MAX_NUMBER
 from edge_ad_runtime.model.golden import Golden
-from edge_ad_runtime.model.info import stamp
+from edge_ad_runtime.model.image import Preprocessing
+from edge_ad_runtime.model.info import Limits, stamp
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +88,8 @@ class Exported:
 
 
 def export(
-    run: Path,
-    output: Path | None = None,
+    run: Path | str,
+    output: Path | str | None = None,
     options: ExportOptions | None = None,
     progress: Callable[[str], None] = logger.info,
 ) -> Exported:
@@ -104,11 +106,53 @@ def export(
         ConfigError: the options do not go together.
         ExportError: the graph cannot be built or written, or scores differently from PyTorch.
     """
-    output = output or model_file(run)
-    options = options or ExportOptions()
-    recipes = choose_recipes(options.target, options.precision, bake_resize=options.bake_resize)
+    run = Path(run)
     read = Run.read(run)
-    job = _Job(read, load(run, device="cpu"), ProofPictures.of(read), output, options, progress)
+    detector = load(run, device="cpu")
+    info = _describe_run(read.metrics, detector.preprocessing)
+    path = model_file(run) if output is None else Path(output)
+    return _export(
+        _Job(info, detector, ProofPictures.of(read), path, options or ExportOptions(), progress)
+    )
+
+
+def export_detector(
+    detector: Detector,
+    output: Path | str,
+    *,
+    category: str = "",
+    pictures: Pictures | None = None,
+    options: ExportOptions | None = None,
+    progress: Callable[[str], None] = logger.info,
+) -> Exported:
+    """Write the model file of a detector in memory; see `Detector.export`."""
+    output = Path(output)
+    if detector.run is not None and pictures is None and not category:
+        return export(detector.run, output, options, progress)
+    if detector.limits is None:
+        raise NotFittedError(
+            "the detector has no decision limit: fit it on 3 pictures of good parts or more"
+        )
+    fitted = Dataset(()) if detector.fitted is None else detector.fitted
+    compared = ProofPictures(fitted, Dataset(()) if pictures is None else as_dataset(pictures))
+    if not len(compared):
+        raise DataError(
+            "expected pictures to compare the model file on, since the fitted ones of a loaded "
+            "detector are not known: export it with `pictures`"
+        )
+    category = category or output.stem.removesuffix(f"-{detector.method}")
+    with tempfile.TemporaryDirectory() as folder:
+        # A copy on the CPU, which the export may change.
+        detector.save(folder)
+        copy = load(folder, device="cpu")
+    info = _describe_detector(copy, detector.limits, category)
+    return _export(_Job(info, copy, compared, output, options or ExportOptions(), progress))
+
+
+def _export(job: "_Job") -> Exported:
+    """Write the file in the first form that passes its comparison."""
+    options = job.options
+    recipes = choose_recipes(options.target, options.precision, bake_resize=options.bake_resize)
     if len(recipes) > 1 and not has_integer_form(job.detector):
         recipes = tuple(recipe for recipe in recipes if recipe.precision != "int8")
     for recipe, next_ in pairwise(recipes):
@@ -128,7 +172,7 @@ def export(
 class _Job:
     """What is exported, and where to."""
 
-    run: Run
+    info: ModelInfo
     detector: Detector
     pictures: ProofPictures
     output: Path
@@ -138,8 +182,8 @@ class _Job:
 
 def _export_as(recipe: Recipe, job: _Job) -> Exported:
     """Build, prove and place one file."""
-    run, detector, output, options = job.run, job.detector, job.output, job.options
-    info = _describe(run.metrics, detector.preprocessing.resize, recipe)
+    detector, output, options = job.detector, job.output, job.options
+    info = replace(job.info, target=recipe.target, resize_in_graph=recipe.bake_resize)
     backbone = backbone_file(output) if options.with_backbone else None
     try:
         _clear(output)
@@ -207,21 +251,31 @@ def _write(
     path.write_bytes(stamp(model.SerializeToString()))
 
 
-def _describe(metrics: RunMetrics, resize: int | None, recipe: Recipe) -> ModelInfo:
+def _describe_detector(detector: Detector, limits: Limits, category: str) -> ModelInfo:
+    calibration = detector.calibration
+    n_train = calibration.n + calibration.n_set_aside if calibration else None
     return ModelInfo(
+        **vars(limits),
+        method=detector.method,
+        category=category,
+        backbone=detector.backbone.name,
+        input_size=detector.preprocessing.input_size,
+        resize=detector.preprocessing.resize,
+        calibration=calibration,
+        training={"n_train": n_train, "seed": detector.config.seed},
+        versions=_versions(),
+        created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def _describe_run(metrics: RunMetrics, preprocessing: Preprocessing) -> ModelInfo:
+    return ModelInfo(
+        **vars(metrics.limits),
         method=metrics.method,
         category=metrics.category,
         backbone=metrics.backbone,
         input_size=metrics.input_size,
-        resize=resize,
-        resize_in_graph=recipe.bake_resize,
-        target=recipe.target,
-        threshold=metrics.threshold,
-        threshold_rule=metrics.threshold_rule,
-        false_alarm_rate=metrics.false_alarm_rate,
-        score_range=metrics.score_range,
-        map_range=metrics.map_range,
-        map_threshold=metrics.map_threshold,
+        resize=preprocessing.resize,
         calibration=metrics.calibration,
         training={
             "n_train": metrics.n_train,

@@ -1,13 +1,14 @@
 """Proof at export time: the pictures, and what PyTorch and the model file make of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.data import Sample
+from edge_ad.data import Dataset, Sample
 from edge_ad.evaluate import Evaluator, Metrics
 from edge_ad.models import Detector, Prediction
 from edge_ad.progress import Bar
@@ -15,7 +16,7 @@ from edge_ad.runs import Run
 from edge_ad_runtime import Result, Scorer
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.model.golden import Golden
-from edge_ad_runtime.model.image import read_frame
+from edge_ad_runtime.model.image import Frame
 
 MAX_TRAINING = 64
 """Training pictures that are compared; of the test split, all are."""
@@ -38,8 +39,8 @@ class ProofPictures:
         test: the test split.
     """
 
-    training: list[Sample]
-    test: list[Sample]
+    training: Dataset
+    test: Dataset
 
     def __len__(self) -> int:
         """Return how many pictures there are."""
@@ -64,7 +65,29 @@ class ProofPictures:
                 f"(first: {paths[0] if paths else 'none listed'}): bring them back, because the "
                 "export is proven on them"
             )
-        return cls(_spread(training, MAX_TRAINING), test)
+        return cls(Dataset(_spread(training, MAX_TRAINING)), Dataset(test))
+
+    def frame(self, index: int) -> Frame:
+        """Read one of the pictures; the training pictures come first.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        dataset, index = (
+            (self.training, index)
+            if index < len(self.training)
+            else (self.test, index - len(self.training))
+        )
+        return dataset.load(dataset[index])
+
+    def read(self) -> Iterator[tuple[Sample, Frame]]:
+        """Read the training pictures, then the others.
+
+        Raises:
+            DataError: a picture cannot be read.
+        """
+        for index, sample in enumerate([*self.training, *self.test]):
+            yield sample, self.frame(index)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +127,8 @@ def compare(detector: Detector, scorer: Scorer, pictures: ProofPictures) -> Comp
     scores: list[tuple[float, float]] = []
     peaks: list[tuple[float, float]] = []
     map_difference = 0.0
-    samples = pictures.training + pictures.test
-    for number, (sample, ours, theirs) in enumerate(_scored(detector, scorer, samples)):
+    samples = [*pictures.training, *pictures.test]
+    for number, (sample, ours, theirs) in enumerate(_scored(detector, scorer, pictures)):
         both: tuple[Prediction | Result, ...] = (ours, theirs)
         maps = [one.anomaly_map for one in both]
         scores.append((ours.score, theirs.score))
@@ -144,24 +167,24 @@ def golden_frames(
     Raises:
         DataError: a picture cannot be read.
     """
-    samples = pictures.training + pictures.test
     order = np.argsort(comparison.got)
     good = [index for index in order if comparison.good[index]]
     chosen = dict.fromkeys([*good[len(good) // 2 :][:1], order[-1]])
     geometry = replace(scorer.preprocessing, in_graph=False)
-    frames = [geometry.apply(read_frame(samples[index].path)) for index in chosen]
+    frames = [geometry.apply(pictures.frame(index)) for index in chosen]
     return Golden.record(scorer, frames, _TOLERANCES[precision])
 
 
 def _scored(
-    detector: Detector, scorer: Scorer, samples: Sequence[Sample]
+    detector: Detector, scorer: Scorer, pictures: ProofPictures
 ) -> Iterator[tuple[Sample, Prediction, Result]]:
     """Score in batches, with a progress bar."""
-    with Bar(len(samples), "proof", unit="picture") as bar:
-        for start in range(0, len(samples), BATCH_SIZE):
-            batch = samples[start : start + BATCH_SIZE]
-            frames = [read_frame(sample.path) for sample in batch]
-            yield from zip(batch, detector.predict(frames), scorer.score_batch(frames), strict=True)
+    todo = pictures.read()
+    with Bar(len(pictures), "proof", unit="picture") as bar:
+        while batch := list(islice(todo, BATCH_SIZE)):
+            samples, frames = zip(*batch, strict=True)
+            ours, theirs = detector.predict(frames), scorer.score_batch(frames)
+            yield from zip(samples, ours, theirs, strict=True)
             bar.update(len(batch))
 
 

@@ -100,3 +100,8 @@ def __getattr__(name: str) -> object:
             globals()[name] = value
             return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names, so that they are completed before they are loaded."""
+    return sorted({*globals(), *__all__})

@@ -235,8 +235,9 @@ def check_frame(frame: object) -> None:
         )
 
 
-def list_pictures(folder: Path) -> list[Path]:
+def list_pictures(folder: Path | str) -> list[Path]:
     """Return the pictures below a folder at any depth, sorted by path, without hidden ones."""
+    folder = Path(folder)
     return sorted(
         path
         for path in folder.rglob("*")

@@ -62,6 +62,18 @@ class Limits:
     map_range: tuple[float, float]
     map_threshold: float
 
+    @classmethod
+    def entries(cls, document: Document) -> dict[str, Any]:
+        """Return the fields by name, each checked; raises ValueError where one cannot be."""
+        return {
+            "threshold": document.number("threshold"),
+            "threshold_rule": document.text("threshold_rule"),
+            "false_alarm_rate": document.number("false_alarm_rate", 0, 1),
+            "score_range": document.interval("score_range"),
+            "map_range": document.interval("map_range"),
+            "map_threshold": document.number("map_threshold"),
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInfo(Limits):
@@ -96,7 +108,7 @@ class ModelInfo(Limits):
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    parity: dict[str, Any] = field(default_factory=dict)
+    parity: dict[str, Any] = field(default_factory=dict, repr=False)
     checksum: str | None = None
     calibration: Calibration | None = None
 
@@ -165,18 +177,12 @@ def _read(document: Document, checksum: str | None) -> dict[str, Any]:
         raise ValueError(f"expected the color_order {COLOR_ORDER}")
     if document.option("checksum") is not None and checksum is None:
         raise ValueError(f"the metadata '{CHECKSUM_KEY}' is missing")
-    values: dict[str, Any] = {
-        name: document.text(name) for name in ("method", "category", "backbone", "threshold_rule")
-    }
+    values = Limits.entries(document)
+    values |= {name: document.text(name) for name in ("method", "category", "backbone")}
     values |= {
         "input_size": document.size("input_size", MAX_SIDE),
         "resize": document.count("resize", MAX_SIDE),
         "resize_in_graph": document.flag("resize_in_graph"),
-        "threshold": document.number("threshold"),
-        "map_threshold": document.number("map_threshold"),
-        "false_alarm_rate": document.number("false_alarm_rate", 0, 1),
-        "score_range": document.interval("score_range"),
-        "map_range": document.interval("map_range"),
         "created_at": document.time("created_at"),
         "target": document.text("target", "portable"),
         "checksum": checksum,

@@ -1,12 +1,18 @@
 """Pictures for people: heat maps, and frames with their heat map, outline and verdict."""
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad_runtime.model.image import Frame
+from edge_ad_runtime.errors import MissingExtraError
+from edge_ad_runtime.model.image import Frame, check_frame
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.result import Result, false_alarms_in_words
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _OPACITY = 0.6
 _HOTTEST = 225
@@ -84,6 +90,48 @@ def draw_overlay(frame: Frame, result: Result, info: ModelInfo) -> Frame:
     return np.concatenate([_strip(width, result), picture])
 
 
+def plot(result: Result, frame: Frame | None = None) -> "Figure":
+    """Return a verdict as a figure for a notebook; see `Result.plot`."""
+    try:
+        from matplotlib import pyplot
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"a plot needs the package '{error.name}', which is not installed: "
+            "pip install 'edge-ad[plot]'"
+        ) from error
+
+    limit = None if result.finder is None else result.finder.map_threshold
+    peak = float(result.anomaly_map.max())
+    pictures: list[tuple[str, Frame]] = []
+    if frame is not None:
+        check_frame(frame)
+        pictures.append(("frame", frame))
+        if limit is not None and result.finder is not None:
+            values = result.finder.preprocessing.map_to_frame(result.anomaly_map, frame.shape[:2])
+            # Clear up to half the limit, so that the part remains visible.
+            overlay = lay_heat(frame, values, limit / 2, limit, outline=result.anomalous)
+            pictures.append(("overlay", overlay))
+    count = len(pictures) + 1
+    figure, axes = pyplot.subplots(1, count, figsize=(4 * count, 4), layout="constrained")
+    every = np.atleast_1d(axes)
+    for axis, (title, picture) in zip(every, pictures, strict=False):
+        axis.imshow(picture[:, :, ::-1])
+        axis.set_title(title)
+    highest = peak if limit is None else max(peak, 1.5 * limit)
+    image = every[-1].imshow(result.anomaly_map, cmap="turbo", vmin=0, vmax=max(highest, 1e-12))
+    every[-1].set_title("anomaly map")
+    bar = figure.colorbar(image, ax=every[-1], shrink=0.8)
+    if limit is not None:
+        bar.ax.axhline(limit, color="white", linewidth=2)
+        bar.set_label(f"white line: limit of the map, {limit:.4g}")
+    for axis in every:
+        axis.set_axis_off()
+    figure.suptitle(_sentence(result))
+    # Whoever asked for the figure has it; pyplot would show it a second time in a notebook.
+    pyplot.close(figure)
+    return figure
+
+
 def encode_jpeg(picture: Frame, *, quality: int) -> bytes:
     """Return the picture as JPEG, made smaller where its format ends at 65,500 pixels.
 
@@ -119,13 +167,17 @@ def _outline(picture: Frame, hot: NDArray[np.bool_]) -> None:
 
 def _strip(width: int, result: Result) -> Frame:
     """Draw the verdict as wide as the frame: red or green, score and limit in white."""
-    verdict, sign = ("ANOMALOUS", ">=") if result.anomalous else ("GOOD", "<")
-    rows = [_row(width, f"{verdict}  {result.score:.4g} {sign} {result.threshold:.4g}")]
+    rows = [_row(width, _sentence(result))]
     if result.anomalous and result.p_value is not None:
         rows.append(_row(width, false_alarms_in_words(result.p_value)))
     covered = np.concatenate(rows)[:, :, np.newaxis]
     ground = np.asarray(_RED if result.anomalous else _GREEN)
     return np.rint(ground * (1 - covered) + np.asarray(_WHITE) * covered).astype(np.uint8)
+
+
+def _sentence(result: Result) -> str:
+    verdict, sign = ("ANOMALOUS", ">=") if result.anomalous else ("GOOD", "<")
+    return f"{verdict}  {result.score:.4g} {sign} {result.threshold:.4g}"
 
 
 def _row(width: int, text: str) -> NDArray[np.float32]:

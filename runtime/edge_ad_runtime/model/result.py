@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge_ad_runtime.events import iso_time
 from edge_ad_runtime.model.calibration import Calibration
-from edge_ad_runtime.model.image import Preprocessing
+from edge_ad_runtime.model.image import Frame, Preprocessing
 
 MOST_REGIONS = 50
 """Regions that are told of a part, those with the highest peaks: a message has to end somewhere."""
@@ -98,6 +99,10 @@ class RegionFinder:
         )
 
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
     """What the model says about one frame.
@@ -117,7 +122,7 @@ class Result:
     score: float
     anomalous: bool
     threshold: float
-    anomaly_map: NDArray[np.float32]
+    anomaly_map: NDArray[np.float32] = field(repr=False)
     latency_ms: float
     p_value: float | None = None
     frame_size: tuple[int, int] | None = None
@@ -134,6 +139,22 @@ class Result:
             return ()
         height, width = self.anomaly_map.shape
         return self.finder.find(self.anomaly_map, self.frame_size or (height, width))
+
+    def plot(self, frame: Frame | None = None) -> "Figure":
+        """Return a matplotlib figure: the anomaly map, and the frame beside it where one is given.
+
+        A notebook shows it; elsewhere, `result.plot(frame).savefig("part.png")` writes it.
+
+        Args:
+            frame: uint8, H x W x 3, BGR, as it was scored.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+            DataError: the frame is of another kind.
+        """
+        from edge_ad_runtime.model.overlay import plot
+
+        return plot(self, frame)
 
     def fields(self, timestamp: datetime) -> dict[str, object]:
         """Return what goes into JSON, with the time of capture as ISO 8601 in UTC."""

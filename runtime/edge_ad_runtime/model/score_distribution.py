@@ -8,7 +8,7 @@ are exact on average over training sets, however few the pictures.
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -117,7 +117,7 @@ class ScoreDistribution:
     """
 
     n: int
-    scores: tuple[float, ...]
+    scores: tuple[float, ...] = field(repr=False)
     tail: Tail
 
     @classmethod

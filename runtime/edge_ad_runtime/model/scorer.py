@@ -123,6 +123,14 @@ class Scorer:
                 "--device cpu"
             ) from error
 
+    def __repr__(self) -> str:
+        """Say in one row what is scored, and how."""
+        height, width = self.info.input_size
+        return (
+            f"<Scorer {self.info.method} on {self.info.category}, input {height}x{width}, "
+            f"threshold {self.threshold:.4g}, {self.provider}>"
+        )
+
     def with_threshold(self, threshold: float) -> "Scorer":
         """Return a scorer of the same session with another decision limit.
 

@@ -61,7 +61,7 @@ class OverlayFolder(Output):
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | str,
         info: ModelInfo | InfoOf,
         *,
         keep: str = "anomalous",
@@ -82,6 +82,7 @@ class OverlayFolder(Output):
         Raises:
             DataError: it cannot be read or written.
         """
+        folder = Path(folder)
         make_writable(folder)
         try:
             for subfolder in _subfolders(folder):
