@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast test-device wheel bundle fuzz check
+.PHONY: demo test test-fast test-device clients wheel bundle fuzz check arm image
 
 demo: .venv/installed
 	$(BIN)/edge-ad demo
@@ -16,6 +16,17 @@ test-fast: .venv/installed
 # The tests of the device package where only a device's packages are installed: no PyTorch, no onnx.
 test-device: .venv-device/installed
 	.venv-device/bin/pytest -m "not slow" tests/runtime
+
+# What the tests of the clients in other languages need; without it they skip and say so.
+clients: clients/node/node_modules/.package-lock.json clients/browser/node_modules/.package-lock.json
+	clients/cpp/get-headers.sh
+
+clients/%/node_modules/.package-lock.json: clients/%/package-lock.json
+	cd clients/$* && npm ci --no-progress
+
+# The device's commands as aarch64 code, beside this machine's: needs root, qemu-user-static and debootstrap.
+arm: wheel
+	$(BIN)/python -m benchmarks.arm dist/edge_ad-*.whl
 
 # 10,000 mutated inputs of each kind, in processes with limits on time and memory.
 fuzz: .venv/installed
