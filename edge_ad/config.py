@@ -146,7 +146,16 @@ class DetectorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaDiMConfig(DetectorConfig):
+class _AveragingConfig(DetectorConfig):
+    """What the methods share whose papers compare features that are not averaged."""
+
+    patch_size: int = option(
+        PATCH_SIZE, 3, "Side of the window over which features are averaged; the paper has 1."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaDiMConfig(_AveragingConfig):
     """PaDiM: one Gaussian per position (Defard et al. 2020)."""
 
     method: ClassVar[str] = "padim"
@@ -165,9 +174,6 @@ class PaDiMConfig(DetectorConfig):
         number("a number above 0", lambda value: value > 0),
         0.1,
         "Added to the diagonal of each covariance; the paper has 0.01.",
-    )
-    patch_size: int = option(
-        PATCH_SIZE, 3, "Side of the window over which features are averaged; the paper has 1."
     )
 
 
@@ -204,7 +210,7 @@ class FusionConfig(PaDiMConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpadeConfig(DetectorConfig):
+class SpadeConfig(_AveragingConfig):
     """SPADE: the nearest pictures, then the nearest patches in them (Cohen & Hoshen 2020)."""
 
     method: ClassVar[str] = "spade"
@@ -233,9 +239,6 @@ class SpadeConfig(DetectorConfig):
     )
     dims: int | str | None = option(
         DIMS, None, "Channels of a stored patch after a random projection. Default: 64."
-    )
-    patch_size: int = option(
-        PATCH_SIZE, 3, "Side of the window over which features are averaged; the paper has 1."
     )
 
     @classmethod

@@ -180,7 +180,7 @@ def summary(run: "Run") -> str:
             "test         no defective test pictures: how many defects are found is unknown"
         )
     rows += [f"limit        {metrics.threshold:.4g}: {metrics.threshold_rule}", *test_rates(run)]
-    n_aside = sum(picture.set_aside for picture in run.good)
+    n_aside = metrics.calibration.n_set_aside if metrics.calibration else 0
     if n_aside:
         pictures = "1 picture looks" if n_aside == 1 else f"{n_aside} pictures look"
         rows.append(

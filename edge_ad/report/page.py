@@ -15,8 +15,14 @@ from markupsafe import Markup
 from edge_ad.config import CONFIGS
 from edge_ad.data import ScoredSample
 from edge_ad.report.histogram import draw_histogram
-from edge_ad.report.pictures import Tile, make_tiles
-from edge_ad.report.report import Report, Section, choose_sections, unusual_pictures
+from edge_ad.report.report import (
+    Report,
+    Section,
+    Tile,
+    choose_sections,
+    make_tiles,
+    unusual_pictures,
+)
 from edge_ad.report.trade_off import draw_trade_off, table_choices
 from edge_ad.run_metrics import RunMetrics
 from edge_ad_runtime.errors import DataError

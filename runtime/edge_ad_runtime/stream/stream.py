@@ -250,7 +250,8 @@ class Stream:
         )
         info = partial(self._slots[camera.name].info, camera.name)
         loop.add_monitor(camera.name, Drift(info))
-        loop.add_monitor(camera.name, self._installs.shadows[camera.model])
+        if self.config.install is not None:
+            loop.add_monitor(camera.name, self._installs.shadows[camera.model])
         if source is None or source.live or camera.watch:
             loop.add_monitor(camera.name, Overload(lambda: feed.skipped))
         if self.config.alarm is not None:
