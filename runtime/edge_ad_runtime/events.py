@@ -23,6 +23,8 @@ EventKind = Literal[
     "model rolled back",
     "threshold changed",
     "threshold kept",
+    "verdict marked",
+    "shift began",
     "thread failed",
     "state refused",
 ]

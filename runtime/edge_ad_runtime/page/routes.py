@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from edge_ad_runtime.errors import ConfigError, DataError
+from edge_ad_runtime.events import Event
 from edge_ad_runtime.page.drawing import Drawing
 from edge_ad_runtime.page.marks import MARKS, Marks
 from edge_ad_runtime.page.news import Known, News, exposition
+from edge_ad_runtime.page.parts import Part
 from edge_ad_runtime.page.state import PageState
 from edge_ad_runtime.page.viewers import Viewers
 from edge_ad_runtime.stream.stream import Stream
@@ -26,6 +29,7 @@ _STATIC = Path(__file__).parent / "static"
 _LARGEST_BODY = 4096
 _LONGEST_NAME = 80
 _BODY_SECONDS = 5.0
+_WORDS = {"false alarm": "a false alarm", "missed": "a missed defect"}
 
 
 class Routes:
@@ -148,16 +152,53 @@ class Routes:
             raise ConfigError("this part is no longer kept: mark a part soon after its verdict")
         if mark is not None and mark not in MARKS:
             raise ConfigError(f"expected a mark out of {', '.join(MARKS)}, or null")
-        path = await run_in_threadpool(self._marks.put, part, mark, _who_asks(request, fields))
+        path = await run_in_threadpool(self._mark, part, mark, _who_asks(request, fields))
         return JSONResponse({"id": part.id, "mark": mark, "path": path and str(path)})
+
+    def _mark(self, part: Part, mark: str | None, who: str) -> Path | None:
+        """Save a mark or take it back, and tell every output of it.
+
+        Raises:
+            DataError: the frame has gone, or the files cannot be written.
+        """
+        path = self._marks.put(part, mark, who)
+        number, camera = part.captured.number, part.captured.camera
+        message = f"the mark of frame {number} of {camera} was taken back by {who}"
+        if mark is not None:
+            message = f"frame {number} of {camera} was marked as {_WORDS[mark]} by {who}"
+        details: dict[str, object] = {
+            "frame": number,
+            "score": part.result.score,
+            "mark": mark,
+            "who": who,
+        }
+        if path is not None:
+            details["picture"] = str(path)
+        self._stream.delivery.event(
+            Event(kind="verdict marked", message=message, camera=camera, details=details)
+        )
+        return path
 
     async def shift(self, request: Request) -> Response:
         """Begin to count anew: `{"camera": ...}`; without a camera at all of them."""
         fields = await _json_fields(request)
         names = [self._camera(fields)] if "camera" in fields else list(self._state.cameras)
-        for name in names:
-            self._state.begin_shift(name)
+        await run_in_threadpool(self._begin_shift, names, _who_asks(request, fields))
         return JSONResponse({"cameras": names})
+
+    def _begin_shift(self, names: Sequence[str], who: str) -> None:
+        """Count anew at cameras, and tell every output what there was up to now."""
+        for name in names:
+            ended = self._state.begin_shift(name)
+            message = f"the counts at {name} were set back to zero by {who}"
+            self._stream.delivery.event(
+                Event(
+                    kind="shift began",
+                    message=message,
+                    camera=name,
+                    details={"ended": ended.fields(), "who": who},
+                )
+            )
 
     async def trigger(self, request: Request) -> Response:
         """Ask for a verdict: `{"id": ..., "camera": ...}`, both optional."""

@@ -153,10 +153,11 @@ class PageState(Output):
             if event.kind in _REMEDIES:
                 camera.warnings.clear()
 
-    def begin_shift(self, camera: str) -> None:
-        """Set the counts of a shift at a camera back to zero."""
+    def begin_shift(self, camera: str) -> Shift:
+        """Set the counts of a shift at a camera back to zero, and return those of the last one."""
         with self._lock:
-            self.cameras[camera].shift = Shift()
+            ended, self.cameras[camera].shift = self.cameras[camera].shift, Shift()
+            return ended
 
     def is_behind(self) -> bool:
         """Whether frames of a camera are skipped, because more come than the device can score."""

@@ -170,8 +170,10 @@ def test_paths_that_lead_nowhere(server: PageServer, ask: Ask) -> None:
 
 
 def test_a_mark_saves_the_frame_with_its_label(
-    server: PageServer, ask: Ask, wait: Wait, status: Status, tmp_path: Path
+    server: PageServer, stream: Stream, ask: Ask, wait: Wait, status: Status, tmp_path: Path
 ) -> None:
+    told = _Told()
+    stream.delivery.add(told)
     wait(lambda: status(server).get("gallery"))
     part = status(server)["gallery"][0]
     body = {"id": part["id"], "mark": "false alarm", "who": "Ada"}
@@ -189,6 +191,11 @@ def test_a_mark_saves_the_frame_with_its_label(
     assert not path.exists() and Path(json.loads(text)["path"]).parent.name == "missed"
     assert ask(server, "/mark", body=body | {"mark": None})[0] == 200
     assert [item for item in (tmp_path / "marks").rglob("*") if item.is_file()] == []
+    marks = [event for event in told.events if event.kind == "verdict marked"]
+    assert [event.details["mark"] for event in marks] == ["false alarm", "missed", None]
+    assert marks[0].message.endswith("was marked as a false alarm by Ada at 127.0.0.1")
+    assert marks[0].camera == part["camera"] and marks[0].details["frame"] == part["frame"]
+    assert marks[0].details["picture"] == str(path) and "picture" not in marks[2].details
     assert ask(server, "/mark", body=body | {"mark": "ugly"})[0] == 400
     assert ask(server, "/mark", body=body | {"id": "elsewhere-1"})[0] == 400
 
@@ -214,13 +221,21 @@ def test_a_folder_that_cannot_be_written_to_is_said(
     assert code == 400 and "cannot save the picture" in json.loads(text)["error"]
 
 
-def test_a_shift_begins_at_zero(server: PageServer, ask: Ask, wait: Wait, status: Status) -> None:
+def test_a_shift_begins_at_zero(
+    server: PageServer, stream: Stream, ask: Ask, wait: Wait, status: Status
+) -> None:
+    told = _Told()
+    stream.delivery.add(told)
     wait(lambda: status(server)["cameras"][0]["frames"] > 20)
     before = status(server)["cameras"][1]["shift"]["started"]
-    assert ask(server, "/shift", body={"camera": "left"})[0] == 200
+    assert ask(server, "/shift", body={"camera": "left", "who": "Ada"})[0] == 200
     left, right = status(server)["cameras"]
     assert left["shift"]["frames"] < 10 < left["frames"]
     assert right["shift"]["started"] == before < left["shift"]["started"]
+    (event,) = [event for event in told.events if event.kind == "shift began"]
+    assert (event.camera, event.details["who"]) == ("left", "Ada at 127.0.0.1")
+    ended = event.details["ended"]
+    assert isinstance(ended, dict) and ended["frames"] > 20
 
 
 def test_what_a_camera_waits_for(info: ModelInfo, stream: Stream, verdict: Verdict) -> None:
