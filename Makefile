@@ -41,7 +41,7 @@ wheel: | .venv/pyvenv.cfg
 #   pip install --no-index --find-links edge-ad-bundle 'edge-ad[device]'
 # pip asks this machine's Python which packages are needed, so that tomli, for Python 3.10, is named.
 # BUNDLE_PLATFORM=manylinux_2_28_aarch64 and BUNDLE_PYTHON=3.10 choose another machine than this one.
-BUNDLE_EXTRAS ?= device
+BUNDLE_EXTRAS ?= device,serve
 BUNDLE_PYTHON ?= $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 BUNDLE_PLATFORM ?= manylinux_2_28_$(shell uname -m)
 bundle: wheel

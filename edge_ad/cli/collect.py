@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_ad.cli.options import require
-from edge_ad.cli.stream_options import split_name
+from edge_ad.cli.stream_options import mqtt_fields, split_name
 from edge_ad_runtime.errors import ConfigError, DataError
 from edge_ad_runtime.supervisor import Supervisor
 
@@ -68,8 +68,11 @@ def _parse_time(context: click.Context, option: click.Parameter, text: str | Non
     help="Take a picture when this key is pressed: space, enter, or a letter.",
 )
 @click.option(
-    "--trigger", type=click.Choice(["stdin"]), help="Take a picture for each line of stdin."
+    "--trigger",
+    type=click.Choice(["stdin", "mqtt"]),
+    help="Take a picture for each line of stdin, or each message at edge-ad/trigger.",
 )
+@click.option("--mqtt", metavar="URL", help="Of --trigger mqtt: mqtt[s]://[USER@]HOST[:PORT].")
 @click.option("--watch", is_flag=True, help="Of a folder: the pictures that arrive from now on.")
 @click.option("--keep-alike", is_flag=True, help="Keep pictures of a standing scene as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
@@ -80,6 +83,7 @@ def collect(
     every: float | None,
     key: str | None,
     trigger: str | None,
+    mqtt: str | None,
     watch: bool,
     keep_alike: bool,
     as_json: bool,
@@ -92,6 +96,8 @@ def collect(
     """
     if sum(option is not None for option in (every, key, trigger)) > 1:
         raise click.UsageError("give only one of --every, --key and --trigger")
+    if (mqtt is None) == (trigger == "mqtt"):
+        raise click.UsageError("--trigger mqtt and --mqtt URL belong together")
     require(("cv2",), extra="cpu", purpose="collecting pictures")
     from edge_ad_runtime.cameras import open_source
     from edge_ad_runtime.cameras.feed import Feed
@@ -118,7 +124,7 @@ def collect(
         changed=changed,
     )
     interrupted = False
-    with _asked_by(key, trigger, pace):
+    with _asked_by_message(mqtt, pace, tell), _asked_by(key, trigger, pace):
         try:
             collect_pictures(
                 feed,
@@ -186,9 +192,43 @@ class _Teller:
 
 
 @contextmanager
+def _asked_by_message(url: str | None, pace: "Pace", tell: "_Teller") -> Iterator[None]:
+    """Let messages of a broker ask for pictures meanwhile, at the topic of a stream's triggers.
+
+    Raises:
+        ConfigError: the broker cannot be used, or not be reached.
+    """
+    if url is None:
+        yield
+        return
+    from edge_ad_runtime.config_table import read_table
+    from edge_ad_runtime.outputs.mqtt import MqttConfig, MqttSender
+    from edge_ad_runtime.stream.config import TriggerConfig
+
+    # A topic of its own, so that a stream's status is not overwritten.
+    errors: list[str] = []
+    config = read_table(MqttConfig, mqtt_fields(url) | {"topic": "edge-ad-collect"}, errors)
+    if config is None or errors:
+        raise ConfigError(f"cannot use --mqtt: {'; '.join(errors)}")
+    topic = TriggerConfig().topic
+    sender = MqttSender(config, {topic: lambda payload: pace.ask()}, lambda e: tell(e.message))
+    try:
+        try:
+            sender.send("status", "online")
+        except OSError as error:
+            raise ConfigError(
+                f"cannot reach the broker {sender.name} ({error}): check --mqtt, and that it runs"
+            ) from error
+        click.echo(f"a message at {topic} asks for a picture, Ctrl-C ends", err=True)
+        yield
+    finally:
+        sender.close()
+
+
+@contextmanager
 def _asked_by(key: str | None, trigger: str | None, pace: "Pace") -> Iterator[None]:
     """Let a key or the lines of stdin ask for pictures meanwhile."""
-    if trigger is not None and sys.stdin is not None:
+    if trigger == "stdin" and sys.stdin is not None:
         Supervisor().start("trigger", lambda: _read_lines(pace))
     if key is None:
         yield

@@ -134,7 +134,7 @@ def to_document(options: Mapping[str, Any]) -> dict[str, Any]:
         document["install"] = {"socket": given["install_socket"]}
     if "trigger" in given:
         document["trigger"] = {"mode": given["trigger"]}
-    for key, parse in (("mqtt", _mqtt), ("serve", _serve), ("alarm", _alarm)):
+    for key, parse in (("mqtt", mqtt_fields), ("serve", _serve), ("alarm", _alarm)):
         if key in given:
             document[key] = parse(given[key])
     if given.get("serve_names"):
@@ -178,7 +178,12 @@ def _cameras(given: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _mqtt(text: str) -> dict[str, Any]:
+def mqtt_fields(text: str) -> dict[str, Any]:
+    """Read `--mqtt` into the fields of an `MqttConfig`.
+
+    Raises:
+        ConfigError: it is no such URL.
+    """
     match = _MQTT.fullmatch(text)
     if match is None or (match[2] is not None and ":" in match[2]):
         raise ConfigError(

@@ -220,3 +220,39 @@ def test_refuses_sources_and_folders(folder: Path, tmp_path: Path) -> None:
     result = collect("--camera", folder, "--output", tmp_path / "file")
     assert result.exit_code == 1 and "cannot write into the output folder" in result.stderr
     assert re.fullmatch(r"Error: [^\n]+\n", result.stderr)
+
+
+def test_messages_of_a_broker_ask_for_pictures(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broker:
+        """Two messages are waiting when somebody subscribes."""
+
+        name = "mqtt://cell:1883"
+
+        def __init__(self, config: Any, subscribe: dict[str, Any], report: Any) -> None:
+            assert (config.host, config.port, config.topic) == ("cell", 1883, "edge-ad-collect")
+            for _ in range(2):
+                subscribe["edge-ad/trigger"](b"1")
+
+        def send(self, topic: str, payload: str) -> None: ...
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("edge_ad_runtime.outputs.mqtt.MqttSender", Broker)
+    options = ["--output", tmp_path / "out", "--count", 2, "--json"]
+    mqtt = ["--trigger", "mqtt", "--mqtt", "mqtt://cell"]
+    result = collect("--camera", folder, *options, *mqtt)
+    assert result.exit_code == 0, result.output
+    assert figures(result)["pictures"] == 2
+    assert "together" in collect("--camera", folder, *options, "--trigger", "mqtt").stderr
+    wrong = collect(
+        "--camera", folder, *options, "--trigger", "mqtt", "--mqtt", "mqtt://cell:99999"
+    )
+    assert wrong.exit_code == 1 and "port" in wrong.stderr
+
+    def unreachable(*_: object) -> None:
+        raise OSError("no connection")
+
+    monkeypatch.setattr(Broker, "send", unreachable)
+    lost = collect("--camera", folder, *options, *mqtt)
+    assert lost.exit_code == 1 and "cannot reach the broker" in lost.stderr

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -327,3 +330,25 @@ def test_runs_are_a_table(copy: Path, tmp_path: Path) -> None:
     assert entry["run"] == str(copy) and entry["test_miss_rate"] == metrics["test_miss_rate"]
     nothing = CliRunner().invoke(main, ["runs", "--results", str(tmp_path / "nowhere")])
     assert nothing.exit_code == 0 and "no runs" in nothing.stdout
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--class", "plaet"], ["--class", "plate", "--exclude", "no.png"], ["--class", "../plate"]],
+)
+def test_a_typo_is_told_before_pytorch_is_loaded(
+    data_root: Path, tmp_path: Path, options: list[str]
+) -> None:
+    code = (
+        "import sys, atexit; from edge_ad.cli import main\n"
+        "atexit.register(lambda: print('torch' in sys.modules)); main()"
+    )
+    where = ["--data-root", str(data_root), "--results", str(tmp_path)]
+    told = subprocess.run(
+        [sys.executable, "-c", code, "train", "padim", *options, *where],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (told.returncode, told.stdout.strip()) == (1, "False")
+    assert told.stderr.startswith("Error: ") and told.stderr.count("\n") == 1
