@@ -14,8 +14,9 @@ from edge_ad.cli.stream_options import split_name
 from edge_ad_runtime.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from edge_ad_runtime import FrameSource
+    from edge_ad_runtime import FrameSource, Scorer
     from edge_ad_runtime.model.device_calibration import DeviceCalibration
+    from edge_ad_runtime.stream.calibrate import GoodParts
 
 _COUNT = 30
 
@@ -78,14 +79,9 @@ def calibrate(
         raise click.UsageError("give either --camera or --images")
     require(("cv2", "onnxruntime"), extra="cpu", purpose="calibration")
     from edge_ad_runtime import Scorer
-    from edge_ad_runtime.model.device_calibration import (
-        DeviceCalibration,
-        combine,
-        digest_of,
-        write_calibration,
-    )
+    from edge_ad_runtime.model.device_calibration import DeviceCalibration, combine, digest_of
     from edge_ad_runtime.model.score_distribution import check_rate
-    from edge_ad_runtime.stream.calibrate import collect_good_parts, doubts, refusal
+    from edge_ad_runtime.stream.calibrate import doubts
 
     if false_alarm_rate is not None:
         check_rate(false_alarm_rate)
@@ -94,36 +90,18 @@ def calibrate(
     name, source = _open(camera, images)
     if images is None and count is None:
         count = _COUNT
-    goal = "" if count is None else f" of {count}"
-    parts = collect_good_parts(
-        scorer,
-        source,
-        count=count,
-        patience=patience,
-        keep_alike=keep_alike,
-        progress=lambda found: _show_progress(f"{found}{goal} parts"),
-    )
-    click.echo(f"\r{len(parts.scores)}{goal} parts", err=True)
-    refused = refusal(parts)
-    if refused is not None:
-        raise DataError(refused)
+    parts = _collect(scorer, source, count=count, patience=patience, keep_alike=keep_alike)
     _settle(doubts(parts, scorer.info), yes=yes)
+    calibration = combine(
+        scorer.info.calibration, parts.scores, parts.map_maxima, rate=false_alarm_rate
+    )
     new = DeviceCalibration(
         camera=name,
         created_at=datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
         n_device=len(parts.scores),
-        calibration=combine(
-            scorer.info.calibration, parts.scores, parts.map_maxima, rate=false_alarm_rate
-        ),
+        calibration=calibration,
     )
-    try:
-        path = write_calibration(model, digest, new)
-    except OSError as error:
-        raise DataError(
-            f"cannot write the calibration beside {model}: {error.strerror}: check the permissions "
-            "of the folder; nothing has been changed"
-        ) from error
-    _report(new, scorer.info.threshold, path, as_json=as_json)
+    _report(new, scorer.info.threshold, _write(model, digest, new), as_json=as_json)
 
 
 def _open(camera: str | None, images: Path | None) -> "tuple[str, FrameSource]":
@@ -146,9 +124,30 @@ def _open(camera: str | None, images: Path | None) -> "tuple[str, FrameSource]":
     return name or default_name(spec), open_source(spec)
 
 
-def _show_progress(text: str) -> None:
-    if sys.stderr.isatty():
-        click.echo(f"\r{text}", err=True, nl=False)
+def _collect(
+    scorer: "Scorer", source: "FrameSource", *, count: int | None, patience: float, keep_alike: bool
+) -> "GoodParts":
+    """Score good parts, with their number on the terminal.
+
+    Raises:
+        DataError: they cannot give a limit.
+    """
+    from edge_ad_runtime.stream.calibrate import collect_good_parts, refusal
+
+    goal = "" if count is None else f" of {count}"
+
+    def show(found: int) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r{found}{goal} parts", err=True, nl=False)
+
+    parts = collect_good_parts(
+        scorer, source, count=count, patience=patience, keep_alike=keep_alike, progress=show
+    )
+    click.echo(f"\r{len(parts.scores)}{goal} parts", err=True)
+    refused = refusal(parts)
+    if refused is not None:
+        raise DataError(refused)
+    return parts
 
 
 def _settle(found: list[str], *, yes: bool) -> None:
@@ -166,6 +165,18 @@ def _settle(found: list[str], *, yes: bool) -> None:
     raise ConfigError(
         "the limit has not been changed, for the doubts above: collect other parts, or say --yes"
     )
+
+
+def _write(model: Path, digest: str, new: "DeviceCalibration") -> Path:
+    from edge_ad_runtime.model.device_calibration import write_calibration
+
+    try:
+        return write_calibration(model, digest, new)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the calibration beside {model}: {error.strerror}: check the permissions "
+            "of the folder; nothing has been changed"
+        ) from error
 
 
 def _report(new: "DeviceCalibration", before: float, path: Path, *, as_json: bool) -> None:

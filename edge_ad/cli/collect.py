@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,8 +102,8 @@ def collect(
     require(("cv2",), extra="cpu", purpose="collecting pictures")
     from edge_ad_runtime.cameras import open_source
     from edge_ad_runtime.cameras.feed import Feed
-    from edge_ad_runtime.files import make_writable, remove_leftovers
-    from edge_ad_runtime.stream.collect import Collection, Pace
+    from edge_ad_runtime.files import make_writable
+    from edge_ad_runtime.stream.collect import Collection
     from edge_ad_runtime.stream.collect import collect as collect_pictures
 
     _, camera = split_name(camera)
@@ -110,11 +111,7 @@ def collect(
     changed, collection = threading.Condition(), Collection()
     make_writable(output)
     source = open_source(camera, watch=watch)
-    if key is not None or trigger is not None:
-        every = None
-    elif every is None:
-        every = _LIVE_SECONDS if source.live else 0.0
-    pace = Pace(every, changed=changed)
+    pace = _pace(every, on_demand=bool(key or trigger), live=source.live, changed=changed)
     tell = _Teller(collection, count)
     feed = Feed(
         source.name,
@@ -123,24 +120,19 @@ def collect(
         report=lambda event: tell(event.message),
         changed=changed,
     )
-    interrupted = False
+    work = partial(
+        collect_pictures,
+        feed,
+        output,
+        pace,
+        collection,
+        changed=changed,
+        count=count,
+        keep_alike=keep_alike,
+        tell=tell,
+    )
     with _asked_by_message(mqtt, pace, tell), _asked_by(key, trigger, pace):
-        try:
-            collect_pictures(
-                feed,
-                output,
-                pace,
-                collection,
-                changed=changed,
-                count=count,
-                keep_alike=keep_alike,
-                tell=tell,
-            )
-        except KeyboardInterrupt:
-            interrupted = True
-            remove_leftovers(output)
-        finally:
-            tell.end()
+        interrupted = _interrupted(work, output, tell)
     _report(collection, output, as_json=as_json)
     if interrupted:
         raise SystemExit(130)
@@ -156,6 +148,30 @@ def _refuse_own_folder(camera: str, output: Path) -> None:
     """
     if os.path.isdir(camera) and output.is_dir() and os.path.samefile(camera, output):
         raise ConfigError(f"expected an --output other than the folder {output} itself")
+
+
+def _pace(
+    every: float | None, *, on_demand: bool, live: bool, changed: threading.Condition
+) -> "Pace":
+    """Return when pictures are wanted: on demand, else every so often, all of a file's at once."""
+    from edge_ad_runtime.stream.collect import Pace
+
+    usual = _LIVE_SECONDS if live else 0.0
+    return Pace(None if on_demand else usual if every is None else every, changed=changed)
+
+
+def _interrupted(work: Callable[[], None], output: Path, tell: "_Teller") -> bool:
+    """Do the work, and return whether somebody ended it with Ctrl-C."""
+    from edge_ad_runtime.files import remove_leftovers
+
+    try:
+        work()
+    except KeyboardInterrupt:
+        remove_leftovers(output)
+        return True
+    finally:
+        tell.end()
+    return False
 
 
 class _Teller:

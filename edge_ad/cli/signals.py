@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from edge_ad_runtime.supervisor import Supervisor
@@ -49,12 +49,7 @@ class Signals:
             self._handle(_HANGUP, _ignore)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Give all signals back."""
         for number, handler in self._before.items():
             signal.signal(number, handler)

@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -130,21 +131,24 @@ def test_what_was_written_before_the_disk_was_full_stays(
 @pytest.mark.parametrize("every", [0.2, 0.4])
 def test_the_pace_is_kept(tmp_path: Path, every: float) -> None:
     changed, release = threading.Condition(), threading.Event()
+    start, ticks = datetime(2026, 1, 1, tzinfo=timezone.utc), [0]
+
+    def clock() -> float:
+        return ticks[0] / 100
 
     def live() -> Iterator[Frame]:
-        for number in range(10**6):
-            if release.wait(0.005):
-                return
-            yield scene(number)
+        while not release.wait(0.001):
+            ticks[0] += 1
+            yield scene(ticks[0])
 
-    feed, _ = feed_of(live(), changed)
-    collection = Collection()
-    collect(feed, tmp_path, Pace(every, changed=changed), collection, changed=changed, count=4)
+    camera = FakeCamera(live(), now=lambda: start + timedelta(seconds=clock()))
+    feed, collection = Feed("left", camera, changed=changed), Collection()
+    pace = Pace(every, changed=changed, clock=clock)
+    collect(feed, tmp_path, pace, collection, changed=changed, count=4, clock=clock)
     release.set()
-    times = [path.name[:22] for path in collection.paths]
-    seconds = [float(text[13:15]) * 1.0 + float(text[15:21]) / 1e6 for text in times]
-    gaps = [(after - before) % 60 for before, after in itertools.pairwise(seconds)]
-    assert min(gaps) >= 0.7 * every  # a frame may have been captured a little before it is due
+    times = [datetime.strptime(one.name[:21], "%Y%m%dT%H%M%S%f") for one in collection.paths]
+    gaps = [(after - before).total_seconds() for before, after in itertools.pairwise(times)]
+    assert min(gaps) >= every - 0.015  # a frame may have been captured a tick before it is due
 
 
 def test_doubts_know_the_others() -> None:

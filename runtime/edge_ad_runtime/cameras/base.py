@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 from edge_ad_runtime.config_table import Text, check_settings, setting
 from edge_ad_runtime.errors import EdgeAdError
@@ -122,12 +121,7 @@ class FrameSource(ABC):
         """Return the source itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the source."""
         self.close()
 

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
-from types import TracebackType
 
 import numpy as np
 
@@ -223,12 +222,7 @@ class Reader:
         """Return the reader itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the reader."""
         self.close()
 

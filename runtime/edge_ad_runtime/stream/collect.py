@@ -152,49 +152,100 @@ def collect(
     Raises:
         DataError: a picture cannot be written; those before it are there.
     """
-    last_kept = last_told = clock()
-    armed = False
+    collector = _Collector(
+        feed, folder, pace, collection, changed, keep_alike=keep_alike, tell=tell, clock=clock
+    )
     try:
-        while not pace.over and (count is None or len(collection.paths) < count):
-            feed.watch()
-            if not pace.due:
-                _wait(changed, lambda: pace.due or pace.over)
-                continue
-            if pace.on_demand and not armed:
-                armed = True
-                feed.drop_waiting()  # what was captured before somebody asked
-            try:
-                captured = feed.take()
-            except CameraError as error:
-                collection.complaint = str(error)
-                return
-            except DataError as error:
-                collection.failed += 1
-                feed.fail(error)
-                continue
-            if captured is None:
-                if feed.ended:
-                    collection.complaint = "the source has no more pictures" if count else ""
-                    return
-                _wait(changed, lambda: feed.ready)
-                continue
-            look = appearance(captured.frame)
-            kept = keep_alike or not _is_alike(look, collection)
-            if kept:
-                _keep(captured, look, folder, collection, tell)
-                last_kept = last_told = clock()
-            else:
-                collection.alike += 1
-                if pace.on_demand:
-                    tell("not kept: it shows the same standing scene as the picture before it")
-                elif clock() - last_told > _STANDING_SECONDS:
-                    last_told = clock()
-                    tell(f"the scene has stood still for {clock() - last_kept:.0f} s")
-            if kept or pace.on_demand:
-                armed = False
-                pace.served()
+        collector.run(count)
     finally:
         feed.close()
+
+
+class _Collector:
+    """One run of `collect`, whose arguments it has."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        folder: Path,
+        pace: Pace,
+        collection: Collection,
+        changed: threading.Condition,
+        *,
+        keep_alike: bool,
+        tell: Callable[[str], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._feed = feed
+        self._folder = folder
+        self._pace = pace
+        self._collection = collection
+        self._changed = changed
+        self._keep_alike = keep_alike
+        self._tell = tell
+        self._clock = clock
+        self._kept_at = self._told_at = clock()
+        self._armed = False
+
+    def run(self, count: int | None) -> None:
+        while not self._pace.over and (count is None or len(self._collection.paths) < count):
+            self._feed.watch()
+            if not self._pace.due:
+                self._wait(lambda: self._pace.due or self._pace.over)
+                continue
+            try:
+                captured = self._take()
+            except CameraError as error:
+                self._collection.complaint = str(error)
+                return
+            except DataError as error:
+                self._collection.failed += 1
+                self._feed.fail(error)
+                continue
+            if captured is not None:
+                self._look_at(captured)
+            elif self._feed.ended:
+                self._collection.complaint = "the source has no more pictures" if count else ""
+                return
+            else:
+                self._wait(lambda: self._feed.ready)
+
+    def _take(self) -> CapturedFrame | None:
+        """Return the next frame, on demand one that was captured since somebody asked.
+
+        Raises:
+            CameraError, DataError: as `Feed.take`.
+        """
+        if self._pace.on_demand and not self._armed:
+            self._armed = True
+            self._feed.drop_waiting()
+        return self._feed.take()
+
+    def _look_at(self, captured: CapturedFrame) -> None:
+        """Keep a frame, or pass it over because it shows the scene of the last picture."""
+        look = appearance(captured.frame)
+        looks = self._collection.looks
+        kept = self._keep_alike or not looks or not look.shows_scene_of(looks[-1])
+        if kept:
+            _keep(captured, look, self._folder, self._collection, self._tell)
+            self._kept_at = self._told_at = self._clock()
+        else:
+            self._pass_over()
+        if kept or self._pace.on_demand:
+            self._armed = False
+            self._pace.served()
+
+    def _pass_over(self) -> None:
+        self._collection.alike += 1
+        if self._pace.on_demand:
+            self._tell("not kept: it shows the same standing scene as the picture before it")
+        elif self._clock() - self._told_at > _STANDING_SECONDS:
+            self._told_at = self._clock()
+            self._tell(f"the scene has stood still for {self._clock() - self._kept_at:.0f} s")
+
+    def _wait(self, wanted: Callable[[], bool]) -> None:
+        with self._changed:
+            self._changed.wait_for(wanted, _WAIT_SECONDS)
 
 
 def doubts_of(look: Appearance, others: Sequence[Appearance]) -> list[str]:
@@ -231,10 +282,6 @@ def doubts_of(look: Appearance, others: Sequence[Appearance]) -> list[str]:
     return found
 
 
-def _is_alike(look: Appearance, collection: Collection) -> bool:
-    return bool(collection.looks) and look.shows_scene_of(collection.looks[-1])
-
-
 def _keep(
     captured: CapturedFrame,
     look: Appearance,
@@ -261,8 +308,3 @@ def _keep(
         collection.doubts[path] = found
         for text in found:
             tell(f"{path.name} may be {text}")
-
-
-def _wait(changed: threading.Condition, wanted: Callable[[], bool]) -> None:
-    with changed:
-        changed.wait_for(wanted, _WAIT_SECONDS)

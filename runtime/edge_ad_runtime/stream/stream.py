@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from functools import partial
 from io import FileIO, UnsupportedOperation
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 from edge_ad_runtime.cameras import CapturedFrame, FrameSource
@@ -101,12 +100,7 @@ class Stream:
         """Return the stream itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
 
