@@ -409,3 +409,44 @@ def test_a_socket_that_cannot_be(model: Path, pictures: Path, tmp_path: Path) ->
         done = CliRunner().invoke(main, [*command, str(path)])
         assert done.exit_code == 1 and "cannot listen" in done.output
     assert kept.read_text() == "not a socket"
+
+
+@pytest.mark.slow
+def test_the_module_for_mender(golden: Callable[..., Path], tmp_path: Path) -> None:
+    """Called as Mender's protocol says: states, with the payload in `files` and room in `tmp`."""
+    model = tmp_path / "line" / "model.onnx"
+    model.parent.mkdir()
+    shutil.copy(golden("first.onnx"), model)
+    program = tmp_path / "edge-ad"
+    path = os.pathsep.join(filter(None, sys.path))
+    program.write_text(f"#!/bin/sh\nPYTHONPATH={path} exec {sys.executable} -c '{RUN}' \"$@\"\n")
+    program.chmod(0o755)
+    (tmp_path / "line.toml").write_text(f'model = "{model}"\n[[camera]]\nsource = "0"\n')
+    (tmp_path / "mender.env").write_text(
+        f"EDGE_AD={program}\nEDGE_AD_CONFIG={tmp_path}/line.toml\nEDGE_AD_OPTIONS='--threads 1'\n"
+    )
+    script = Path(__file__).parents[2] / "deploy/mender/edge-ad-model"
+
+    def call(state: str, name: str) -> tuple[int, str]:
+        work = tmp_path / f"work-{name}"
+        (work / "files").mkdir(parents=True, exist_ok=True)
+        (work / "tmp").mkdir(exist_ok=True)
+        if name != "nothing":
+            shutil.copy(tmp_path / f"{name}.onnx", work / "files")
+        environment = os.environ | {"EDGE_AD_ENV": str(tmp_path / "mender.env")}
+        done = subprocess.run(
+            ["sh", script, state, work], env=environment, capture_output=True, text=True
+        )
+        return done.returncode, done.stdout
+
+    first, second = model.read_bytes(), golden("second.onnx", divisor=2.0).read_bytes()
+    golden("bad.onnx", divisor=1.01, promised=1.0)
+    assert call("SupportsRollback", "second") == (0, "Yes\n")
+    assert call("NeedsArtifactReboot", "second") == (0, "No\n")
+    assert call("Download", "second") == call("ArtifactCommit", "second") == (0, "")
+    assert call("ArtifactInstall", "nothing")[0] == 1
+    assert call("ArtifactInstall", "bad")[0] == 3
+    assert call("ArtifactRollback", "bad")[0] == 0
+    assert model.read_bytes() == first
+    assert call("ArtifactInstall", "second")[0] == 0 and model.read_bytes() == second
+    assert call("ArtifactRollback", "second")[0] == 0 and model.read_bytes() == first
