@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -87,12 +88,26 @@ def greedy_coreset(
     features: Tensor, count: int, *, seed: int = 0, description: str | None = None
 ) -> Tensor:
     """Pick rows by greedy k-centre: the picks of `greedy_cover`, (count,), in their order."""
-    return greedy_cover(features, count, seed=seed, description=description)[0]
+    return greedy_cover(features, count, seed=seed, description=description).picks
+
+
+class Cover(NamedTuple):
+    """Picked rows, and which of them each row is nearest to; all on the device of the features.
+
+    Attributes:
+        picks: int64 (count,), in their order.
+        nearest: int64 (N,), which of the picks; of equally near ones, any.
+        distance: float32 (N,), to that pick; 0 for the picks.
+    """
+
+    picks: Tensor
+    nearest: Tensor
+    distance: Tensor
 
 
 def greedy_cover(
     features: Tensor, count: int, *, seed: int = 0, description: str | None = None
-) -> tuple[Tensor, Tensor]:
+) -> Cover:
     """Pick rows by greedy k-centre; exact, deterministic, ties go to the lowest index.
 
     Args:
@@ -101,10 +116,6 @@ def greedy_cover(
         count: rows to pick, 1 to N.
         seed: draws the first pick.
         description: text of a progress bar on a terminal's stderr; None: no bar.
-
-    Returns:
-        Picks in their order, int64 (count,), and each row's distance to its nearest pick,
-        float32 (N,), 0 for the picks; both on the device of `features`.
 
     Raises:
         EdgeAdError: count is out of range, or features are not finite or too large for fp32.
@@ -133,14 +144,14 @@ def greedy_cover(
             left -= len(new)
             bar.update(len(new))
         coverage.add(new)
-        chosen, distance = torch.cat(picks), coverage.nearest.clamp(min=0).sqrt()
+        chosen, distance = torch.cat(picks), coverage.squared.clamp(min=0).sqrt()
     # Made outside inference mode: tensors like any other.
-    return chosen.clone(), distance.clone()
+    return Cover(chosen.clone(), coverage.nearest.long(), distance.clone())
 
 
 def coreset_memory_bytes(n: int, d: int, dtype: torch.dtype) -> int:
     """Estimate the peak bytes of `greedy_coreset` for features (n, d), the features included."""
-    per_row = d * dtype.itemsize + 4 * 4  # norms, distances, and copies for the selection
+    per_row = d * dtype.itemsize + 5 * 4  # norms, distances, picks, and copies for the selection
     on_cpu = _block_rows(torch.device("cpu")) * torch.get_num_threads()
     block = max(on_cpu, _block_rows(torch.device("cuda"))) * (d + 2 * MAX_BATCH) * 4
     candidates = (2 * MAX_CANDIDATES + 3 * PAIRS_AT_ONCE) * d * 4
@@ -148,7 +159,12 @@ def coreset_memory_bytes(n: int, d: int, dtype: torch.dtype) -> int:
 
 
 class _Coverage:
-    """How far each row is from its nearest pick: `nearest` (N,), squared; PICKED for picks."""
+    """How far each row is from its nearest pick.
+
+    Attributes:
+        squared: float32 (N,), squared distances; PICKED for picks.
+        nearest: int32 (N,), the number of the nearest pick.
+    """
 
     def __init__(self, features: Tensor, pool: Executor | None) -> None:
         self.features = features
@@ -162,20 +178,25 @@ class _Coverage:
                 f"expected finite features of a squared norm below {LARGEST_NORM:g}, the largest "
                 f"is {float(self.norms.max()):g}: check the pictures and the backbone's weights"
             )
-        self.nearest = torch.full_like(self.norms, math.inf)
+        self.squared = torch.full_like(self.norms, math.inf)
+        self.nearest = torch.zeros_like(self.norms, dtype=torch.int32)
+        self._count = 0
         # |fl(|x|^2 + |c|^2 - 2 x.c) - fl(sum (x - c)^2)| <= relative_error (|x|^2 + |c|^2), for
         # any order of summation: Higham, Accuracy and Stability, 2002, section 3.1, gamma_n.
         self.relative_error = 4 * (features.shape[1] + 16) * UNIT_ROUNDOFF
 
     def add(self, picks: Tensor) -> None:
-        """Lower `nearest` of all rows by the new picks (k,)."""
+        """Lower the distances of all rows by the new picks (k,)."""
         centres = self.features[picks].float()
         norms = self.norms[picks]
         bring = partial(self._add_to_block, centres, centres.t().contiguous(), norms)
         starts = range(0, len(self.features), self.rows)
         for _ in self.pool.map(bring, starts) if self.pool else map(bring, starts):
             pass
-        self.nearest[picks] = PICKED
+        self.squared[picks] = PICKED
+        numbers = torch.arange(self._count, self._count + len(picks), dtype=torch.int32)
+        self.nearest[picks] = numbers.to(picks.device)
+        self._count += len(picks)
 
     @torch.inference_mode()  # a pool's threads are not in the caller's mode
     def _add_to_block(self, centres: Tensor, columns: Tensor, norms: Tensor, start: int) -> None:
@@ -189,7 +210,7 @@ class _Coverage:
     def _candidates(self, product: Tensor, part: slice, error: Tensor) -> tuple[Tensor, Tensor]:
         """Find the (row, pick) pairs of a block that may hold the row's new distance."""
         best = product.amin(1)
-        limit = self.nearest[part] - self.norms[part] + error
+        limit = self.squared[part] - self.norms[part] + error
         rows = (best < limit).nonzero()[:, 0]
         within = torch.minimum(limit, best + 2 * error)[rows, None]
         pairs = (product[rows] <= within).nonzero()
@@ -199,24 +220,27 @@ class _Coverage:
         self, part: slice, block: Tensor, centres: Tensor, pairs: tuple[Tensor, Tensor]
     ) -> None:
         rows, columns = pairs
-        nearest = self.nearest[part]
+        squared, nearest = self.squared[part], self.nearest[part]
         for start in range(0, len(rows), PAIRS_AT_ONCE):
             row = rows[start : start + PAIRS_AT_ONCE]
-            difference = block[row] - centres[columns[start : start + PAIRS_AT_ONCE]]
-            nearest.scatter_reduce_(0, row, difference.square_().sum(1), "amin")
+            column = columns[start : start + PAIRS_AT_ONCE]
+            distance = (block[row] - centres[column]).square_().sum(1)
+            squared.scatter_reduce_(0, row, distance, "amin")
+            nearer = distance == squared[row]
+            nearest[row[nearer]] = (self._count + column[nearer]).to(torch.int32)
 
     def farthest(self, width: int, most: int) -> Tensor:
         """Return the next picks, one or more and up to `most`, found among `width` candidates."""
-        top = self.nearest.topk(min(width, len(self.nearest)), sorted=False).values
+        top = self.squared.topk(min(width, len(self.squared)), sorted=False).values
         highest = top.max()
         if not bool(highest > 0):  # only duplicates of picks are left
-            return (self.nearest >= 0).nonzero()[:most, 0]
+            return (self.squared >= 0).nonzero()[:most, 0]
         # Where more than `width` rows share the highest value, the first of them are candidates:
         # a tie goes to the lowest index.
         limit = torch.minimum(top.min(), torch.nextafter(highest, highest.new_zeros(())))
-        candidates = (self.nearest > limit).nonzero()[:width, 0]
+        candidates = (self.squared > limit).nonzero()[:width, 0]
         rows = self.features[candidates].float()
-        picks = _greedy_above(rows, self.nearest[candidates], limit, min(most, MAX_BATCH))
+        picks = _greedy_above(rows, self.squared[candidates], limit, min(most, MAX_BATCH))
         return candidates[picks]
 
 

@@ -79,7 +79,7 @@ class Fusion(GaussianDetector):
         memory = good.left_out(bank, neighbours=1, description=f"{self.method} coreset")
         self.weights = _inverse_spread(gaussian, memory.distance)
         fused = self._fuse(gaussian[: len(memory.distance)], memory.distance)
-        return LeftOut(distance=fused, method=memory.method)
+        return LeftOut(distance=fused)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Score frames; see `Detector.forward`."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edge_ad_runtime.model.calibration import Calibration, Method, calibrate
+from edge_ad_runtime.model.calibration import Calibration, calibrate
 from edge_ad_runtime.model.info import Limits
 from edge_ad_runtime.model.score_distribution import set_aside
 
@@ -32,12 +32,10 @@ class LeftOut:
     Attributes:
         distance: (n, patches), float32, before smoothing, in the order of the fit.
         score: (n,), of the pictures; None: the highest value of the smoothed map.
-        method: `loo`, or `cross-fit` where a fifth of the pictures was left out at a time.
     """
 
     distance: Tensor
     score: Tensor | None = None
-    method: Method = "loo"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +46,12 @@ class GoodScores:
         scores: (n,), float32, in the order of the fit.
         map_minima: (n,), lowest value of each anomaly map.
         map_maxima: (n,), highest value of each anomaly map.
-        method: see `LeftOut`.
         highest: distances (patches,) of the pictures with the highest scores, by their index.
     """
 
     scores: NDArray[np.float32]
     map_minima: NDArray[np.float32]
     map_maxima: NDArray[np.float32]
-    method: Method
     highest: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -75,7 +71,6 @@ class GoodScores:
             highest={index: left_out.distance[index].float().cpu().numpy() for index in unusual},
             map_minima=torch.cat(minima).cpu().numpy(),
             map_maxima=highest,
-            method=left_out.method,
         )
 
     def calibrate(self, rate: float | None = None) -> Calibration:
@@ -85,7 +80,7 @@ class GoodScores:
             DataError: scores that are not finite.
             ConfigError: the rate cannot be promised.
         """
-        return calibrate(self.scores, self.map_maxima, rate=rate, method=self.method)
+        return calibrate(self.scores, self.map_maxima, rate=rate)
 
     def limits(self, calibration: Calibration) -> Limits:
         """Return the limits of a calibration, and the ranges of the pictures without outliers."""

@@ -4,10 +4,8 @@ Distances are Euclidean and come from one matrix product; the full matrix never 
 """
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,12 +24,9 @@ logger = logging.getLogger(__name__)
 BLOCK_ROWS = 4096
 """Memory rows compared at a time: bounds the intermediate to patches x 4096."""
 
-FOLDS = 5
-ROUNDING = 1e-4
-CROSS_FIT_BELOW = 0.05
-"""Share of the patches in the memory. A small memory holds the oddest patches of each picture, and
-without them the picture scores higher than a new one: by 3 % at a share of 0.1, by 4 to 14 % at
-0.01. There, other memories are chosen without each fifth of the pictures."""
+HIGHEST = 32
+"""Patches of a left-out picture, those with the largest distances, for which rows are looked for
+that the memory would have without the picture: they make its score and the peak of its map."""
 
 
 def squared_distances(points: Tensor, memory: Tensor) -> Tensor:
@@ -64,13 +59,17 @@ class MemoryBank:
     Attributes:
         rows: (m, channels), float32.
         owners: (m,), int32, which picture of the fit each row comes from.
-        distance: (n, patches), of all patches that it was chosen from to their nearest row; None:
-            only known in a projection or in float16.
+        nearest: (n, patches), int64, the row that each of all patches is nearest to.
+        distance: (n, patches), float32, to that row.
+        exact: false where the rows were chosen in a projection or in float16, in which another row
+            may be the nearest one.
     """
 
     rows: Tensor
     owners: Tensor
-    distance: Tensor | None
+    nearest: Tensor
+    distance: Tensor
+    exact: bool
 
 
 class GoodPatches:
@@ -93,7 +92,7 @@ class GoodPatches:
             n_patches: of a picture.
             channels: of a patch.
             coreset: share of the patches to keep (a float up to 1.0), or their number.
-            seed: draws the projection, the first pick of the coreset and the folds.
+            seed: draws the projection and the first pick of the coreset.
             device: where patches and memory lie.
 
         Raises:
@@ -118,10 +117,34 @@ class GoodPatches:
 
     def choose(self, description: str) -> MemoryBank:
         """Keep the coreset of all patches; `description` titles the progress bar."""
-        return self._choose(torch.arange(self._filled, device=self._device), description)
+        n_patches = self._patches.shape[1]
+        flat = self.patches.flatten(0, 1)
+        projected = project(flat, seed=self._seed, dtype=_coreset_dtype(self._device))
+        cover = greedy_cover(
+            projected, self._count(len(flat)), seed=self._seed, description=description
+        )
+        rows, exact = flat[cover.picks], projected is flat
+        nearest = cover.nearest.reshape(-1, n_patches)
+        if exact:
+            distance = cover.distance.reshape(-1, n_patches)
+        else:
+            pairs = zip(self.patches, nearest, strict=True)
+            distance = torch.stack([(own - rows[row]).square().sum(1).sqrt() for own, row in pairs])
+        return MemoryBank(
+            rows=rows,
+            owners=(cover.picks // n_patches).to(torch.int32),
+            nearest=nearest,
+            distance=distance,
+            exact=exact,
+        )
 
     def left_out(self, bank: MemoryBank, neighbours: int, description: str) -> LeftOut:
         """Score each picture against what the memory would be without it.
+
+        Its own rows are taken out of the memory. Patches of other pictures that were covered by
+        these rows alone get rows of their own then, as in a fit without the picture: until none is
+        farther from the memory than the farthest patch of the fit. Without them the scores would
+        be too high, the more so the smaller the memory (benchmarks/limit.md).
 
         Args:
             bank: as `choose` returned it.
@@ -134,50 +157,23 @@ class GoodPatches:
         score = patches.new_zeros(n)
         if n < FEWEST:
             return LeftOut(distance=distance[:0], score=score[:0])
-        share = len(bank.rows) / (n * n_patches)
-        one_owner = bool((bank.owners == bank.owners[0]).all())
-        cross_fit = share < CROSS_FIT_BELOW or one_owner
+        covered_by = bank.owners[bank.nearest]  # (n, patches): pictures
+        radius = float(bank.distance.max())
         with Bar(n, f"{description} leave-one-out", unit="picture") as bar:
-            for picture, rows in self._cross_fits(description) if cross_fit else self._masked(bank):
-                own = patches[picture]
-                if cross_fit or bank.distance is None:
-                    to_others = nearest_distance(own, rows)
-                else:
-                    own_rows = bank.rows[bank.owners == picture]
-                    to_others = _distance_to_others(own, own_rows, rows, bank.distance[picture])
+            for picture, own in enumerate(patches):
+                rows = bank.rows[bank.owners != picture]
+                lost = covered_by == picture
+                search = lost[picture] if bank.exact else torch.ones_like(lost[picture])
+                to_others = bank.distance[picture].clone()
+                to_others[search] = _distance_to(rows, own[search])
+                lost[picture] = False
+                new_rows = _chosen_again(own, to_others, patches[lost], rows, radius)
+                to_others = torch.minimum(to_others, _distance_to(new_rows, own))
                 distance[picture] = to_others
+                rows = torch.cat([rows, new_rows])
                 score[picture] = image_score(own[None], to_others[None], rows, neighbours)
                 bar.update()
-        return LeftOut(distance=distance, score=score, method="cross-fit" if cross_fit else "loo")
-
-    def _masked(self, bank: MemoryBank) -> Iterator[tuple[int, Tensor]]:
-        """Yield each picture with the rows of the others."""
-        for picture in range(self._filled):
-            yield picture, bank.rows[bank.owners != picture]
-
-    def _cross_fits(self, description: str) -> Iterator[tuple[int, Tensor]]:
-        """Yield each picture with a memory that was chosen without its fifth of the pictures."""
-        order = np.random.default_rng(self._seed).permutation(self._filled)
-        folds = np.array_split(order, min(FOLDS, self._filled))
-        for number, fold in enumerate(folds, start=1):
-            others = torch.from_numpy(np.sort(np.setdiff1d(order, fold))).to(self._device)
-            bank = self._choose(others, f"{description} {number} of {len(folds)}")
-            for picture in fold.tolist():
-                yield picture, bank.rows
-
-    def _choose(self, pictures: Tensor, description: str) -> MemoryBank:
-        n_patches = self._patches.shape[1]
-        complete = len(pictures) == self._filled
-        chosen = (self.patches if complete else self.patches[pictures]).flatten(0, 1)
-        projected = project(chosen, seed=self._seed, dtype=_coreset_dtype(self._device))
-        picks, distance = greedy_cover(
-            projected, self._count(len(chosen)), seed=self._seed, description=description
-        )
-        return MemoryBank(
-            rows=chosen[picks].clone(),
-            owners=pictures[picks // n_patches].to(torch.int32),
-            distance=distance.reshape(-1, n_patches) if projected is chosen else None,
-        )
+        return LeftOut(distance=distance, score=score)
 
     def _count(self, n_patches: int) -> int:
         if isinstance(self._coreset, float):
@@ -190,8 +186,7 @@ class GoodPatches:
         size = coreset_memory_bytes(n_patches, width, dtype)
         if width < channels or dtype != torch.float32:
             size += n_patches * channels * 4
-        if self._count(n_patches) < CROSS_FIT_BELOW * n_patches:
-            size += n_patches * channels * 4  # the patches of four folds, once more
+        size += n_patches * (8 + 4)  # the nearest row of each, and its distance
         check_memory(
             size,
             self._device,
@@ -199,20 +194,36 @@ class GoodPatches:
         )
 
 
-def _distance_to_others(
-    patches: Tensor, own_rows: Tensor, other_rows: Tensor, to_all: Tensor
+def _chosen_again(
+    own: Tensor, distance: Tensor, uncovered: Tensor, rows: Tensor, radius: float
 ) -> Tensor:
-    """Return the distances of a picture's patches (P, C) to the rows of other pictures: (P,).
+    """Return the rows that a memory needs once more when a picture and its rows are gone: (r, C).
 
-    The distances to all rows, `to_all` (P,), are those, wherever the picture's own rows are
-    farther away: only the other patches, a tenth as measured, are searched for.
+    Args:
+        own: patches (P, C) of the picture that is left out.
+        distance: (P,), of these to the other pictures' rows.
+        uncovered: patches (u, C) of other pictures whose nearest row was one of the picture's.
+        rows: (m, C), of the other pictures.
+        radius: no patch may be farther from the memory.
     """
-    if len(own_rows) == 0:
-        return to_all
-    own_nearest = nearest_distance(patches, own_rows) <= to_all * (1 + ROUNDING)
-    distance = to_all.clone()
-    distance[own_nearest] = nearest_distance(patches[own_nearest], other_rows)
-    return distance
+    highest = distance.topk(min(HIGHEST, len(distance))).indices
+    # Only rows that would be nearer to one of the patches that matter.
+    nearer = torch.cdist(own[highest], uncovered) < distance[highest, None]
+    candidates = uncovered[nearer.any(dim=0)]
+    to_rows = _distance_to(rows, candidates)
+    picks: list[int] = []
+    while len(candidates) and float(to_rows.max()) > radius:
+        picks.append(int(to_rows.argmax()))  # greedy, as the memory itself was chosen
+        to_pick = (candidates - candidates[picks[-1]]).square().sum(dim=1).sqrt()
+        to_rows = torch.minimum(to_rows, to_pick)
+    return candidates[picks]
+
+
+def _distance_to(rows: Tensor, patches: Tensor) -> Tensor:
+    """Return the distances of patches (P, C) to the nearest of rows (m, C), which may be none."""
+    if len(rows) == 0 or len(patches) == 0:
+        return patches.new_full((len(patches),), torch.inf)
+    return nearest_distance(patches, rows)
 
 
 def image_score(patches: Tensor, distance: Tensor, memory: Tensor, neighbours: int) -> Tensor:

@@ -176,10 +176,9 @@ def test_memory_estimate_counts_the_features_once() -> None:
 
 def test_the_cover_tells_how_far_each_row_is_from_its_nearest_pick() -> None:
     features = torch.randn(3000, 12, generator=torch.Generator().manual_seed(0))
-    picks, distance = greedy_cover(features, 300)
+    picks, nearest, distance = greedy_cover(features, 300)
     assert torch.equal(picks, greedy_coreset(features, 300))
-    expected = torch.cdist(
-        features, features[picks], compute_mode="donot_use_mm_for_euclid_dist"
-    ).amin(dim=1)
-    np.testing.assert_allclose(distance, expected, rtol=1e-5, atol=1e-6)
+    to_picks = torch.cdist(features, features[picks], compute_mode="donot_use_mm_for_euclid_dist")
+    assert torch.equal(nearest, to_picks.argmin(dim=1))
+    np.testing.assert_allclose(distance, to_picks.amin(dim=1), rtol=1e-5, atol=1e-6)
     assert (distance[picks] == 0).all()

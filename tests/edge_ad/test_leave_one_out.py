@@ -11,8 +11,9 @@ import torch
 from edge_ad.data import Dataset, load_category
 from edge_ad.models import SPADE, Detector, PaDiM, PatchCore
 from edge_ad.models import gaussian as gaussian_module
+from edge_ad.models import memory_bank as memory_bank_module
 from edge_ad.models.gaussian import GaussianStatistics
-from edge_ad.models.memory_bank import GoodPatches, image_score, nearest_distance
+from edge_ad.models.memory_bank import GoodPatches, MemoryBank, image_score, nearest_distance
 from edge_ad_runtime.errors import DataError
 
 POSITIONS, DIMS = 5, 40
@@ -118,42 +119,86 @@ def test_good_scores_equal_those_of_refits(
 ) -> None:
     good = load_category("plate", data_root).train[:20]
     detector = small(method, **options).fit(good)
-    assert detector.good is not None and detector.good.method == "loo"
+    assert detector.good is not None
     ours = np.stack([detector.good.scores, detector.good.map_minima, detector.good.map_maxima], 1)
     np.testing.assert_allclose(ours, refitted_scores(method, good, **options), rtol=2e-3)
 
 
-def test_a_small_memory_is_cross_fitted_without_the_picture() -> None:
+def textured_patches(n: int) -> torch.Tensor:
+    """Patches (n, 80, 12) of pictures; two of each are odd, as are those of a few others."""
     generator = torch.Generator().manual_seed(0)
-    patches = torch.randn(20, 60, 8, generator=generator)
-    good = GoodPatches(25, 60, 8, 0.02, seed=0, device=torch.device("cpu"))
-    good.add(patches[:12])
-    good.add(patches[12:])
-    bank = good.choose("memory")
-    assert len(bank.rows) == 24
-    for row, owner in zip(bank.rows, bank.owners, strict=True):
-        assert (patches[owner] == row).all(dim=1).any()
-    left_out = good.left_out(bank, 3, "memory")
-    assert left_out.method == "cross-fit"
-    # Rows of the picture itself would be at distance 0; all other distances are real ones.
-    to_all = nearest_distance(patches, bank.rows)
-    assert (to_all == 0).any() and not (left_out.distance == 0).any()
+    usual = 3 * torch.randn(25, 12, generator=generator)
+    odd = 10 * torch.randn(8, 12, generator=generator)
+    patches = usual[torch.randint(25, (n, 80), generator=generator)]
+    patches[:, :2] = odd[torch.randint(8, (n, 2), generator=generator)]
+    return patches + torch.randn(n, 80, 12, generator=generator)
 
 
-def test_own_rows_are_masked_in_search_and_reweighting() -> None:
-    generator = torch.Generator().manual_seed(0)
-    patches = torch.randn(10, 30, 6, generator=generator)
-    good = GoodPatches(10, 30, 6, 0.2, seed=0, device=torch.device("cpu"))
+def chosen(patches: torch.Tensor, coreset: float | int) -> tuple[GoodPatches, MemoryBank]:
+    n, n_patches, channels = patches.shape
+    good = GoodPatches(n, n_patches, channels, coreset, seed=0, device=patches.device)
     good.add(patches)
-    bank = good.choose("memory")
+    return good, good.choose("memory")
+
+
+@pytest.mark.parametrize("coreset", [0.1, 0.02])
+def test_a_memory_scores_left_out_pictures_as_refits_do(coreset: float) -> None:
+    patches = textured_patches(25)
+    good, bank = chosen(patches, coreset)
+    left_out = good.left_out(bank, 3, "memory")
+    assert left_out.score is not None
+    refitted: list[float] = []
+    masked: list[float] = []
+    for picture, own in enumerate(patches):
+        rest = torch.cat([patches[:picture], patches[picture + 1 :]])
+        for rows, scores in (
+            (chosen(rest, coreset)[1].rows, refitted),
+            (bank.rows[bank.owners != picture], masked),
+        ):
+            distance = nearest_distance(own, rows)[None]
+            scores.append(float(image_score(own[None], distance, rows, 3)))
+    assert np.mean(masked) > 1.2 * np.mean(refitted)  # what it is better than
+    assert float(left_out.score.mean()) == pytest.approx(np.mean(refitted), rel=0.05)
+
+
+def test_other_pictures_get_rows_of_their_own_without_a_pictures_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory_bank_module, "HIGHEST", 80)  # all patches
+    patches = textured_patches(12)
+    good, bank = chosen(patches, 0.1)
+    radius = torch.cdist(patches.flatten(0, 1), bank.rows).amin(dim=1).max()
     left_out = good.left_out(bank, 4, "memory")
-    assert left_out.method == "loo" and left_out.score is not None
-    for picture in range(10):
-        others = bank.rows[bank.owners != picture]
-        distance = torch.cdist(patches[picture], others).amin(dim=1)
-        np.testing.assert_allclose(left_out.distance[picture], distance, rtol=1e-4)
-        score = image_score(patches[picture][None], distance[None], others, 4)
-        np.testing.assert_allclose(left_out.score[picture], score[0], rtol=1e-4)
+    assert left_out.score is not None
+    for picture, own in enumerate(patches):
+        rows = bank.rows[bank.owners != picture]
+        rest = torch.cat([patches[:picture], patches[picture + 1 :]]).flatten(0, 1)
+        while (far := torch.cdist(rest, rows).amin(dim=1)).max() > radius + 1e-4:
+            rows = torch.cat([rows, rest[far.argmax()][None]])
+        distance = nearest_distance(own, rows)
+        np.testing.assert_allclose(left_out.distance[picture], distance, rtol=0.15)
+        score = float(image_score(own[None], distance[None], rows, 4))
+        assert float(left_out.score[picture]) == pytest.approx(score, rel=0.05)
+
+
+def test_a_memory_that_was_chosen_in_float16_gives_the_same_scores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    patches = textured_patches(25)
+    good, bank = chosen(patches, 0.1)
+    monkeypatch.setattr(memory_bank_module, "_coreset_dtype", lambda device: torch.float16)
+    rounded = chosen(patches, 0.1)[1]
+    assert bank.exact and not rounded.exact
+    distances = [good.left_out(one, 1, "memory").distance for one in (bank, rounded)]
+    assert float(distances[1].mean()) == pytest.approx(float(distances[0].mean()), rel=0.01)
+
+
+@pytest.mark.parametrize("coreset", [1, 2])
+def test_one_row_or_two_still_give_left_out_scores(coreset: int) -> None:
+    patches = textured_patches(5)
+    good, bank = chosen(patches, coreset)
+    left_out = good.left_out(bank, 3, "memory")
+    assert torch.isfinite(left_out.distance).all() and (left_out.distance > 0).all()
 
 
 @pytest.mark.parametrize("method", [PaDiM, PatchCore, SPADE])

@@ -34,8 +34,8 @@ class Calibration:
 
     Attributes:
         method: where the scores come from: `loo` (each picture left out of the fit in turn),
-            `cross-fit` (each fifth of the pictures left out in turn) or `device` (pictures of the
-            camera that is in use).
+            `device` (pictures of the camera that is in use) or, in older files, `cross-fit` (each
+            fifth of the pictures left out in turn).
         rate: promised false-alarm rate, the share of good parts at or above the limit, 0..1.
         n_set_aside: pictures that were left out as outliers, not counted in n.
         of_scores: of the pictures that the limit rests on.
