@@ -5,9 +5,10 @@ comparison of methods and `detector.json` all derive from the fields below, so t
 spelled once. Nothing here needs PyTorch: a wrong value is refused before anything heavy is loaded.
 """
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 
 from edge_ad.option import (
     CORESET,
@@ -25,6 +26,8 @@ from edge_ad.option import (
 from edge_ad_runtime.errors import ConfigError
 
 Config = TypeVar("Config", bound="DetectorConfig")
+Owner = TypeVar("Owner")
+Options = ParamSpec("Options")
 
 PRESETS = ("default", "fast", "accurate", "paper")
 """`default` is `fast`: EfficientNet-Lite0 at about 256 x 256."""
@@ -267,6 +270,32 @@ def describe(config: type[DetectorConfig]) -> str:
     """Return a line for each field of a configuration: its name and what it means."""
     names = [item.name for item in fields(config)]
     return "\n".join(f"    {name}: {option_of(config, name).help}" for name in names)
+
+
+def takes_options(
+    config: Callable[Options, Config],
+) -> Callable[[Callable[[Owner, Config], None]], Callable[Concatenate[Owner, Options], None]]:
+    """Let a constructor that takes a configuration be called with the fields of one.
+
+    `PaDiM(epsilon=0.2)` then means `PaDiM(PaDiMConfig(epsilon=0.2))`; type checkers, `help` and
+    completion see the fields.
+    """
+
+    def decorate(
+        init: Callable[[Owner, Config], None],
+    ) -> Callable[Concatenate[Owner, Options], None]:
+        def with_options(self: Owner, /, *args: Options.args, **kwargs: Options.kwargs) -> None:
+            init(self, config(*args, **kwargs))
+
+        itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        parameters = inspect.signature(config).parameters.values()
+        vars(with_options)["__signature__"] = inspect.Signature([itself, *parameters])
+        with_options.__doc__ = (
+            f"{inspect.getdoc(init)}\n\nArgs:\n{describe(cast('type[DetectorConfig]', config))}"
+        )
+        return with_options
+
+    return decorate
 
 
 def _may_be_none(name: str, config: DetectorConfig) -> bool:

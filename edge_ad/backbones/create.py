@@ -76,3 +76,19 @@ def _seeded() -> Iterator[None]:
         # Not torch.manual_seed: that would reseed the CUDA generators, too.
         torch.default_generator.manual_seed(0)
         yield
+
+
+def layers_of_strides(backbone: str, strides: Sequence[int]) -> list[str]:
+    """Name the deepest feature map of each stride.
+
+    Raises:
+        EdgeAdError: there is none of a stride.
+    """
+    names = {item.stride: item.name for item in feature_maps(backbone)}
+    missing = [stride for stride in strides if stride not in names]
+    if missing:
+        raise EdgeAdError(
+            f"the backbone {backbone} has no feature map of stride {missing[0]}, "
+            f"only of {sorted(names)}: choose --layers by name"
+        )
+    return [names[stride] for stride in strides]

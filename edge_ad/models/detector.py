@@ -1,21 +1,11 @@
 """The one contract of all detectors: fit, forward, predict, evaluate, save, load."""
 
-import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Iterator, Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    ClassVar,
-    Concatenate,
-    NamedTuple,
-    ParamSpec,
-    TypeVar,
-    cast,
-)
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,18 +13,16 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from edge_ad.backbones import create_backbone, feature_maps
-from edge_ad.config import DetectorConfig, describe
+from edge_ad.backbones import create_backbone, layers_of_strides
+from edge_ad.config import DetectorConfig
 from edge_ad.data import Dataset, Pictures, as_dataset, choose_input_size
 from edge_ad.evaluate import Evaluation, Evaluator
 from edge_ad.models.good import FEWEST, GoodScores, LeftOut
 from edge_ad.models.grid import Smoothing
-from edge_ad.models.machine import telling_when_memory_ends
+from edge_ad.models.machine import telling_when_memory_ends, torch_device
 from edge_ad.models.saved import write_detector
 from edge_ad_runtime.errors import (
     DataError,
-    DeviceError,
-    EdgeAdError,
     MissingExtraError,
     NotFittedError,
 )
@@ -58,38 +46,6 @@ BATCH_SIZE = 4
 """Small, so that the feature maps of a batch stay in the cache: on a CPU twice as fast as 16."""
 
 SelfDetector = TypeVar("SelfDetector", bound="Detector")
-Config = TypeVar("Config", bound=DetectorConfig)
-Options = ParamSpec("Options")
-
-
-def takes_options(
-    config: Callable[Options, Config],
-) -> Callable[
-    [Callable[[SelfDetector, Config], None]], Callable[Concatenate[SelfDetector, Options], None]
-]:
-    """Let a constructor that takes a configuration be called with the fields of one.
-
-    `PaDiM(epsilon=0.2)` then means `PaDiM(PaDiMConfig(epsilon=0.2))`; type checkers, `help` and
-    completion see the fields.
-    """
-
-    def decorate(
-        init: Callable[[SelfDetector, Config], None],
-    ) -> Callable[Concatenate[SelfDetector, Options], None]:
-        def with_options(
-            self: SelfDetector, /, *args: Options.args, **kwargs: Options.kwargs
-        ) -> None:
-            init(self, config(*args, **kwargs))
-
-        itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        parameters = inspect.signature(config).parameters.values()
-        vars(with_options)["__signature__"] = inspect.Signature([itself, *parameters])
-        with_options.__doc__ = (
-            f"{inspect.getdoc(init)}\n\nArgs:\n{describe(cast('type[DetectorConfig]', config))}"
-        )
-        return with_options
-
-    return decorate
 
 
 class Prediction(NamedTuple):
@@ -132,13 +88,13 @@ class Detector(nn.Module, ABC):
         """
         super().__init__()
         self.good = self.limits = self.calibration = self.fitted = self.run = None
-        layers = config.layers or _layers_of_strides(config.backbone, self.default_strides())
+        layers = config.layers or layers_of_strides(config.backbone, self.default_strides())
         self.config = replace(config, layers=tuple(layers))
         self.backbone = create_backbone(config.backbone, layers=layers, weights=config.weights)
         self.n_channels = sum(layer.channels for layer in self.backbone.layers)
         self._preprocessing: Preprocessing | None = None
         self._has_weights = config.weights is not None
-        self.device = _torch_device(config.device)
+        self.device = torch_device(config.device)
         if config.input_size is not None:
             self._set_input_size(config.input_size)
 
@@ -408,27 +364,3 @@ class Detector(nn.Module, ABC):
         self.config = replace(self.config, input_size=input_size, sigma=sigma)
         self._preprocessing = Preprocessing(input_size=input_size, resize=self.config.resize)
         self.smoothing = Smoothing(self.grid, input_size, sigma)
-
-
-def _layers_of_strides(backbone: str, strides: Sequence[int]) -> list[str]:
-    """Name the deepest feature map of each stride."""
-    names = {item.stride: item.name for item in feature_maps(backbone)}
-    missing = [stride for stride in strides if stride not in names]
-    if missing:
-        raise EdgeAdError(
-            f"the backbone {backbone} has no feature map of stride {missing[0]}, "
-            f"only of {sorted(names)}: choose --layers by name"
-        )
-    return [names[stride] for stride in strides]
-
-
-def _torch_device(name: str) -> torch.device:
-    """Resolve `auto`, `cpu` or `cuda`; an explicit `cuda` never falls back."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(
-            "expected a CUDA device for --device cuda, PyTorch finds none: "
-            "use --device cpu, or install the driver and a CUDA build of PyTorch"
-        )
-    return torch.device(name)

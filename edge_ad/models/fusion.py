@@ -6,8 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from edge_ad.config import FusionConfig
-from edge_ad.models.detector import takes_options
+from edge_ad.config import FusionConfig, takes_options
 from edge_ad.models.good import LeftOut
 from edge_ad.models.grid import embed_on_grid, local_average
 from edge_ad.models.memory_bank import GoodPatches, nearest_distance

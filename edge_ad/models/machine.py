@@ -1,4 +1,4 @@
-"""What the machine has for a fit: threads for blocks of work, and memory, asked beforehand."""
+"""What the machine has for a fit: its device, threads for blocks of work, enough memory."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import psutil
 import torch
 
-from edge_ad_runtime.errors import EdgeAdError
+from edge_ad_runtime.errors import DeviceError, EdgeAdError
 
 
 @contextmanager
@@ -70,3 +70,15 @@ def telling_when_memory_ends(input_size: tuple[int, int], device: torch.device) 
             f"{device} has too little memory for frames of {height}x{width} pixels: choose a "
             "smaller --input-size, or another --device"
         ) from error
+
+
+def torch_device(name: str) -> torch.device:
+    """Resolve `auto`, `cpu` or `cuda`; an explicit `cuda` never falls back."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            "expected a CUDA device for --device cuda, PyTorch finds none: "
+            "use --device cpu, or install the driver and a CUDA build of PyTorch"
+        )
+    return torch.device(name)

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from edge_ad.config import PatchCoreConfig
-from edge_ad.models.detector import Detector, takes_options
+from edge_ad.config import PatchCoreConfig, takes_options
+from edge_ad.models.detector import Detector
 from edge_ad.models.good import LeftOut
 from edge_ad.models.grid import embed_on_grid, local_average
 from edge_ad.models.memory_bank import GoodPatches, image_score, nearest_distance

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from edge_ad.config import SpadeConfig
-from edge_ad.models.detector import Detector, takes_options
+from edge_ad.config import SpadeConfig, takes_options
+from edge_ad.models.detector import Detector
 from edge_ad.models.good import FEWEST, LeftOut
 from edge_ad.models.grid import embed_on_grid, local_average
 from edge_ad.models.machine import check_memory
