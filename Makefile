@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast test-device clients wheel bundle fuzz check arm image
+.PHONY: demo test test-fast test-device clients wheel bundle fuzz check arm
 
 demo: .venv/installed
 	$(BIN)/edge-ad demo

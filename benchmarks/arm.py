@@ -196,6 +196,8 @@ def write_parts(folder: Path) -> tuple[Path, Path]:
     models, pictures, data = folder / "models", folder / "pictures", folder / "data"
     if models.exists():
         return models, pictures
+    for half_done in (pictures, data, folder / "unfinished", folder / "results"):
+        shutil.rmtree(half_done, ignore_errors=True)
     generator = np.random.default_rng(0)
     for number in range(24):
         write_part(data / f"board/train/good/{number:02}.png", generator)

@@ -55,5 +55,7 @@ def _cases() -> list[Case]:
     return cases
 
 
-each_model = pytest.mark.parametrize("case", _cases(), ids=lambda case: case.model.stem)
+CASES = _cases()
+
+each_model = pytest.mark.parametrize("case", CASES, ids=lambda case: case.model.stem)
 """Runs a test with one model file after the other."""

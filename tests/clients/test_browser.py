@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge_ad_runtime import Scorer, read_frame
-from tests.clients.conftest import CLIENTS, FRAMES, Case, each_model
+from tests.clients.conftest import CASES, CLIENTS, FRAMES
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: edge-ad[dev]")
 NPM, CHROMIUM = shutil.which("npm"), shutil.which("chromium") or shutil.which("chromium-browser")
@@ -63,27 +63,30 @@ def page(browser: Any, address: str) -> Iterator[Any]:
 
 def open_model(page: Any, model: Path) -> None:
     page.set_input_files("#model-input", model)
-    page.wait_for_selector("#model-drop.done", timeout=60_000)
+    title = page.locator("#model-drop.done strong")
+    playwright.expect(title).to_have_text(model.name, timeout=60_000)
+    playwright.expect(page.locator(".card")).to_have_count(0, timeout=20_000)
 
 
-@each_model
-def test_it_gives_the_golden_scores(page: Any, case: Case) -> None:
-    open_model(page, case.model)
-    page.set_input_files("#picture-input", list(case.scores))
-    page.wait_for_selector(f".card:nth-child({len(case.scores)})", timeout=60_000)
-    cards = page.query_selector_all(".card")
-    verdicts = [
-        {
-            "score": float(card.get_attribute("data-score")),
-            "anomalous": card.get_attribute("data-anomalous") == "true",
-        }
-        for card in cards
-    ]
-    case.check(verdicts)
-    assert [card.get_attribute("data-name") for card in cards] == [p.name for p in case.scores]
-    anomalous = sum(verdict["anomalous"] for verdict in verdicts)
-    counted = f"{len(verdicts) - anomalous} good, {anomalous} anomalous"
-    assert page.inner_text("#counts") == counted
+def test_it_gives_the_golden_scores_of_one_model_file_after_the_other(page: Any) -> None:
+    for case in CASES:
+        open_model(page, case.model)
+        page.set_input_files("#picture-input", list(case.scores))
+        page.wait_for_selector(f".card:nth-child({len(case.scores)})", timeout=60_000)
+        cards = page.query_selector_all(".card")
+        verdicts = [
+            {
+                "score": float(card.get_attribute("data-score")),
+                "anomalous": card.get_attribute("data-anomalous") == "true",
+            }
+            for card in cards
+        ]
+        case.check(verdicts)
+        names = [card.get_attribute("data-name") for card in cards]
+        assert names == [picture.name for picture in case.scores]
+        anomalous = sum(verdict["anomalous"] for verdict in verdicts)
+        counted = f"{len(verdicts) - anomalous} good, {anomalous} anomalous"
+        playwright.expect(page.locator("#counts")).to_have_text(counted, timeout=20_000)
 
 
 def test_the_heat_lies_on_the_defect(page: Any) -> None:

@@ -145,7 +145,7 @@ class Slots:
         return slot
 
     def drop_candidate(self) -> None:
-        """Forget the candidate, if there is one."""
+        """Forget the candidate."""
         with suppress(OSError):
             _remove(self._folder / _NEW)
 
