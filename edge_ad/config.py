@@ -61,7 +61,7 @@ class DetectorConfig:
         "The network whose features are compared; timm:NAME is a model of timm.",
     )
     layers: Sequence[str] | None = option(
-        NAMES, None, "Feature maps of the backbone, by name. Default: by the method."
+        NAMES, None, "Names of the backbone's feature maps to use. Default: depends on the method."
     )
     weights: str | None = option(
         text("pretrained, none or a file", "pretrained|none|FILE"),
@@ -73,33 +73,33 @@ class DetectorConfig:
     input_size: tuple[int, int] | None = option(
         SIZE,
         None,
-        "What the backbone sees. Default: the shape of the pictures, with the area of --size.",
+        "Size of what the backbone sees. Default: the pictures' shape, with the area of --size.",
     )
     size: int = option(
         whole(32, 2048, " pixels"),
         256,
-        "Side in pixels of a square that has the input's area; --input-size overrides it.",
+        "Side, in pixels, of a square with the same area as the input; --input-size overrides it.",
     )
     resize: int | None = option(
         whole(32, 8192, " pixels"),
         None,
-        "Shorter side in pixels before the centre is cut out.",
+        "Length of the shorter side, in pixels, before the centre is cropped.",
     )
     device: str = option(
         choice(("auto", "cpu", "cuda")),
         "auto",
-        "Where to compute. auto: CUDA where PyTorch finds it, else the CPU.",
+        "Where to compute. auto uses CUDA where PyTorch finds it, and the CPU otherwise.",
         saved=False,
     )
-    seed: int = option(whole(0), 0, "For everything that is drawn at random.")
+    seed: int = option(whole(0), 0, "Seed of everything that is drawn at random.")
     sigma: float | None = option(
         number("a number from 0 to 256 pixels", lambda value: 0 <= value <= 256),
         None,
-        "Width of the Gaussian blur of the anomaly map, in input pixels; 0: no blur. Default: a "
-        "64th of the input's side, 4 at 256x256.",
+        "Sigma of the Gaussian blur of the anomaly map, in input pixels; 0 means no blur. Default: "
+        "1/64 of the input's side, which is 4 at 256x256.",
     )
     grid_stride: int = option(
-        choice(GRID_STRIDES), 8, "Input pixels between two patches that are compared."
+        choice(GRID_STRIDES), 8, "Distance between two neighbouring patches, in input pixels."
     )
 
     def __post_init__(self) -> None:
@@ -171,7 +171,9 @@ class PaDiMConfig(_AveragingConfig):
     }
 
     dims: int | str | None = option(
-        DIMS, None, "Channels, drawn once at random. Default: all up to 200, otherwise 100."
+        DIMS,
+        None,
+        "Number of channels, drawn once at random. Default: all if there are up to 200, else 100.",
     )
     epsilon: float = option(
         number("a number above 0", lambda value: value > 0),
@@ -241,7 +243,7 @@ class SpadeConfig(_AveragingConfig):
         "retrieved pictures (the paper).",
     )
     dims: int | str | None = option(
-        DIMS, None, "Channels of a stored patch after a random projection. Default: 64."
+        DIMS, None, "Number of channels of a stored patch, after a random projection. Default: 64."
     )
 
     @classmethod

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_ad.cli.options import require
-from edge_ad.cli.scoring_options import device_option, threads_option
+from edge_ad.cli.options import device_option, require, threads_option
 
 if TYPE_CHECKING:
     from edge_ad_runtime.model.bench import Benchmark
@@ -21,9 +20,10 @@ if TYPE_CHECKING:
 @click.option("--frames", type=click.IntRange(min=1), default=50, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def bench(model: Path, device: str, threads: int | None, frames: int, as_json: bool) -> None:
-    """Time the model file MODEL on 512 x 512 frames, one at a time and at the best batch.
+    """Time the model file MODEL on 512 x 512 frames, one at a time and in the best batch size.
 
-    With the bare backbone beside it (`edge-ad export --with-backbone`) also the ratio to that.
+    If the bare backbone lies beside it (`edge-ad export --with-backbone`), the ratio of the two
+    times is printed as well.
     """
     require(("cv2", "onnxruntime"), extra="cpu", purpose="timing")
     from edge_ad_runtime.model.bench import benchmark

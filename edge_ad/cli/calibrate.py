@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_ad.cli.options import require
-from edge_ad.cli.scoring_options import device_option, threads_option
+from edge_ad.cli.options import device_option, require, threads_option
 from edge_ad.cli.stream_options import split_name
 from edge_ad_runtime.errors import ConfigError, DataError
 
@@ -26,18 +25,19 @@ _COUNT = 30
 @click.option(
     "--camera",
     metavar="[NAME=]SRC",
-    help="A camera, video or stream, as for `edge-ad stream`; the limit holds for it alone.",
+    help="A camera, video or URL, as for `edge-ad stream`; the limit applies to this camera only.",
 )
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
-    help="A folder of pictures of good parts instead; the limit holds for every camera that has "
-    "none of its own.",
+    help="A folder of pictures of good parts instead; the limit applies to every camera that has "
+    "no limit of its own.",
 )
 @click.option(
     "--count",
     type=click.IntRange(min=1),
-    help=f"How many different parts. Default: {_COUNT} of a camera, all pictures of a folder.",
+    help=f"How many different parts to use. Default: {_COUNT} from a camera, all pictures of a "
+    "folder.",
 )
 @click.option(
     "--false-alarm-rate", type=float, help="Promised rate, such as 0.01. Default: the model's."
@@ -47,12 +47,12 @@ _COUNT = 30
     type=click.FloatRange(min=0.1),
     default=60.0,
     show_default=True,
-    help="Seconds without a new part after which a camera is given up.",
+    help="Give up after this many seconds without a new part.",
 )
 @click.option(
     "--keep-alike", is_flag=True, help="Count pictures that look alike as different parts."
 )
-@click.option("--yes", is_flag=True, help="Write the limit in spite of doubts, without asking.")
+@click.option("--yes", is_flag=True, help="Write the limit despite doubts, without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @device_option
 @threads_option
@@ -72,8 +72,8 @@ def calibrate(
     """Set the limit of the model file MODEL from good parts at the camera that is in use.
 
     Writes MODEL.calibration.json, which `edge-ad stream` and `edge-ad predict` use from then on.
-    The scores of the training are shifted to the middle of the camera's, and both together give the
-    limit. Only good parts may pass meanwhile. Until the end nothing is changed.
+    The scores from training are shifted to the median of the camera's scores, and the limit follows
+    from both. Show only good parts while it runs. Nothing is changed until the end.
     """
     if (camera is None) == (images is None):
         raise click.UsageError("give either --camera or --images")

@@ -52,14 +52,14 @@ def _parse_time(context: click.Context, option: click.Parameter, text: str | Non
     "--output",
     required=True,
     type=click.Path(path_type=Path),
-    help="The folder for the pictures, such as datasets/cable/train/good; what is there stays.",
+    help="The folder for the pictures, such as datasets/cable/train/good; existing files are kept.",
 )
-@click.option("--count", type=click.IntRange(min=1), help="End after so many pictures.")
+@click.option("--count", type=click.IntRange(min=1), help="End after this many pictures.")
 @click.option(
     "--every",
     metavar="TIME",
     callback=_parse_time,
-    help="Time between two pictures, such as 2s. Default: 1s of a camera, all pictures of files.",
+    help="Time between two pictures, such as 2s. Default: 1s for a camera; every picture of files.",
 )
 @click.option(
     "--key",
@@ -72,8 +72,10 @@ def _parse_time(context: click.Context, option: click.Parameter, text: str | Non
     help="Take a picture for each line of stdin, or each message at edge-ad/trigger.",
 )
 @click.option("--mqtt", metavar="URL", help="Of --trigger mqtt: mqtt[s]://[USER@]HOST[:PORT].")
-@click.option("--watch", is_flag=True, help="Of a folder: the pictures that arrive from now on.")
-@click.option("--keep-alike", is_flag=True, help="Keep pictures of a standing scene as well.")
+@click.option(
+    "--watch", is_flag=True, help="With a folder: take the pictures that arrive from now on."
+)
+@click.option("--keep-alike", is_flag=True, help="Also keep pictures of an static scene.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def collect(
     camera: str,
@@ -87,11 +89,11 @@ def collect(
     keep_alike: bool,
     as_json: bool,
 ) -> None:
-    """Take pictures for training at the camera that will be used; no model is needed.
+    """Take pictures for training with the camera that will be used; no model is needed.
 
-    Pictures that show the same standing scene as the one before are passed over. Blurred, over- and
-    under-exposed ones are kept and named. Ctrl-C ends; the pictures up to then are there. A lost
-    camera is opened again for as long as it takes.
+    A picture that shows the same static scene as the one before it is skipped. Blurred, over- or
+    under-exposed pictures are kept, with a warning. Press Ctrl-C to end; pictures taken so far are
+    kept. If the camera is lost, reopening is tried until it succeeds.
     """
     if sum(option is not None for option in (every, key, trigger)) > 1:
         raise click.UsageError("give only one of --every, --key and --trigger")
@@ -226,9 +228,7 @@ def _report(collection: "Collection", output: Path, *, as_json: bool) -> None:
         click.echo(json.dumps(figures))
         return
     click.echo(f"pictures     {len(collection.paths)} in {output}")
-    click.echo(
-        f"passed over  {collection.alike} of a standing scene, {collection.failed} unreadable"
-    )
+    click.echo(f"passed over  {collection.alike} of a static scene, {collection.failed} unreadable")
     if differences is not None:
         click.echo(
             "difference   {median:.1f} grey levels from one picture to the next in the middle, "

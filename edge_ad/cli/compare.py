@@ -36,7 +36,7 @@ from edge_ad_runtime.errors import ConfigError, EdgeAdError
 @config_option(DetectorConfig, "seed")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--again", is_flag=True, help="Run finished cells again.")
-@click.option("--json", "as_json", is_flag=True, help="Print benchmark.json in place of the table.")
+@click.option("--json", "as_json", is_flag=True, help="Print benchmark.json instead of the table.")
 def compare(
     methods: tuple[str, ...],
     classes: tuple[str, ...],

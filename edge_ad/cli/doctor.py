@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_ad.cli.scoring_options import device_option, threads_option
+from edge_ad.cli.options import device_option, threads_option
 
 if TYPE_CHECKING:
     from edge_ad_runtime.doctor import Finding
@@ -19,7 +19,11 @@ _MARKS = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
 @click.command()
 @click.option("--model", type=click.Path(path_type=Path), help="A model file to load and to time.")
 @click.option(
-    "--camera", "cameras", multiple=True, metavar="SRC", help="A camera to open. May be repeated."
+    "--camera",
+    "cameras",
+    multiple=True,
+    metavar="SRC",
+    help="A camera to open. Repeat the option for more cameras.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @device_option

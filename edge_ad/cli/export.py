@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path), required=False)
-@click.option("--output", type=click.Path(path_type=Path), help="Default: inside the run folder.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The file to write. Default: inside the run folder.",
+)
 @results_option("Where to look for the newest run.")
 @click.option(
     "--target",
     type=click.Choice(["cpu", "cuda", "tensorrt", "portable"]),
     default="cpu",
     show_default=True,
-    help="Where the file will run; portable: plain float32 for any runtime.",
+    help="Where the file will run. portable is plain float32 for any runtime.",
 )
 @click.option(
     "--precision",
@@ -36,10 +40,12 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     help="auto: int8 scoring for cpu, a float16 backbone for cuda and tensorrt; "
-    "fp32 where the proof finds that too coarse.",
+    "fp32 where the check against PyTorch finds that too coarse.",
 )
 @click.option(
-    "--bake-resize", is_flag=True, help="Resize in the graph: it then takes frames of any size."
+    "--bake-resize",
+    is_flag=True,
+    help="Include the resizing in the graph, which then takes frames of any size.",
 )
 @click.option(
     "--threshold",
@@ -49,11 +55,13 @@ if TYPE_CHECKING:
 @click.option(
     "--golden-frames/--no-golden-frames",
     default=True,
-    help="Whether the file holds two pictures of the run, at input size, with which a device "
-    "checks it before it takes over.",
+    help="Whether to store two pictures of the run, at input size, in the file. A device checks "
+    "the file with them before using it.",
 )
 @click.option("--with-backbone", is_flag=True, help="Also write the bare backbone, for bench.")
-@click.option("--force", is_flag=True, help="Write the file although its proof failed.")
+@click.option(
+    "--force", is_flag=True, help="Write the file even if its check against PyTorch fails."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the path and the figures as JSON.")
 @progress_option
 def export(

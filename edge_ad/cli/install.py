@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_ad.cli.options import require
-from edge_ad.cli.scoring_options import device_option, threads_option
+from edge_ad.cli.options import device_option, require, threads_option
 from edge_ad_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,10 +22,15 @@ REFUSED, ROLLED_BACK, BUSY = 3, 4, 5
     "--config", type=click.Path(path_type=Path), help="The TOML file of the stream that uses it."
 )
 @click.option(
-    "--to", type=click.Path(path_type=Path), help="The path that streams are given, or its folder."
+    "--to",
+    type=click.Path(path_type=Path),
+    help="The path of the model file that the streams use, or its folder.",
 )
-@click.option("--camera", help="With --config: whose model is replaced. Default: there is one.")
-@click.option("--rollback", is_flag=True, help="Return to the model before; without MODEL.")
+@click.option(
+    "--camera",
+    help="With --config: the camera whose model is replaced. Needed if there are several.",
+)
+@click.option("--rollback", is_flag=True, help="Return to the previous model; takes no MODEL.")
 @click.option(
     "--require-signature",
     "key",
@@ -47,14 +51,15 @@ REFUSED, ROLLED_BACK, BUSY = 3, 4, 5
     default=2000.0,
     show_default=True,
     metavar="MS",
-    help="Longest time of one inference.",
+    help="The longest that one inference may take, in ms.",
 )
 @click.option(
     "--shadow",
     type=click.IntRange(min=0, max=1_000_000),
     default=0,
     metavar="N",
-    help="Score N parts of the running stream with both models first; the old one judges.",
+    help="First score N parts of the running stream with both models. Only the old model's "
+    "verdicts count.",
 )
 @click.option(
     "--max-changed",
@@ -63,7 +68,7 @@ REFUSED, ROLLED_BACK, BUSY = 3, 4, 5
     default=0.1,
     show_default=True,
     metavar="SHARE",
-    help="With --shadow: share of these parts whose verdict may change.",
+    help="With --shadow: the share of these parts whose verdict may change.",
 )
 @click.option(
     "--timeout",
@@ -96,11 +101,11 @@ def install(
 ) -> None:
     """Put the model file MODEL in place of the one that a device uses, if it passes its check.
 
-    Checked are checksum, signature, format, the golden frames in the file, and the time of an
-    inference, all in a process of its own. The old file stays in the other of two slots, for
+    A process of its own checks the checksum, the signature, the format, the golden frames in the
+    file, and the time of one inference. The old file is kept in the other of two slots, for
     --rollback. Exit code: 0 installed, 1 the device or its configuration is wrong, 2 wrong usage, 3
-    refused, 4 the old model goes on after a failed trial or take-over, 5 try again later. Whatever
-    the code, and even when the command is killed, the stream has a whole model that was checked.
+    refused, 4 the trial or the take-over failed and the old model goes on, 5 try again later.
+    Whatever happens, even if the command is killed, the stream has a complete, checked model.
     """
     if (config is None) == (to is None):
         raise click.UsageError("Give either --config or --to.")

@@ -56,7 +56,11 @@ def rate_option(*, required: bool = False) -> Callable[[Command], Command]:
         metavar="RATE",
         required=required,
         help="Share of good parts that may be called anomalous, such as 0.01 or 1%."
-        + ("" if required else " Default: 1 %, or 1/(n+1) where n good pictures cannot show it."),
+        + (
+            ""
+            if required
+            else " Default: 1 %, or 1/(n+1) if n good pictures are too few to show it."
+        ),
     )
 
 
@@ -75,7 +79,7 @@ progress_option = click.option(
     "--progress",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Keep in this file how far the work is, as JSON: stage, done, total.",
+    help="Keep the progress of the work in this file, as JSON: stage, done, total.",
 )
 
 
@@ -148,3 +152,26 @@ def require(modules: Sequence[str], extra: str, purpose: str) -> None:
                 from edge_ad_runtime.doctor.packages import cannot_load
 
                 raise cannot_load(module, error) from error
+
+
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+    default="auto",
+    show_default=True,
+    help="auto uses CUDA where it works, and the CPU otherwise. The others never fall back.",
+)
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), help="CPU threads. Default: one for each core."
+)
+threshold_option = click.option(
+    "--threshold",
+    type=float,
+    help="Decision limit. Default: the one from `edge-ad calibrate`, or else the model file's.",
+)
+min_region_area_option = click.option(
+    "--min-region-area",
+    type=click.FloatRange(min=0, max=1, max_open=True),
+    metavar="SHARE",
+    help="Smallest region to report, as a share of the picture, such as 0.001. Default: 0.",
+)

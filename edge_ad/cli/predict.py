@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_ad.cli.options import require
-from edge_ad.cli.scoring_options import (
+from edge_ad.cli.options import (
     device_option,
     min_region_area_option,
+    require,
     threads_option,
     threshold_option,
 )

@@ -28,12 +28,12 @@ _signature_option = click.option(
 @click.option(
     "--version",
     type=click.IntRange(min=1),
-    help="A number that grows from file to file. Default: the seconds since 1970.",
+    help="A number that increases from file to file. Default: seconds since 1970.",
 )
 @click.option(
     "--password-env",
     metavar="NAME",
-    help="The environment variable with the password of the key.",
+    help="The environment variable that holds the key's password.",
 )
 @_signature_option
 def sign(
@@ -77,7 +77,7 @@ def sign(
 @_signature_option
 @click.option("--json", "as_json", is_flag=True, help="Print what was signed as JSON.")
 def verify(model: Path, key: Path, at_least: int, signature: Path | None, as_json: bool) -> None:
-    """Check the signature of the model file MODEL; exit code 1 where it is not valid."""
+    """Check the signature of the model file MODEL; the exit code is 1 if it is not valid."""
     from edge_ad_runtime.model import signature as signatures
 
     path = signature or signatures.beside(model)

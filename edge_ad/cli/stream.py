@@ -28,10 +28,11 @@ if TYPE_CHECKING:
 def stream(config: Path | None, check: bool, **options: Any) -> None:
     """Score cameras: verdicts and events on stdout, everything else on stderr.
 
-    Files and folders: every frame once. Cameras: the newest frame each time, skipped ones are
-    counted; a lost camera is an event and tried again for as long as it takes. SIGHUP: thresholds
-    and model files are read again. Exit code: 0 at the end or after SIGTERM, 1 when frames or all
-    cameras failed, 2 for wrong usage, 130 after Ctrl-C.
+    Every frame of a file or folder is scored once. Of a camera, the newest frame is scored each
+    time, and the frames skipped meanwhile are counted. A lost camera is reported as an event, and
+    reopening it is tried until it succeeds. After SIGHUP, thresholds and model files are read
+    again. Exit code: 0 at the end or after SIGTERM, 1 if frames or all cameras failed, 2 for wrong
+    usage, 130 after Ctrl-C.
     """
     require(("cv2", "onnxruntime"), extra="cpu", purpose="streaming")
     if config is None and not options["cameras"]:

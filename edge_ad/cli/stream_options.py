@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edge_ad.cli.scoring_options import (
+from edge_ad.cli.options import (
     device_option,
     min_region_area_option,
     threads_option,
@@ -50,7 +50,7 @@ _OPTIONS = (
     click.option(
         "--install-socket",
         metavar="PATH",
-        help="Make a Unix socket, through which `edge-ad install` tries and exchanges models.",
+        help="Create a Unix socket through which `edge-ad install` tries and replaces models.",
     ),
     device_option,
     threads_option,
@@ -62,9 +62,13 @@ _OPTIONS = (
         type=click.Choice(["good", "anomalous", "all"]),
         help="Which pictures to keep. Default: anomalous.",
     ),
-    click.option("--json-file", metavar="FILE", help="Also write the lines to this file, rotated."),
+    click.option(
+        "--json-file",
+        metavar="FILE",
+        help="Also write the JSON lines to this file, which is rotated.",
+    ),
     click.option("--mqtt", metavar="URL", help="Publish to mqtt[s]://[USER@]HOST[:PORT][/TOPIC]."),
-    click.option("--webhook", metavar="URL", help="POST each verdict to this URL."),
+    click.option("--webhook", metavar="URL", help="POST every verdict to this URL."),
     click.option("--serve", metavar="[HOST:]PORT", help="Serve the live page at this address."),
     click.option(
         "--serve-name",
@@ -80,7 +84,7 @@ _OPTIONS = (
     click.option(
         "--trigger",
         type=click.Choice(["free", "stdin", "http", "mqtt"]),
-        help="What asks for a verdict. Default: free, which is every frame.",
+        help="What triggers a verdict. Default: free, which scores every frame.",
     ),
     click.option("--every", type=click.IntRange(min=1), help="Score only every N-th frame."),
     click.option("--watch", is_flag=True, default=None, help="Watch folders for new pictures."),
@@ -88,13 +92,16 @@ _OPTIONS = (
     click.option(
         "--stall-timeout",
         type=click.FloatRange(min=0),
-        help="Seconds without a new frame after which a camera is lost. Default: 5; 0: never.",
+        help="Seconds without a new frame after which a camera counts as lost. Default: 5; 0 means "
+        "never.",
     ),
     click.option("--width", type=click.IntRange(min=1), help="USB cameras: width, pixels."),
     click.option("--height", type=click.IntRange(min=1), help="USB cameras: height, pixels."),
     click.option("--fps", type=float, help="USB cameras: frames per second."),
     click.option("--fourcc", help="USB cameras: pixel format, such as MJPG."),
-    click.option("--exposure", type=float, help="USB cameras: fixed, in the driver's unit."),
+    click.option(
+        "--exposure", type=float, help="USB cameras: fixed exposure, in the driver's unit."
+    ),
 )
 
 

@@ -48,8 +48,9 @@ class _Request:
 
 def _method_command(config_class: type[DetectorConfig]) -> click.Command:
     """Return `edge-ad train METHOD`; its options are those of the detector and of every run."""
+    doc = config_class.__doc__ or ""
 
-    @click.command(config_class.method, help=config_class.__doc__)
+    @click.command(config_class.method, help=doc, short_help=doc.partition(" (")[0])
     @click.option(
         "--class",
         "names",
@@ -66,17 +67,17 @@ def _method_command(config_class: type[DetectorConfig]) -> click.Command:
         type=click.Choice(["good", "f1"]),
         default="good",
         show_default=True,
-        help="good: the limit keeps the false-alarm rate on good parts. f1: it has the highest F1 "
-        "on the labelled test pictures.",
+        help="good: the limit that keeps the false-alarm rate on good parts. f1: the limit with "
+        "the highest F1 on the labelled test pictures.",
     )
     @click.option(
         "--exclude",
         multiple=True,
         metavar="PATH|FILE",
-        help="Leave this training picture out, or those that a text file lists, one a row.",
+        help="Leave out this training picture, or those listed in a text file, one per line.",
     )
     @config_options(config_class)
-    @click.option("--skip-bad", is_flag=True, help="Leave unreadable pictures out and count them.")
+    @click.option("--skip-bad", is_flag=True, help="Leave out unreadable pictures, and count them.")
     @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
     @progress_option
     def command(

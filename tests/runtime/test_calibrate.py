@@ -159,7 +159,7 @@ def test_a_standing_belt_is_refused(trained: Path, tmp_path: Path) -> None:
         noisy = np.clip(still + rng.normal(0, 3, still.shape), 0, 255).astype(np.uint8)
         cv2.imwrite(str(folder / f"{index}.png"), noisy)
     result = run("calibrate", trained, "--images", folder, "--yes")
-    assert result.exit_code == 1 and "29 further pictures show the same standing" in result.stderr
+    assert result.exit_code == 1 and "29 further pictures show the same static" in result.stderr
     taken = run("calibrate", trained, "--images", folder, "--keep-alike", "--yes")
     assert taken.exit_code == 0
 
@@ -237,7 +237,7 @@ def test_a_camera_without_new_parts_is_given_up(trained: Path) -> None:
     found = collect_good_parts(Scorer(trained), camera, count=30, patience=20, clock=clock)
     assert "no new part for 20 s" in found.complaint and found.alike > 0
     refused = refusal(found)
-    assert refused is not None and "same standing scene" in refused
+    assert refused is not None and "same static scene" in refused
 
 
 def test_interrupted_halfway_the_old_calibration_stays(

@@ -69,7 +69,7 @@ def test_on_demand_the_picture_is_one_from_after_the_request(tmp_path: Path) -> 
     running.join(10)
     release.set()
     assert not running.is_alive()
-    assert told == ["not kept: it shows the same standing scene as the picture before it"]
+    assert told == ["not kept: it shows the same static scene as the picture before it"]
     for value, path in zip((11, 12, 13), collection.paths, strict=True):
         np.testing.assert_array_equal(read_frame(path), scene(value))
 

@@ -116,7 +116,7 @@ def refusal(parts: GoodParts) -> str | None:
     reasons = [f"expected at least {LEAST_PARTS} different good parts, found {found}"]
     if parts.alike:
         reasons.append(
-            f"{parts.alike} further pictures show the same standing scene: let parts pass, or take "
+            f"{parts.alike} further pictures show the same static scene: let parts pass, or take "
             "them for different parts with --keep-alike"
         )
     if parts.failed:
@@ -135,7 +135,7 @@ def doubts(parts: GoodParts, info: ModelInfo) -> list[str]:
     if count < ENOUGH_PARTS:
         few = f"{count} parts are few: {ENOUGH_PARTS} or more make a sound limit"
         if parts.alike:
-            few += f"; {parts.alike} further pictures show the same standing scene and count once"
+            few += f"; {parts.alike} further pictures show the same static scene and count once"
         found.append(few)
     scores = np.asarray(parts.scores)
     spread = _quartile_range(scores)

@@ -136,7 +136,7 @@ def collect(
 ) -> None:
     """Write pictures until there are enough, or the source ends; closes the feed.
 
-    A picture that shows the same standing scene as the one before it is passed over.
+    A picture that shows the same static scene as the one before it is passed over.
 
     Args:
         feed: the camera.
@@ -238,7 +238,7 @@ class _Collector:
     def _pass_over(self) -> None:
         self._collection.alike += 1
         if self._pace.on_demand:
-            self._tell("not kept: it shows the same standing scene as the picture before it")
+            self._tell("not kept: it shows the same static scene as the picture before it")
         elif self._clock() - self._told_at > _STANDING_SECONDS:
             self._told_at = self._clock()
             self._tell(f"the scene has stood still for {self._clock() - self._kept_at:.0f} s")

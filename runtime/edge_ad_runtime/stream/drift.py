@@ -122,7 +122,7 @@ class ExchangeabilityTest:
 class Drift:
     """Watches one camera for change: events `drift` and `scene changed`.
 
-    One observation a part: a frame of a camera or a video that shows the same standing scene as the
+    One observation a part: a frame of a camera or a video that shows the same static scene as the
     last observed one is passed over. After an alarm the parts that follow are the new reference, so
     that each change is told once.
     """
