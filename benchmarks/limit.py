@@ -5,29 +5,33 @@ python benchmarks/limit.py padim --data-root DIR --classes bottle,elpv-mono --pl
 
 For each split some good pictures are drawn to fit the detector and its limit; the other good ones
 are new parts, which the limit should stop at the promised rate, and the defective ones are what it
-should catch. The features of all pictures are computed once and lie in --cache.
+should catch. --cache keeps the features of all pictures and the scores of each split: an
+interrupted run goes on where it was, and another rule for the limit needs no fits. Delete the
+scores there after a change of the detectors.
 """
 
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import torch
+from limit_features import (  # type: ignore[import-not-found]  # beside this script
+    CACHED,
+    Features,
+    Indices,
+    load_features,
+)
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from edge_ad.data import Dataset, Sample, choose_input_size, load_category
-from edge_ad.models import SPADE, Detector, PaDiM, PatchCore
-from edge_ad.models.grid import embed_on_grid, local_average
-
-MOST_GOOD, MOST_DEFECTIVE = 350, 120
-"""Pictures of a class whose features are computed, drawn at random where there are more."""
+from edge_ad.models import Detector
+from edge_ad_runtime.model.calibration import calibrate
 
 NEW_GOOD, NEW_DEFECTIVE = 120, 60
 """Pictures that are scored for each split, at most."""
@@ -39,63 +43,51 @@ RATES = (0.01, 0.05)
 LISTED = 0.05
 """Share of the fitted pictures, those with the highest scores, that a person is asked to check."""
 
-Indices = NDArray[np.int64]
+Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Features:
-    """What the backbone says about the pictures of a class, the good ones first.
+class Run:
+    """What is fitted: a method with its options, on so many pictures, some of them defective."""
 
-    Attributes:
-        grid: (n, channels, patches), float16: strides 4, 8 and 16, 3 x 3 averaged.
-        pooled: (n, channels of stride 32), float32.
-        n_good: how many are good.
-        input_size: (height, width) in pixels.
-    """
-
-    grid: Tensor
-    pooled: Tensor
-    n_good: int
-    input_size: tuple[int, int]
+    method: str
+    options: dict[str, Any]
+    size: int
+    planted: float
+    first_version: int
+    """Splits that are scored with the first version's rule as well."""
 
     @property
-    def defective(self) -> Indices:
-        """Indices of the pictures of defective parts."""
-        return np.arange(self.n_good, len(self.pooled))
+    def n_planted(self) -> int:
+        """Defective ones among the fitted pictures, the last ones."""
+        return round(self.planted * self.size)
+
+    @property
+    def folder(self) -> str:
+        """Where the scores of such runs lie."""
+        options = "".join(f"-{key}-{value}" for key, value in self.options.items())
+        return self.method + options + (f"-planted-{self.planted}" if self.planted else "")
 
 
-class CachedPaDiM(PaDiM):
-    """PaDiM on pictures that are given by index."""
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Scores of one split; empty where the first version's rule was not asked for.
 
-    features: Features
+    Attributes:
+        left_out: of the fitted pictures, each left out.
+        map_maxima: highest values of their maps.
+        good, defective: of new parts.
+        first_held_out: of the tenth of the fitted pictures that the first version held out.
+        first_good, first_defective: of new parts, with a fit of the other nine tenths.
+    """
 
-    def embed(self, frames: Tensor) -> Tensor:
-        """Look pictures (N,) up: (positions, dims, N)."""
-        return self.features.grid[frames].float().permute(2, 1, 0)
-
-
-class CachedPatchCore(PatchCore):
-    """PatchCore on pictures that are given by index."""
-
-    features: Features
-
-    def embed(self, frames: Tensor) -> Tensor:
-        """Look pictures (N,) up, strides 8 and 16: (N, patches, channels)."""
-        return self.features.grid[frames, -self.n_channels :].float().transpose(1, 2)
-
-
-class CachedSPADE(SPADE):
-    """SPADE on pictures that are given by index."""
-
-    features: Features
-
-    def embed(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Look pictures (N,) up: pooled features (N, C), patches (N, patches, dims)."""
-        patches = self.features.grid[frames].float().transpose(1, 2) @ self.projection
-        return self.features.pooled[frames], patches
-
-
-CACHED: dict[str, Any] = {"padim": CachedPaDiM, "patchcore": CachedPatchCore, "spade": CachedSPADE}
+    left_out: Values
+    map_maxima: Values
+    good: Values
+    defective: Values
+    first_held_out: Values
+    first_good: Values
+    first_defective: Values
 
 
 @dataclass
@@ -108,10 +100,10 @@ class Tally:
     listed: list[float] = field(default_factory=list)
     """Shares of the planted defects among the fitted pictures with the highest scores."""
 
-    def add(self, rule: str, limit: float, good: Tensor, defective: Tensor) -> None:
+    def add(self, rule: str, limit: float, good: Values, defective: Values) -> None:
         """Count the new good parts that a limit stops, and the defective ones that it lets pass."""
-        self.alarms.setdefault(rule, []).append(float((good >= limit).float().mean()))
-        self.missed.setdefault(rule, []).append(float((defective < limit).float().mean()))
+        self.alarms.setdefault(rule, []).append(float(np.mean(good >= limit)))
+        self.missed.setdefault(rule, []).append(float(np.mean(defective < limit)))
 
 
 @click.command()
@@ -123,7 +115,7 @@ class Tally:
 @click.option("--coreset", default=0.1, show_default=True, help="Of PatchCore.")
 @click.option("--planted", default=0.0, help="Share of the fitted pictures that are defective.")
 @click.option(
-    "--today",
+    "--first-version",
     type=int,
     help="Splits with the first version's rule as well. Default: 5, or 1 for PatchCore.",
 )
@@ -137,7 +129,7 @@ def main(
     splits: int | None,
     coreset: float,
     planted: float,
-    today: int | None,
+    first_version: int | None,
     threads: int,
     cache: Path,
 ) -> None:
@@ -146,18 +138,27 @@ def main(
     logging.getLogger("edge_ad").setLevel(logging.ERROR)  # the weights are in the cached features
     started = time.perf_counter()
     options: dict[str, Any] = {"coreset": coreset} if method == "patchcore" else {}
-    splits = splits or (5 if options else 20)
-    today = (1 if options else 5) if today is None else today
-    print_header(method, options, splits, planted, today)
+    splits = splits or (5 if method == "patchcore" else 20)
+    if first_version is None:
+        first_version = 1 if method == "patchcore" else 5
+    print_header(method, options, splits, planted, first_version)
     rows: list[tuple[int, Tally]] = []
     for name in classes.split(","):
         features = load_features(name, data_root, cache)
         for size in (int(size) for size in sizes.split(",")):
-            if size - round(planted * size) > features.n_good - FEWEST_NEW:
+            run = Run(
+                method=method,
+                options=options,
+                size=size,
+                planted=planted,
+                first_version=first_version,
+            )
+            if size - run.n_planted > features.n_good - FEWEST_NEW:
                 continue
             tally = Tally()
             for seed in tqdm(range(splits), desc=f"{method} {name} {size}", disable=None):
-                run_split(tally, method, options, features, size, seed, planted, seed < today)
+                path = cache / "scores" / run.folder / f"{name}-{size}-{seed}.npz"
+                count(tally, run, load_scores(path, run, features, seed))
             rows.append((size, tally))
             print_row(name, size, figures(tally))
     for size in sorted({size for size, _ in rows}):
@@ -167,61 +168,78 @@ def main(
     click.echo(f"\n{minutes:.1f} minutes, {torch.get_num_threads()} threads")
 
 
-def run_split(
-    tally: Tally,
-    method: str,
-    options: dict[str, Any],
-    features: Features,
-    size: int,
-    seed: int,
-    planted: float,
-    today: bool,
-) -> None:
-    """Fit on `size` pictures drawn by chance, and count what its limits do to the others."""
+def count(tally: Tally, run: Run, scores: Scores) -> None:
+    """Set limits from the left-out scores, and count what they do to the new parts."""
+    calibration = calibrate(scores.left_out, scores.map_maxima, rate=RATES[0])
+    for rate in RATES:
+        tally.add(f"{rate:.0%}", calibration.limit(rate), scores.good, scores.defective)
+    tally.p_values += [calibration.p_value(score) for score in scores.good.tolist()]
+    if run.n_planted:
+        listed = max(run.n_planted, round(LISTED * run.size))
+        highest = np.argsort(-scores.left_out)[:listed]
+        tally.listed.append(float(np.sum(highest >= run.size - run.n_planted)) / run.n_planted)
+    if len(scores.first_held_out):
+        limit = float(np.percentile(scores.first_held_out, 99))
+        tally.add("first version", limit, scores.first_good, scores.first_defective)
+
+
+def load_scores(path: Path, run: Run, features: Features, seed: int) -> Scores:
+    """Return the scores of a split, from the cache if they are there."""
+    wanted = seed < run.first_version
+    if path.exists():
+        scores = Scores(**np.load(path))
+        if len(scores.first_held_out) or not wanted:
+            return scores
+    scores = score_split(run, features, seed, wanted)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **asdict(scores))
+    return scores
+
+
+def score_split(run: Run, features: Features, seed: int, first_version: bool) -> Scores:
+    """Fit on pictures drawn by chance, and score the others."""
     generator = np.random.default_rng(seed)
     good = generator.permutation(features.n_good)
     defective = generator.permutation(features.defective)
-    n_planted = round(planted * size)
-    fitted = np.concatenate([good[: size - n_planted], defective[:n_planted]])
-    new_good = good[size - n_planted :][:NEW_GOOD]
-    new_defective = defective[n_planted:][:NEW_DEFECTIVE]
-    detector = fit(method, options, features, fitted, seed)
+    n_good = run.size - run.n_planted
+    fitted = np.concatenate([good[:n_good], defective[: run.n_planted]])
+    new_good = good[n_good:][:NEW_GOOD]
+    new = np.concatenate([new_good, defective[run.n_planted :][:NEW_DEFECTIVE]])
+    detector = fit(run, features, fitted, seed)
     assert detector.good is not None
-    calibration = detector.good.calibrate(RATES[0])
-    scores = predict(detector, np.concatenate([new_good, new_defective]))
-    of_good, of_defective = scores[: len(new_good)], scores[len(new_good) :]
-    for rate in RATES:
-        tally.add(f"{rate:.0%}", calibration.limit(rate), of_good, of_defective)
-    tally.p_values += [calibration.p_value(score) for score in of_good.tolist()]
-    if n_planted:
-        highest = np.argsort(-detector.good.scores)[: max(n_planted, round(LISTED * size))]
-        tally.listed.append(float(np.mean(np.isin(np.arange(size - n_planted, size), highest))))
-    if today:
-        held_out = generator.permutation(fitted)[: max(1, round(0.1 * size))]
-        detector = fit(method, options, features, np.setdiff1d(fitted, held_out), seed)
-        limit = float(np.percentile(predict(detector, held_out).numpy(), 99))
-        scores = predict(detector, np.concatenate([new_good, new_defective]))
-        tally.add("today", limit, scores[: len(new_good)], scores[len(new_good) :])
-
-
-def fit(
-    method: str, options: dict[str, Any], features: Features, pictures: Indices, seed: int
-) -> Detector:
-    """Fit a detector to pictures by index."""
-    detector: Detector = CACHED[method](
-        **options, weights="none", device="cpu", seed=seed, input_size=features.input_size
+    scores = predict(detector, new)
+    first_held_out = first_scores = np.empty(0, np.float32)
+    if first_version:
+        held_out = generator.permutation(fitted)[: max(1, round(0.1 * run.size))]
+        first = fit(run, features, np.setdiff1d(fitted, held_out), seed)
+        first_held_out, first_scores = predict(first, held_out), predict(first, new)
+    return Scores(
+        left_out=detector.good.scores,
+        map_maxima=detector.good.map_maxima,
+        good=scores[: len(new_good)],
+        defective=scores[len(new_good) :],
+        first_held_out=first_held_out,
+        first_good=first_scores[: len(new_good)],
+        first_defective=first_scores[len(new_good) :],
     )
-    detector.features = features  # type: ignore[assignment]
+
+
+def fit(run: Run, features: Features, pictures: Indices, seed: int) -> Detector:
+    """Fit a detector to pictures by index."""
+    detector: Detector = CACHED[run.method](
+        **run.options, weights="none", device="cpu", seed=seed, input_size=features.input_size
+    )
+    detector.features = features
     with torch.inference_mode():
         left_out = detector.fit_features(batches(pictures), len(pictures))
         detector.good = detector.good_scores(left_out)
     return detector
 
 
-def predict(detector: Detector, pictures: Indices) -> Tensor:
+def predict(detector: Detector, pictures: Indices) -> Values:
     """Score pictures by index: (n,)."""
     with torch.inference_mode():
-        return torch.cat([detector(batch)[0] for batch in batches(pictures)])
+        return torch.cat([detector(batch)[0] for batch in batches(pictures)]).numpy()
 
 
 def batches(pictures: Indices) -> Iterator[Tensor]:
@@ -229,63 +247,15 @@ def batches(pictures: Indices) -> Iterator[Tensor]:
     yield from torch.split(torch.from_numpy(pictures), 25)
 
 
-def load_features(name: str, data_root: Path, cache: Path) -> Features:
-    """Return the features of a class, from the cache if they are there."""
-    path = cache / f"{name}.pt"
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        torch.save(compute_features(name, data_root), path)
-    stored = torch.load(path, mmap=True)
-    return Features(
-        grid=stored["grid"].flatten(2),
-        pooled=stored["pooled"],
-        n_good=stored["n_good"],
-        input_size=stored["input_size"],
-    )
-
-
-def compute_features(name: str, data_root: Path) -> dict[str, Any]:
-    """Run the backbone over the good pictures of both splits and the defective ones."""
-    category = load_category(name, data_root)
-    samples = [*category.train, *category.test]
-    good = drawn([item for item in samples if not item.anomalous], MOST_GOOD)
-    defective = drawn([item for item in samples if item.anomalous], MOST_DEFECTIVE)
-    size = choose_input_size(category.train)
-    detector = SPADE(input_size=size)
-    grid: list[Tensor] = []
-    pooled: list[Tensor] = []
-    everything = Dataset([*good, *defective])
-    with torch.inference_mode():
-        for _, frames in everything.batches(
-            detector.preprocessing, batch_size=4, description=f"{name} features"
-        ):
-            images = detector.backbone.normalise(torch.from_numpy(frames))
-            *maps, deepest = detector.backbone(images)
-            grid.append(embed_on_grid(local_average(maps, 3), detector.grid).half())
-            pooled.append(deepest.mean(dim=(2, 3)))
-    return {
-        "grid": torch.cat(grid),
-        "pooled": torch.cat(pooled),
-        "n_good": len(good),
-        "input_size": size,
-    }
-
-
-def drawn(samples: list[Sample], most: int) -> list[Sample]:
-    """Return all samples, or that many of them by chance, in their order."""
-    chosen = np.random.default_rng(0).permutation(len(samples))[:most]
-    return [samples[index] for index in sorted(chosen)]
-
-
 def print_header(
-    method: str, options: dict[str, Any], splits: int, planted: float, today: int
+    method: str, options: dict[str, Any], splits: int, planted: float, first_version: int
 ) -> None:
     """Print what was run, and the head of the table."""
     settings = "".join(f", {key} {value}" for key, value in options.items())
     spoilt = f", {planted:.0%} of the fitted pictures defective" if planted else ""
     click.echo(
-        f"\n{method}{settings}: {splits} splits, {min(today, splits)} of them with the first "
-        f"version's rule as well{spoilt}; shares in percent\n"
+        f"\n{method}{settings}: {splits} splits, {min(first_version, splits)} of them with the "
+        f"first version's rule as well{spoilt}; shares in percent\n"
     )
     click.echo(
         "| class | good pictures | false alarms at 1 % | at 5 % | first version's rule "
@@ -303,7 +273,7 @@ def print_row(name: str, size: int, row: NDArray[np.float64]) -> None:
 def figures(tally: Tally) -> NDArray[np.float64]:
     """Return the shares of one row; nan where something was not looked at."""
     p_values = np.array(tally.p_values)
-    rules = (f"{RATES[0]:.0%}", f"{RATES[1]:.0%}", "today")
+    rules = (f"{RATES[0]:.0%}", f"{RATES[1]:.0%}", "first version")
     shares = [np.mean(tally.alarms.get(rule, np.nan)) for rule in rules]
     shares += [np.mean(tally.missed.get(rule, np.nan)) for rule in rules]
     shares += [np.mean(p_values <= 0.05), np.mean(p_values <= 0.01)]

@@ -166,6 +166,7 @@ class PaDiMConfig(_AveragingConfig):
     paper: ClassVar[dict[str, Any]] = DetectorConfig.paper | {
         "dims": 550,
         "epsilon": 0.01,
+        "pooling": 0.0,
         "patch_size": 1,
         "grid_stride": 4,
     }
@@ -179,6 +180,12 @@ class PaDiMConfig(_AveragingConfig):
         number("a number above 0", lambda value: value > 0),
         0.1,
         "Added to the diagonal of each covariance; the paper has 0.01.",
+    )
+    pooling: float | None = option(
+        number("a number from 0 to 1", lambda value: 0 <= value <= 1),
+        None,
+        "What the mean of the 3 x 3 covariances around a position weighs in its own; the paper has "
+        "0. Default: the share under which left-out pictures are most likely.",
     )
 
 
@@ -209,8 +216,11 @@ class FusionConfig(PaDiMConfig):
     method: ClassVar[str] = "fusion"
     title: ClassVar[str] = "Fusion"
 
-    coreset: float | int = option(
-        CORESET, 0.01, "Share of the training patches to keep (with a point), or their number."
+    coreset: float | int | None = option(
+        CORESET,
+        None,
+        "Share of the training patches to keep (with a point), or their number. Default: 1 %, "
+        "and at least 1,000.",
     )
 
 

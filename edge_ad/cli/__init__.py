@@ -9,6 +9,7 @@ import click
 
 from edge_ad import __version__
 from edge_ad.cli.bench import bench
+from edge_ad.cli.bundle import bundle
 from edge_ad.cli.calibrate import calibrate
 from edge_ad.cli.collect import collect
 from edge_ad.cli.compare import compare
@@ -57,6 +58,7 @@ main.add_command(train)
 main.add_command(runs)
 main.add_command(limit)
 main.add_command(export)
+main.add_command(bundle)
 main.add_command(predict)
 main.add_command(stream)
 main.add_command(calibrate)

@@ -25,7 +25,14 @@ from edge_ad.cli.options import data_root_option, prepare_export, require
     multiple=True,
     help="A further name by which browsers may call this machine, such as studio.local.",
 )
-def studio(data_root: Path, port: int, host: str, names: tuple[str, ...]) -> None:
+@click.option(
+    "--wheels",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The folder that `make bundle` wrote, so that bundles serve devices without internet.",
+)
+def studio(
+    data_root: Path, port: int, host: str, names: tuple[str, ...], wheels: Path | None
+) -> None:
     """Set up an inspection in a browser, from the camera to the model file; nothing to type.
 
     The products' pictures lie below the data root in MVTec layout, and so does all that the Studio
@@ -37,7 +44,7 @@ def studio(data_root: Path, port: int, host: str, names: tuple[str, ...]) -> Non
     from edge_ad.studio.server import StudioServer
     from edge_ad_runtime.stream.config import ServeConfig
 
-    server = StudioServer(data_root, ServeConfig(host=host, port=port, names=names))
+    server = StudioServer(data_root, ServeConfig(host=host, port=port, names=names), wheels)
     shown = "127.0.0.1" if host in ("0.0.0.0", "localhost") else host
     shown = f"[{shown}]" if ":" in shown else shown
     click.echo(f"Studio of {server.studio.data_root}: open http://{shown}:{server.address[1]}")

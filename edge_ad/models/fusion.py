@@ -12,6 +12,11 @@ from edge_ad.models.grid import embed_on_grid, local_average
 from edge_ad.models.memory_bank import GoodPatches, nearest_distance
 from edge_ad.models.padim import GaussianDetector
 
+DEFAULT_SHARE = 0.01
+FEWEST_ROWS = 1000
+"""A hundredth of the patches of 10 pictures describes them too coarsely: with a thousand patches
+ten good parts of commutator gain 0.8 points of image AUROC."""
+
 
 class Fusion(GaussianDetector):
     """The sum of PaDiM's and PatchCore's distances, each in units of its spread on good parts.
@@ -57,11 +62,12 @@ class Fusion(GaussianDetector):
 
     def fit_features(self, batches: Iterator[Tensor], n_frames: int) -> LeftOut:
         """One pass over frames (n, h, w, 3) for the Gaussians and the memory."""
+        n_patches = self.grid[0] * self.grid[1]
         good = GoodPatches(
             n_frames,
-            self.grid[0] * self.grid[1],
+            n_patches,
             self.n_channels - self.n_finer,
-            self.config.coreset,
+            self._memory_size(n_frames * n_patches),
             seed=self.config.seed,
             device=self.device,
         )
@@ -86,6 +92,12 @@ class Fusion(GaussianDetector):
         to_memory = nearest_distance(patches, self.memory)
         anomaly_map = self.smooth(self._fuse(self.gaussian_distance(features), to_memory))
         return anomaly_map.amax(dim=(1, 2)), anomaly_map
+
+    def _memory_size(self, n_patches: int) -> float | int:
+        """Return the share of the patches of the fit to keep, or their number."""
+        if self.config.coreset is not None:
+            return self.config.coreset
+        return DEFAULT_SHARE if DEFAULT_SHARE * n_patches > FEWEST_ROWS else FEWEST_ROWS
 
     def _fuse(self, gaussian: Tensor, memory: Tensor) -> Tensor:
         # No means are taken off, so that the map stays at or above zero.

@@ -1,5 +1,6 @@
 """One Gaussian per position, from one pass; and each sample's distance without its own share."""
 
+import math
 import tempfile
 from collections.abc import Iterator
 
@@ -7,7 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edge_ad.models.good import FEWEST
 from edge_ad.models.machine import thread_pool
+from edge_ad.models.pooling import (
+    around,
+    choose_share,
+    coefficients,
+    pooled_rows,
+    without_own,
+)
 from edge_ad_runtime.errors import DataError
 
 KEPT_IN_MEMORY = 2**29
@@ -26,6 +35,9 @@ class GaussianStatistics:
 
     Values are taken relative to the mean of the first batch, so that float32 sums do not cancel.
     Relative to it they are also kept in float16 until `close`, for `left_out`.
+
+    Attributes:
+        pooling: share of the neighbours' mean in each covariance, set by `pool`.
     """
 
     def __init__(self) -> None:
@@ -35,6 +47,8 @@ class GaussianStatistics:
         self._shift = torch.empty(0)
         self._sum = torch.empty(0)
         self._outer = torch.empty(0)
+        self._grid = (0, 0)
+        self.pooling = 0.0
 
     def close(self) -> None:
         """Forget the features."""
@@ -57,10 +71,29 @@ class GaussianStatistics:
         self._count += features.shape[2]
         self._keep(centred)
 
+    def pool(self, grid: tuple[int, int], share: float | None, epsilon: float) -> float:
+        """Blend each covariance with the mean of those of the 3 x 3 positions around it.
+
+        Args:
+            grid: height and width of the grid of positions.
+            share: what the mean weighs, from 0 to 1; None: what the features tell.
+            epsilon: on the diagonal of each covariance.
+
+        Returns:
+            The share.
+        """
+        self._grid = grid
+        if share is None:
+            enough = self._count >= FEWEST
+            share = choose_share(self._kept_on(grid), epsilon) if enough else 1.0
+        self.pooling = share
+        return share
+
     def whitening(self, epsilon: float) -> tuple[Tensor, Tensor]:
         """Finish: return L^-1 mean (positions, dims) and L^-1 (positions, dims, dims), cov = L L^T.
 
-        The covariance is that of the paper's eq. 1: divided by n - 1, epsilon on the diagonal.
+        The covariance is that of the paper's eq. 1: divided by n - 1, epsilon on the diagonal;
+        blended with those around it after `pool`.
 
         Raises:
             DataError: fewer than two samples.
@@ -72,6 +105,7 @@ class GaussianStatistics:
             )
         means = torch.empty_like(self._sum[:, :, 0])
         factors = self._outer  # overwritten piece by piece: gigabytes for a large backbone
+        self._centre_and_blend()
 
         @torch.inference_mode()
         def whiten(chunk: Tensor) -> None:
@@ -92,6 +126,8 @@ class GaussianStatistics:
             whitening: (positions, dims, dims), likewise.
             epsilon: on the diagonal of each covariance.
         """
+        if self.pooling > 0:
+            return self._left_out_of_pooled(epsilon)
         if self._count <= self._shift.shape[1]:
             return self._left_out_of_few(epsilon)
         return self._left_out_of_many(mean_whitened, whitening, epsilon)
@@ -141,6 +177,34 @@ class GaussianStatistics:
             distances = list(pool.map(left_out, chunks) if pool else map(left_out, chunks))
         return torch.cat(distances).T
 
+    def _left_out_of_pooled(self, epsilon: float) -> Tensor:
+        """Do the same, exactly, where a picture also counts in the covariances around a position.
+
+        The blended scatter is that of the kept features, so that rounding them cannot matter where
+        there are so few pictures that each of them is most of its own covariance.
+        """
+        n, samples, device = self._count, self._kept_on(self._grid), self._shift.device
+        dtype = torch.float64 if n <= samples.shape[3] else torch.float32
+        weights = coefficients(self._grid, self.pooling).to(device, dtype) * (n / (n - 1))
+
+        def scatters() -> Iterator[Tensor]:
+            for row in range(self._grid[0]):
+                own = samples[:, row].to(device, dtype).transpose(0, 1)  # (width, n, dims)
+                own = own - own.mean(dim=1, keepdim=True)
+                yield (own.mT @ own).double()
+
+        rows = []
+        for row, scatter in enumerate(pooled_rows(scatters(), self._grid, self.pooling)):
+            scatter.diagonal(dim1=1, dim2=2).add_(max(n - 2, 1) * epsilon)
+            factor = _inverse_factor(scatter).to(dtype)
+            windows = around(samples, row).to(device, dtype)
+            windows = windows - windows.mean(dim=1, keepdim=True)
+            whitened = (windows.flatten(1, 2) @ factor.mT).reshape(windows.shape)
+            of_row = weights[row * len(windows) : (row + 1) * len(windows)]
+            rows.append(without_own(whitened, of_row)[0].float())
+        squared = torch.cat(rows).clamp(min=0) * max(n - 2, 1)
+        return squared.sqrt().T * (n / (n - 1))
+
     def _keep(self, centred: Tensor) -> None:
         """Append centred features (positions, dims, n), sample by sample."""
         samples = centred.permute(2, 0, 1).clamp(-HALF_MAX, HALF_MAX).half().contiguous()
@@ -161,17 +225,48 @@ class GaussianStatistics:
             features = samples.reshape(-1, positions, dims).to(self._shift.device)
             yield features.permute(1, 2, 0).float()
 
+    def _kept_on(self, grid: tuple[int, int]) -> Tensor:
+        """Return the kept features, where they lie: (n, height, width, dims), float16."""
+        shape = (self._count, *grid, self._shift.shape[1])
+        self._kept.seek(0)
+        if 2 * math.prod(shape) > KEPT_IN_MEMORY:
+            self._kept.flush()
+            return torch.from_numpy(np.memmap(self._kept, np.float16, "r+", shape=shape))
+        return torch.from_numpy(
+            np.frombuffer(bytearray(self._kept.read()), np.float16).reshape(shape)
+        )
+
+    def _centre_and_blend(self) -> None:
+        """Turn outer products into blended scatter matrices, in place; nothing without pooling."""
+        if self.pooling == 0:
+            return
+        width = self._grid[1]
+        chunks = [slice(start, start + width) for start in range(0, len(self._outer), width)]
+        rows = (self._scatter(chunk).float() for chunk in chunks)
+        for chunk, blended in zip(chunks, pooled_rows(rows, self._grid, self.pooling), strict=True):
+            self._outer[chunk] = blended
+
+    def _scatter(self, positions: Tensor | slice) -> Tensor:
+        """Return the scatter of some positions around their means: (p, dims, dims), float64."""
+        total = self._sum[positions].double()
+        return self._outer[positions].double() - total @ total.mT / self._count
+
     def _whiten(self, chunk: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
         """Float64 for a few positions at a time: the factor (p, d, d) and its mean (p, d)."""
-        total = self._sum[chunk].double()
-        covariance = self._outer[chunk].double() - total @ total.transpose(1, 2) / self._count
+        covariance = self._outer[chunk].double() if self.pooling else self._scatter(chunk)
         covariance /= self._count - 1
         covariance.diagonal(dim1=1, dim2=2).add_(epsilon)
-        cholesky = torch.linalg.cholesky(covariance)
-        identity = torch.eye(covariance.shape[1], dtype=torch.float64, device=covariance.device)
-        factor = torch.linalg.solve_triangular(cholesky, identity.expand_as(cholesky), upper=False)
-        mean = self._shift[chunk].double() + total / self._count
+        factor = _inverse_factor(covariance)
+        mean = self._shift[chunk].double() + self._sum[chunk].double() / self._count
         return factor.float(), (factor @ mean)[:, :, 0].float()
+
+
+def _inverse_factor(matrices: Tensor) -> Tensor:
+    """Return L^-1 of matrices L L^T (p, dims, dims), float64."""
+    cholesky = torch.linalg.cholesky(matrices)
+    identity = torch.eye(matrices.shape[1]).to(matrices).expand_as(cholesky)
+    factors: Tensor = torch.linalg.solve_triangular(cholesky, identity, upper=False)
+    return factors
 
 
 def _without_own(share: Tensor, n: int) -> Tensor:

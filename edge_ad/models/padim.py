@@ -71,6 +71,8 @@ class GaussianDetector(Detector):
         with closing(GaussianStatistics()) as statistics:
             for features in batches:
                 statistics.add(features)
+            share = statistics.pool(self.grid, self.config.pooling, self.config.epsilon)
+            self.config = replace(self.config, pooling=share)
             self.mean_whitened, self.whitening = statistics.whitening(self.config.epsilon)
             return statistics.left_out(self.mean_whitened, self.whitening, self.config.epsilon)
 

@@ -1,7 +1,6 @@
 """Take pictures in from a folder, a file or a ZIP: each is checked first, nothing is trusted."""
 
 import shutil
-import stat
 import tempfile
 import zipfile
 import zlib
@@ -11,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from edge_ad.data import GOOD
 from edge_ad.project.folder import CategoryFolder, Use, check_label
+from edge_ad.project.zips import check_zip, unpack
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.model.image import (
@@ -20,14 +20,6 @@ from edge_ad_runtime.model.image import (
     read_frame,
     read_mask,
 )
-
-MOST_ZIP_FILES = 20_000
-MOST_ZIP_BYTES = 8 * 2**30
-"""Of a ZIP's content."""
-
-MOST_RATIO, RATIO_FROM = 100, 100 * 2**20
-"""Pictures hardly shrink in a ZIP: one that grows a hundredfold to over 100 MiB is no set of
-pictures."""
 
 _OTHERS = {".heic", ".heif", ".avif", ".gif", ".raw", ".cr2", ".cr3", ".nef", ".dng", ".arw"}
 """Pictures of kinds that are not read; other files are passed over in silence."""
@@ -123,11 +115,11 @@ def take_zip(
     try:
         with zipfile.ZipFile(source) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            _check_zip(entries, source)
+            check_zip(entries, source)
             files = [
                 _File(
                     place=PurePosixPath(entry.filename.replace("\\", "/")),
-                    copy_to=lambda to, entry=entry: _unpack(archive, entry, to),  # type: ignore[misc]
+                    copy_to=lambda to, entry=entry: unpack(archive, entry, to),  # type: ignore[misc]
                 )
                 for entry in entries
                 if not _is_hidden(PurePosixPath(entry.filename))
@@ -226,56 +218,6 @@ def _folder_files(source: Path) -> Iterator[_File]:
                 else PurePosixPath(relative.as_posix()),
                 copy_to=lambda to, path=path: _copy(path, to),  # type: ignore[misc]
             )
-
-
-def _check_zip(entries: list[zipfile.ZipInfo], source: Path) -> None:
-    """Refuse a ZIP that leads out of its folder, is encrypted, or would fill the disk.
-
-    Raises:
-        DataError: with the first reason.
-    """
-    for entry in entries:
-        parts = PurePosixPath(entry.filename.replace("\\", "/")).parts
-        if entry.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
-            raise DataError(
-                f"{source.name} holds a path that leads out of it ({entry.filename[:80]}): it was "
-                "refused as a whole, pack the folder of pictures again"
-            )
-        if entry.flag_bits & 1:
-            raise DataError(f"{source.name} is encrypted: pack it without a password")
-        if stat.S_ISLNK(entry.external_attr >> 16):
-            raise DataError(
-                f"{source.name} holds a link ({entry.filename[:80]}): pack the pictures"
-            )
-    total, packed = sum(entry.file_size for entry in entries), source.stat().st_size
-    too_many = len(entries) > MOST_ZIP_FILES
-    if too_many or total > MOST_ZIP_BYTES:
-        raise DataError(
-            f"{source.name} unpacks to {len(entries):,} files of {total / 2**30:.1f} GiB, expected "
-            f"at most {MOST_ZIP_FILES:,} files of {MOST_ZIP_BYTES / 2**30:.0f} GiB: split it"
-        )
-    if total > RATIO_FROM and total > MOST_RATIO * packed:
-        raise DataError(
-            f"{source.name} has {packed / 2**20:.1f} MiB and unpacks to {total / 2**20:,.0f} MiB, "
-            "which pictures never do: it was refused as a whole"
-        )
-    free = shutil.disk_usage(source.parent).free
-    if total > 0.9 * free:
-        raise DataError(
-            f"{source.name} unpacks to {total / 2**30:.1f} GiB, the disk has "
-            f"{free / 2**30:.1f} GiB left: free some space"
-        )
-
-
-def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, to: Path) -> None:
-    """Copy one entry, never more of it than a picture may have."""
-    if entry.file_size > LARGEST_PICTURE_BYTES:
-        raise DataError(
-            f"{entry.filename} has {entry.file_size / 2**20:.0f} MiB, more than the "
-            f"{LARGEST_PICTURE_BYTES // 2**20} MiB that a picture may have: make it smaller"
-        )
-    with archive.open(entry) as source, to.open("wb") as target:
-        shutil.copyfileobj(source, target, 2**20)
 
 
 def _copy(source: Path, to: Path) -> None:

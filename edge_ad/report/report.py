@@ -199,7 +199,7 @@ class Tile:
 def make_tiles(
     report: Report, item: ScoredSample, left_out: NDArray[np.float32] | None = None
 ) -> list[Tile]:
-    """Return picture, heat map, overlay and mask of one sample.
+    """Return picture, heat map, overlay and mask of one sample, as far as it is still there.
 
     Args:
         report: with the detector that computes the map.
@@ -210,6 +210,9 @@ def make_tiles(
     Raises:
         DataError: the picture or its mask cannot be read.
     """
+    if not item.sample.path.is_file():
+        # The limit of a run may be changed long after its pictures were tidied up.
+        return [Tile(caption="this picture is no longer there", address=None)]
     full = read_frame(item.sample.path)
     detector, metrics = report.detector, report.metrics
     if left_out is None:
@@ -230,7 +233,7 @@ def make_tiles(
 
 
 def _mask_tile(item: ScoredSample, size: tuple[int, int]) -> Tile:
-    if item.sample.mask_path is None:
+    if item.sample.mask_path is None or not item.sample.mask_path.is_file():
         return Tile(
             caption="no mask" if item.sample.anomalous else "good part: nothing to mark",
             address=None,

@@ -1,25 +1,20 @@
 """Step 1, Collect: pictures come in, get a label, and doubtful ones are flagged."""
 
 import asyncio
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from nicegui import events, ui
 
 from edge_ad.data import GOOD
 from edge_ad.project.folder import CategoryFolder, Picture, Use
-from edge_ad.project.intake import take_pictures
 from edge_ad.project.thumbnails import flags
 from edge_ad.studio.gallery import Gallery, item_of, kind_of, picture_address
-from edge_ad.studio.layout import complain, count, go_on, head, say, step_address, told
-from edge_ad.studio.routes import MOST_UPLOAD_BYTES
+from edge_ad.studio.layout import go_on, head, step_address, told
+from edge_ad.studio.masks import MaskEditor
+from edge_ad.studio.sources import Sources
 from edge_ad.studio.state import Studio
-from edge_ad_runtime.errors import EdgeAdError
-
-ENOUGH = 20
-"""Good pictures from which a training makes sense; with fewer its limit is rough."""
+from edge_ad_runtime.errors import ConfigError
 
 FILTERS = {
     "all": "All",
@@ -30,7 +25,6 @@ FILTERS = {
     "excluded": "Left out",
 }
 _LOOK_SECONDS = 1.5
-_NAME_HEADER = "files => [{name: 'X-File-Name', value: encodeURIComponent(files[0].name)}]"
 
 
 def draw(studio: Studio, category: str) -> None:
@@ -47,141 +41,34 @@ class Collect:
         self._folder = studio.folder(category)
         self._flags: dict[str, list[str]] = {}
         self._seen: object = None
+        self._beside: object = ()
         self._chosen, self._filter = "", "all"
         self._pictures: list[Picture] = []
         with head(
             "Collect pictures",
-            "Take 50 to 200 pictures of good parts with the camera, lens and light of the line, "
-            "and a few defective parts to test with.",
+            "50 to 200 good parts, seen with the camera and the light of the line, and a few "
+            "defective ones to test with.",
         ):
             self._next = go_on("Next: look at the good ones", step_address(category, "look"))
         with ui.element("div").classes("columns"):
             with ui.column().classes("wide").style("gap: 12px"):
-                self._draw_sources()
+                self._sources = Sources(studio, category, self._look)
                 self._draw_gallery()
             with ui.column().classes("side panel"):
                 self._side = ui.column().classes("w-full").style("gap: 10px")
         ui.timer(0.05, self._look, once=True)
         ui.timer(_LOOK_SECONDS, self._look)
 
-    def _draw_sources(self) -> None:
-        with ui.column().classes("panel").style("gap: 6px; padding: 8px 16px 12px"):
-            with ui.row().classes("w-full items-center justify-between"):
-                with ui.tabs().props("dense align=left no-caps") as tabs:
-                    ui.tab("files", "Files or ZIP")
-                    ui.tab("folder", "Folder of this machine")
-                with ui.row().classes("items-center").style("gap: 8px"):
-                    ui.label("New pictures are").classes("small")
-                    self._label = (
-                        ui.select([GOOD, "good, for testing", "defective"], value=GOOD)
-                        .props("dense outlined options-dense")
-                        .style("width: 170px")
-                    )
-                    self._defect = (
-                        ui.input(value="defect", placeholder="name of the defect")
-                        .props("dense outlined")
-                        .style("width: 150px")
-                    )
-                    self._defect.bind_visibility_from(self._label, "value", value="defective")
-            with ui.tab_panels(tabs, value="files").classes("w-full").style("padding: 0"):
-                with ui.tab_panel("files").style("padding: 4px 0"):
-                    self._draw_upload()
-                with ui.tab_panel("folder").style("padding: 4px 0"):
-                    self._draw_folder()
-            self._progress = ui.linear_progress(0, show_value=False).props("instant-feedback")
-            self._progress.set_visibility(False)
-
-    def _draw_upload(self) -> None:
-        upload = ui.upload(
-            multiple=True,
-            auto_upload=True,
-            max_file_size=MOST_UPLOAD_BYTES,
-            label="Drop pictures or a ZIP here, or choose them with +",
-            on_rejected=lambda: complain(
-                f"At least one file is larger than the {MOST_UPLOAD_BYTES // 2**30} GiB that are "
-                "taken at once, or no picture: split it, or give its folder on this machine."
-            ),
-        ).props(
-            "send-raw flat method=PUT accept='image/*,.zip,.tif,.tiff,.bmp,.heic' "
-            f':headers="{_NAME_HEADER}"'
-        )
-        upload.style("max-height: 110px")
-
-        def aim() -> None:
-            use, label = self._aim()
-            upload.props(f'url="/studio/upload/{self._category}?use={use}&label={label}"')
-
-        aim()
-        self._label.on_value_change(aim)
-        self._defect.on_value_change(aim)
-        answer = "(event) => emit(event.xhr.responseText)"
-        upload.on("uploaded", self._on_uploaded, js_handler=answer)
-        upload.on("failed", self._on_failed, js_handler=answer)
-        upload.on("finish", upload.reset, args=[])
-
-    def _draw_folder(self) -> None:
-        with ui.row().classes("w-full items-center"):
-            field = ui.input("Folder or ZIP on this machine", placeholder="/data/cable").props(
-                "dense outlined"
-            )
-            field.style("flex: 1")
-
-            async def take() -> None:
-                button.disable()
-                await self._take_from(Path(str(field.value or "").strip()))
-                button.enable()
-
-            field.on("keydown.enter", take)
-            button = ui.button("Copy the pictures", on_click=take).props("unelevated")
-
     def _draw_gallery(self) -> None:
         with ui.row().classes("w-full items-center justify-between"):
-            self._chips = ui.toggle({}).props("no-caps dense unelevated toggle-color=primary")
-            self._chips.on_value_change(self._on_filter)
-            ui.html(
-                "<span class='small'><kbd>G</kbd> good <kbd>T</kbd> testing <kbd>D</kbd> defective "
-                "<kbd>X</kbd> leave out</span>",
-                sanitize=False,
+            self._chips = ui.toggle({}).props(
+                "no-caps dense unelevated padding='2px 9px' toggle-color=primary"
             )
+            self._chips.on_value_change(self._on_filter)
         self._gallery = Gallery(self._on_pick, self._on_key)
         self._empty = ui.label(
             "No pictures here yet. Drop some above, or give the folder where they lie."
         ).classes("empty")
-
-    def _aim(self) -> tuple[Use, str]:
-        """Return use and label of new pictures."""
-        if self._label.value == "defective":
-            return "test", str(self._defect.value or "defect").strip()
-        return ("train" if self._label.value == GOOD else "test"), GOOD
-
-    async def _take_from(self, source: Path) -> None:
-        done = [0, 1]
-
-        def tell(number: int, total: int) -> None:
-            done[:] = [number, max(total, 1)]
-
-        self._progress.set_visibility(True)
-        timer = ui.timer(0.2, lambda: self._progress.set_value(done[0] / done[1]))
-        use, label = self._aim()
-        try:
-            intake = await asyncio.to_thread(
-                take_pictures, source, self._folder, use=use, label=label, tell=tell
-            )
-            _report(len(intake.taken), intake.refused)
-        except EdgeAdError as error:
-            complain(str(error))
-        finally:
-            timer.cancel()
-            self._progress.set_visibility(False)
-        await self._look()
-
-    async def _on_uploaded(self, event: events.GenericEventArguments) -> None:
-        answer = _answer(event)
-        _report(int(answer.get("taken", 0)), list(answer.get("refused", [])))
-        await self._look()
-
-    def _on_failed(self, event: events.GenericEventArguments) -> None:
-        complain(str(_answer(event).get("error", "The file did not arrive: send it again.")))
 
     def _on_filter(self, event: events.ValueChangeEventArguments[Any]) -> None:
         self._filter = event.value or "all"
@@ -198,15 +85,27 @@ class Collect:
         elif letter == "t":
             await self._put("test", GOOD)
         elif letter == "d":
-            await self._put("test", str(self._defect.value or "defect").strip())
+            await self._put("test", self._sources.defect)
         elif letter == "x":
             await self._exclude()
+        elif letter == "m":
+            await self._draw_mask()
 
     async def _put(self, use: Use, label: str) -> None:
         await self._change(lambda: self._folder.place(self._chosen, use, label))
 
     async def _exclude(self) -> None:
         await self._change(lambda: self._folder.exclude(self._chosen))
+
+    async def _draw_mask(self) -> None:
+        with told():
+            picture = self._folder.picture(self._chosen)
+            if picture.is_good:
+                raise ConfigError(
+                    "a mask marks what is defective: call the picture defective first"
+                )
+            with self._side:
+                await MaskEditor(self._folder, picture, self._look).open()
 
     async def _change(self, change: Callable[[], Picture]) -> None:
         """Move the chosen picture, and choose the one after it."""
@@ -254,8 +153,13 @@ class Collect:
         return self._filter in ("all", kind_of(picture))
 
     def _show_chosen(self) -> None:
-        self._side.clear()
         picture = next((one for one in self._pictures if one.key == self._chosen), None)
+        doubts = self._flags.get(self._chosen, [])
+        # Buttons under somebody's finger are not drawn anew without a reason.
+        if self._beside == (picture, doubts):
+            return
+        self._beside = (picture, doubts)
+        self._side.clear()
         with self._side:
             if picture is None:
                 ui.label("Choose a picture to see it here.").classes("small")
@@ -265,7 +169,7 @@ class Collect:
                 sanitize=False,
             )
             ui.label(picture.path.name).style("font-weight: 600; overflow-wrap: anywhere")
-            for doubt in self._flags.get(picture.key, []):
+            for doubt in doubts:
                 ui.label(doubt[0].upper() + doubt[1:]).classes("warn small")
             wide = "unelevated outline class=w-full"
             ui.button("Good (G)", on_click=lambda: self._put("train", GOOD)).props(wide)
@@ -273,33 +177,19 @@ class Collect:
             with ui.row().classes("w-full no-wrap items-center").style("gap: 8px"):
                 known = self._folder.labels()
                 name = (
-                    ui.input(value=str(self._defect.value or "defect"), autocomplete=known)
+                    ui.input(value=self._sources.defect, autocomplete=known)
                     .props("dense outlined")
                     .style("flex: 1")
                 )
-                name.on_value_change(lambda event: self._defect.set_value(event.value))
+                name.on_value_change(lambda event: self._sources.set_defect(str(event.value or "")))
                 ui.button(
                     "Defective (D)",
                     on_click=lambda: self._put("test", str(name.value or "").strip()),
                 ).props("unelevated outline")
+            if not picture.is_good and not picture.excluded:
+                mask = "Change its mask (M)" if picture.mask else "Draw a mask (M)"
+                ui.button(mask, on_click=self._draw_mask).props(wide)
             ui.button("Leave out (X)", on_click=self._exclude).props(wide + " color=negative")
-
-
-def _report(taken: int, refused: list[str]) -> None:
-    if taken:
-        say(f"{count(taken, 'picture')} taken in.")
-    if refused:
-        more = len(refused) - 1
-        others = f" ({count(more, 'more file')} could not be taken either.)" if more else ""
-        complain(refused[0] + others)
-
-
-def _answer(event: events.GenericEventArguments) -> dict[str, Any]:
-    try:
-        answer = json.loads(str(event.args))
-    except ValueError:
-        return {}
-    return answer if isinstance(answer, dict) else {}
 
 
 def _state_of(folder: CategoryFolder) -> object:

@@ -67,8 +67,8 @@ class Judge:
         self._heat = HeatDialog(studio, job, self._run)
         with head(
             "Judge",
-            "Move the limit and watch which parts would be stopped. A stricter limit catches more "
-            "defects and stops more good parts.",
+            "Move the limit and watch which parts it stops: a lower one catches more defects, and "
+            "stops more good parts.",
         ):
             go_on("Next: try it live", step_address(category, "live", run=job.id))
         with ui.row().classes("items-center"):
@@ -103,15 +103,15 @@ class Judge:
                 self._measured = _figure("")
                 self._caught = _figure("")
             with ui.row().classes("w-full items-center no-wrap"):
-                ui.label("stricter").classes("small").style("order: 2")
-                self._slider = ui.slider(min=0, max=_STEPS, value=at, step=1).props(
+                ui.label("stop more").classes("small").style("flex: none")
+                # To the right the limit is higher, as on the chart below it.
+                self._slider = ui.slider(min=0, max=_STEPS, value=_STEPS - at, step=1).props(
                     "aria-label='Decision limit'"
                 )
-                ui.label("more tolerant").classes("small").style("order: -1")
-                # Left is a high limit, as in the words beside it.
+                ui.label("stop fewer").classes("small").style("flex: none")
                 self._slider.on_value_change(self._move)
                 self._take = ui.button("Use this limit", on_click=self._use).props("unelevated")
-                self._take.style("order: 3; flex: none")
+                self._take.style("flex: none")
             self._chart = ui.html("", sanitize=False).classes("w-full")
             ui.html(
                 "<span class='key small'><span><i style='background:#9fb3bd'></i>good, training"
@@ -127,11 +127,14 @@ class Judge:
         self._move()
 
     def _limit(self) -> float:
-        return self._calibration.limit(RATES[int(self._slider.value)])
+        return self._calibration.limit(self._rate())
+
+    def _rate(self) -> float:
+        return float(RATES[_STEPS - int(self._slider.value)])
 
     def _move(self) -> None:
         """Show what the limit does where the slider is."""
-        run, limit, rate = self._run, self._limit(), RATES[int(self._slider.value)]
+        run, limit, rate = self._run, self._limit(), self._rate()
         effect = effect_of(run, limit, rate)
         _say(self._promised, effect.promised, "false alarms promised in 1,000 good parts")
         _say(self._measured, effect.measured, "false alarms measured on good test pictures")
@@ -179,7 +182,7 @@ class Judge:
                 box.on("click", lambda index=index: self._heat.open(index))
 
     async def _use(self) -> None:
-        rate = RATES[int(self._slider.value)]
+        rate = self._rate()
         self._take.disable()
         try:
             self._run = await asyncio.to_thread(change_limit, run_folder(self._job), rate)

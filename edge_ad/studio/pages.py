@@ -5,7 +5,7 @@ from collections.abc import Callable
 from nicegui import ui
 
 from edge_ad.project.folder import CategoryFolder
-from edge_ad.studio import collect, judge, training
+from edge_ad.studio import collect, deploy, judge, learn, live, look, training
 from edge_ad.studio.layout import bare_frame, count, empty, frame, step_address, told
 from edge_ad.studio.state import Studio
 from edge_ad_runtime.errors import EdgeAdError
@@ -15,8 +15,12 @@ Page = Callable[[Studio, str, str], None]
 
 PAGES: dict[str, Page] = {
     "collect": lambda studio, category, run: collect.draw(studio, category),
+    "look": lambda studio, category, run: look.draw(studio, category),
     "train": lambda studio, category, run: training.draw(studio, category),
     "judge": judge.draw,
+    "live": live.draw,
+    "deploy": deploy.draw,
+    "learn": learn.draw,
 }
 
 

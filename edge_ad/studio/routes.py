@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
+import cv2
+import numpy as np
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -14,11 +16,12 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
+from edge_ad.project.bundle import CONFIG_FILE, Device, stream_config, write_bundle
 from edge_ad.project.folder import Use
 from edge_ad.project.intake import Intake, take_pictures
-from edge_ad.studio.state import Studio, shrunk
+from edge_ad.studio.state import Studio, model_path, shrunk
 from edge_ad_runtime.errors import DataError, EdgeAdError
-from edge_ad_runtime.model.image import PICTURE_SUFFIXES, read_frame
+from edge_ad_runtime.model.image import PICTURE_SUFFIXES, read_frame, read_mask
 from edge_ad_runtime.model.overlay import encode_jpeg, lay_heat
 
 MOST_UPLOAD_BYTES = 2**30
@@ -113,6 +116,85 @@ def router(studio: Studio) -> APIRouter:
                 temporary.unlink()
         return JSONResponse({"taken": len(intake.taken), "refused": intake.refused})
 
+    @routes.put("/studio/score/{session}")
+    async def score(request: Request, session: str) -> Response:
+        found = studio.sessions.get(session)
+        temporary = studio.uploads / f"{secrets.token_hex(8)}.jpg"
+        try:
+            if found is None:
+                raise DataError("this trial has ended: press Start again")
+            await _receive(request, temporary, "the picture")
+            result = await run_in_threadpool(lambda: found.score(read_frame(temporary)))
+        except EdgeAdError as error:
+            return JSONResponse({"error": str(error)}, 400)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return JSONResponse({"anomalous": result.anomalous, "score": result.score})
+
+    @routes.get("/studio/live/{session}.jpg")
+    async def live(session: str) -> Response:
+        found = studio.sessions.get(session)
+        return await _drawn(found.picture if found else lambda: b"", keep=False)
+
+    @routes.get("/studio/camera/{session}.jpg")
+    async def camera(session: str) -> Response:
+        found = studio.cameras.get(session)
+
+        def draw() -> bytes:
+            frame = found.newest[1] if found else None
+            return b"" if frame is None else encode_jpeg(shrunk(frame, 900), quality=80)
+
+        return await _drawn(draw, keep=False)
+
+    @routes.get("/studio/mask/{category}/{key:path}")
+    async def mask(category: str, key: str) -> Response:
+        def draw() -> bytes:
+            path = studio.folder(category).picture(key).mask
+            if path is None:
+                return b""
+            layer = np.zeros((*read_mask(path).shape, 4), np.uint8)
+            layer[read_mask(path)] = (27, 36, 224, 120)
+            return cv2.imencode(".png", layer)[1].tobytes()
+
+        return await _drawn(draw, "image/png")
+
+    @routes.get("/studio/marked/{category}")
+    async def marked(category: str, path: str) -> Response:
+        def find() -> Path:
+            if Path(path) not in studio.marked:
+                raise DataError("expected a picture of the folder that was opened")
+            return studio.thumbnails.of(Path(path))
+
+        try:
+            return FileResponse(await run_in_threadpool(find))
+        except DataError:
+            return Response(_GONE, media_type="image/svg+xml")
+
+    @routes.get("/studio/download/{export}/{what}")
+    async def download(
+        export: str, what: str, camera: str = "camera", source: str = "0"
+    ) -> Response:
+        def make() -> Path | str:
+            job = studio.queue.job(export)
+            model = model_path(job)
+            device = Device(camera=camera, source=source)
+            if what == "model":
+                return model
+            if what == "config":
+                return stream_config(model.name, device)
+            bundle = job.folder / f"{model.stem}-bundle.zip"
+            write_bundle(model, bundle, device, studio.wheels)
+            return bundle
+
+        try:
+            made = await run_in_threadpool(make)
+        except EdgeAdError as error:
+            return JSONResponse({"error": str(error)}, 400)
+        if isinstance(made, str):
+            headers = {"Content-Disposition": f'attachment; filename="{CONFIG_FILE}"'}
+            return Response(made, media_type="application/toml", headers=headers)
+        return FileResponse(made, filename=made.name)
+
     routes.routes.append(Mount("/studio/static", StaticFiles(directory=_STATIC)))
     return routes
 
@@ -151,9 +233,15 @@ def _too_large(name: str) -> DataError:
     )
 
 
-async def _drawn(draw: Callable[[], bytes]) -> Response:
+async def _drawn(
+    draw: Callable[[], bytes], media_type: str = "image/jpeg", *, keep: bool = True
+) -> Response:
     try:
-        return Response(await run_in_threadpool(draw), media_type="image/jpeg", headers=_FOREVER)
+        data = await run_in_threadpool(draw)
+        if data:
+            headers = _FOREVER if keep else None
+            return Response(data, media_type=media_type, headers=headers)
+        return Response(status_code=404)
     except DataError:
         return Response(_GONE, media_type="image/svg+xml")
 

@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
 
 from edge_ad.studio.state import HOME, Studio
 from edge_ad_runtime.errors import ConfigError, DataError
@@ -29,6 +32,9 @@ POLICY = (
 )
 
 _ADVANCE_SECONDS = 0.5
+_UPLOADS = ("/studio/upload/", "/studio/score/")
+_BODY = 2**20
+"""Bytes of a request's body elsewhere."""
 
 
 class StudioServer:
@@ -38,8 +44,13 @@ class StudioServer:
         address: host and port under which it listens.
     """
 
-    def __init__(self, data_root: Path, config: ServeConfig) -> None:
+    def __init__(self, data_root: Path, config: ServeConfig, wheels: Path | None = None) -> None:
         """Listen; nothing is answered before `run`.
+
+        Args:
+            data_root: where the folders of the products lie.
+            config: address, and names by which it may be called.
+            wheels: the folder that `make bundle` wrote, for bundles that need no internet.
 
         Raises:
             ConfigError: the address cannot be used, needs a token that is not set, or another
@@ -47,11 +58,13 @@ class StudioServer:
             DataError: the data root cannot be written to.
         """
         token = token_for(config)
-        self.studio = Studio(data_root)
+        self.studio = Studio(data_root, wheels)
         self._lock = _lock(self.studio.home / "lock")
         self._socket = listen(config)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
-        guarded = Guard(_application(self.studio), config=config, token=token, policy=POLICY)
+        guarded = Guard(
+            _Bodies(_application(self.studio)), config=config, token=token, policy=POLICY
+        )
         self._server = uvicorn.Server(
             uvicorn.Config(
                 guarded,
@@ -80,6 +93,8 @@ def _application(studio: Studio) -> Any:
 
     from edge_ad.studio import pages, routes
 
+    # NiceGUI looks through all objects of the process for its server, and touches PyTorch's.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="nicegui")
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     application.include_router(routes.router(studio))
     pages.add_pages(studio)
@@ -102,6 +117,22 @@ def _application(studio: Studio) -> Any:
         language="en-US",
     )
     return application
+
+
+class _Bodies:
+    """Refuses large bodies, but for the addresses that write them to disk as they come."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and not scope["path"].startswith(_UPLOADS):
+            headers = Headers(scope=scope)
+            length = headers.get("content-length", "0")
+            if "transfer-encoding" in headers or not length.isdecimal() or int(length) > _BODY:
+                await PlainTextResponse("this address takes no files", 413)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 def _lock(path: Path) -> int:

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from edge_ad.project.folder import CategoryFolder, check_category_name
 from edge_ad.project.jobs import Job, Queue
 from edge_ad.project.thumbnails import Thumbnails
 from edge_ad.runs import Run
-from edge_ad_runtime import Scorer
+from edge_ad_runtime import Result, Scorer
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import make_writable
 from edge_ad_runtime.model.image import Frame, read_frame
@@ -46,6 +46,24 @@ class Recent(Generic[Value]):
             return self._values[key]
 
 
+class Trial(Protocol):
+    """What a page of `Try live` shows."""
+
+    def score(self, frame: Frame) -> Result:
+        """Score one frame."""
+
+    def picture(self) -> bytes:
+        """Return the newest part as JPEG."""
+
+
+class Camera(Protocol):
+    """A camera whose newest frame a page shows."""
+
+    @property
+    def newest(self) -> tuple[int, Frame | None]:
+        """The number of the newest frame, and the frame."""
+
+
 class Studio:
     """One data root and what is done in it.
 
@@ -54,10 +72,18 @@ class Studio:
         home: the Studio's own files in it, which no other command looks at.
         queue: the long work.
         thumbnails: of all pictures.
+        wheels: packages for devices without internet; None: there are none here.
+        sessions: trials that are under way, by id.
+        cameras: cameras from which pictures are taken, by id.
+        marked: pictures of folders of marked parts that somebody has opened.
     """
 
-    def __init__(self, data_root: Path) -> None:
+    def __init__(self, data_root: Path, wheels: Path | None = None) -> None:
         """Take over what is there.
+
+        Args:
+            data_root: where the folders of the products lie.
+            wheels: the folder that `make bundle` wrote.
 
         Raises:
             DataError: the data root cannot be written to.
@@ -71,6 +97,10 @@ class Studio:
             left.unlink(missing_ok=True)
         self.queue = Queue(self.home / "jobs")
         self.thumbnails = Thumbnails(self.home / "thumbnails")
+        self.wheels = wheels
+        self.sessions: dict[str, Trial] = {}
+        self.cameras: dict[str, Camera] = {}
+        self.marked: set[Path] = set()
         self._runs: Recent[Run] = Recent(16)
         self._detectors: Recent[Detector] = Recent(2)
         self._scorers: Recent[Scorer] = Recent(2)

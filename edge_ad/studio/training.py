@@ -1,7 +1,6 @@
 """Step 3, Train: a preset with what it costs here, expert options folded away, and the queue."""
 
 import asyncio
-import time
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -11,8 +10,9 @@ from nicegui import ui
 from edge_ad.config import CONFIGS, DetectorConfig, option_of
 from edge_ad.data import load_category
 from edge_ad.project.cost import Cost, measure_cost
-from edge_ad.project.jobs import HERE, Job
-from edge_ad.studio.layout import complain, count, empty, head, seconds, step_address, told
+from edge_ad.project.jobs import HERE
+from edge_ad.studio.job_list import JobList
+from edge_ad.studio.layout import count, empty, head, seconds, step_address, told
 from edge_ad.studio.state import Studio
 from edge_ad_runtime.errors import ConfigError, EdgeAdError
 
@@ -20,20 +20,6 @@ METHOD = "fusion"
 PRESETS = {
     "fast": ("Fast", "For most parts. Judges a picture in the shortest time."),
     "accurate": ("Accurate", "For small defects. Looks at a finer picture with a larger network."),
-}
-_STAGES = {
-    "leave-one-out": "Scoring each good picture without itself",
-    "coreset": "Choosing what to remember",
-    "fit": "Learning from the good pictures",
-    "evaluate": "Scoring the test pictures",
-    "proof": "Comparing the file with the training",
-}
-_STATES = {
-    "queued": "waiting",
-    "running": "running",
-    "done": "done",
-    "failed": "failed",
-    "stopped": "stopped",
 }
 _costs: dict[tuple[object, ...], Cost] = {}
 """Measured once for each product, preset and number of pictures; two browsers share it."""
@@ -57,7 +43,6 @@ class Training:
         self._fields: dict[str, ui.input] = {}
         self._cards: dict[str, ui.column] = {}
         self._costs: dict[str, ui.label] = {}
-        self._shown: object = None
         with head(
             "Train",
             f"{count(self._n_good, 'good picture')} to learn from, "
@@ -70,9 +55,7 @@ class Training:
                 empty("A training needs at least 3 pictures of good parts, 50 to 200 are usual.")
             return
         self._draw_choices()
-        self._jobs = ui.column().classes("w-full").style("gap: 10px")
-        self._show_jobs()
-        ui.timer(0.7, self._show_jobs)
+        self._list = JobList(studio, category, self._next)
         ui.timer(0.2, self._measure, once=True)
 
     def _draw_choices(self) -> None:
@@ -147,7 +130,7 @@ class Training:
                 preset=self._preset,
                 expected_seconds=cost.train_seconds if cost else None,
             )
-            self._show_jobs()
+            self._list.show()
 
     def _arguments(self) -> list[str]:
         """Return the command line of the training.
@@ -201,73 +184,6 @@ class Training:
         category = load_category(self._category, self._studio.data_root, skip_bad=True)
         return measure_cost(config(**config.preset(preset)), category)
 
-    def _show_jobs(self) -> None:
-        jobs = self._studio.queue.jobs(self._category, "train")
-        self._next.set_enabled(any(job.state == "done" for job in jobs))
-        second = int(time.time())
-        state = [
-            (job.id, job.state, job.progress(), second if job.state == "running" else 0)
-            for job in jobs
-        ]
-        if state == self._shown:
-            return
-        self._shown = state
-        self._jobs.clear()
-        with self._jobs:
-            if jobs:
-                ui.html("<h2>Trainings</h2>", sanitize=False)
-            for job in jobs[:12]:
-                self._draw_job(job)
-
-    def _draw_job(self, job: Job) -> None:
-        with ui.row().classes("panel items-center no-wrap").style("padding: 10px 16px"):
-            with ui.column().style("flex: 1; gap: 2px; min-width: 0"):
-                started = time.strftime("%d %b, %H:%M", time.localtime(job.created_at))
-                method = CONFIGS[str(job.about.get("method"))].title
-                ui.label(f"{started}: {job.about.get('preset')}, {method}").style(
-                    "font-weight: 600"
-                )
-                ui.label(_how_it_stands(job)).classes("small" + (" bad" if job.message else ""))
-                if job.state == "running":
-                    ui.linear_progress(_share(job), show_value=False).props("instant-feedback")
-            if job.state in ("running", "queued"):
-                ui.button("Stop", on_click=lambda: self._stop(job)).props("outline color=negative")
-            elif job.state == "done":
-                ui.button(
-                    "Judge",
-                    on_click=lambda: ui.navigate.to(
-                        step_address(self._category, "judge", run=job.id)
-                    ),
-                ).props("outline")
-            else:
-                ui.button("Start again", on_click=lambda: self._again(job)).props("outline")
-            if job.is_over:
-                ui.button("Delete", on_click=lambda: self._remove(job)).props("flat color=dark")
-
-    async def _stop(self, job: Job) -> None:
-        await asyncio.to_thread(self._studio.queue.stop, job.id)
-        self._show_jobs()
-
-    def _again(self, job: Job) -> None:
-        with told():
-            self._studio.queue.again(job.id)
-            self._show_jobs()
-
-    async def _remove(self, job: Job) -> None:
-        with ui.dialog() as dialog, ui.card():
-            ui.label("Delete this training with its limit and its model file?")
-            with ui.row():
-                ui.button("Delete", on_click=lambda: dialog.submit(True)).props(
-                    "unelevated color=negative"
-                )
-                ui.button("Keep it", on_click=lambda: dialog.submit(False)).props("outline")
-        if await dialog:
-            try:
-                await asyncio.to_thread(self._studio.queue.remove, job.id)
-            except EdgeAdError as error:
-                complain(str(error))
-            self._show_jobs()
-
 
 def _complaint(config: type[DetectorConfig], name: str, text: Any) -> str | None:
     """Return what is wrong with the text of an option; None: nothing."""
@@ -279,34 +195,3 @@ def _complaint(config: type[DetectorConfig], name: str, text: Any) -> str | None
     except ValueError:
         accepted = False
     return None if accepted else f"expected {option.expected} as {name}, got {str(text)[:40]!r}"
-
-
-def _how_it_stands(job: Job) -> str:
-    if job.state == "failed":
-        return f"Failed: {job.message}"
-    if job.state == "done":
-        return f"Done in {seconds(job.ended_at - job.started_at)}"
-    if job.state == "stopped":
-        return "Stopped; nothing of it is kept, and your pictures are as they were"
-    if job.state == "queued":
-        return "Waiting for the one before it"
-    progress = job.progress()
-    left = job.seconds_left(time.time())
-    words = "Starting" if progress is None else _stage(progress.stage)
-    if progress is not None and progress.total > 1:
-        words += f": {progress.done} of {progress.total}"
-    return words + (f", about {seconds(left)} left" if left is not None else "")
-
-
-def _stage(stage: str) -> str:
-    return next((words for part, words in _STAGES.items() if part in stage), stage)
-
-
-def _share(job: Job) -> float:
-    """Return how much of a job is done, 0..1, by time where that is known."""
-    now = time.time()
-    left = job.seconds_left(now)
-    if left is not None:
-        return (now - job.started_at) / (now - job.started_at + left)
-    progress = job.progress()
-    return progress.done / max(progress.total, 1) if progress else 0.0

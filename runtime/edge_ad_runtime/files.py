@@ -1,10 +1,12 @@
-"""Write files that are either whole or not there, also where others may write."""
+"""Write files that are either whole or not there, also where others may write; read them back."""
 
+import json
 import os
 import secrets
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from edge_ad_runtime.errors import DataError
 
@@ -92,6 +94,36 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_document(path: Path, *, version: int, most_bytes: int) -> dict[str, Any] | None:
+    """Read a JSON object with the entry `version`; None: there is no file.
+
+    Args:
+        path: of the file.
+        version: that the object must have.
+        most_bytes: of a file that is read at all.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is longer, no JSON object, or of another version.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(most_bytes + 1)
+    except FileNotFoundError:
+        return None
+    if len(data) > most_bytes:
+        raise ValueError(f"longer than {most_bytes} bytes")
+    try:
+        document = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("lists or objects too deep inside one another") from error
+    if not isinstance(document, dict):
+        raise ValueError("no JSON object")
+    if document.get("version") != version:
+        raise ValueError(f"version {document.get('version')!r:.20} instead of {version}")
+    return document
 
 
 def remove_leftovers(folder: Path) -> None:

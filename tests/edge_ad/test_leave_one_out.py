@@ -106,8 +106,8 @@ def refitted_scores(method: type[Detector], good: Dataset, **options: Any) -> np
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        (PaDiM, {}),
-        (PaDiM, {"dims": 30, "epsilon": 1e-4}),
+        (PaDiM, {"pooling": 0.0}),
+        (PaDiM, {"dims": 30, "epsilon": 1e-4, "pooling": 0.5}),
         (SPADE, {"k": 5}),
         (SPADE, {"k": 5, "image_score": "retrieval"}),
         (SPADE, {"k": 50, "gallery_rule": "full"}),  # k is that of the pictures left

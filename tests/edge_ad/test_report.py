@@ -244,9 +244,15 @@ def test_a_centre_crop_is_laid_where_it_was_cut(tmp_path: Path) -> None:
     page_of(Report(run=report.run, detector=cropped), tmp_path)
 
 
-def test_a_lost_picture_leaves_no_half_report(tmp_path: Path) -> None:
+def test_a_picture_that_has_gone_since_is_told_in_its_row(tmp_path: Path) -> None:
     report = make_report(tmp_path, good=[1], cut=[9])
     report.defective[0].sample.path.unlink()
+    assert "this picture is no longer there" in text_of(page_of(report, tmp_path))
+
+
+def test_a_damaged_picture_leaves_no_half_report(tmp_path: Path) -> None:
+    report = make_report(tmp_path, good=[1], cut=[9])
+    report.defective[0].sample.path.write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"00\.png"):
         write_report(tmp_path / "new.html", report)
     assert not list(tmp_path.glob("*new*"))

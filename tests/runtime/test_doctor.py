@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
@@ -58,6 +59,20 @@ def test_a_sound_machine(model: Path, pictures: Path) -> None:
         "0 errors",
     ):
         assert words in result.stdout, words
+
+
+def test_golden_frames(write_model: Callable[..., Path], info: ModelInfo) -> None:
+    """A device that scores otherwise than the workstation is an error with what to do."""
+    from edge_ad_runtime import Scorer
+    from edge_ad_runtime.model.golden import Golden
+
+    frame = np.full((32, 64, 3), 90, np.uint8)
+    for divisor, status, words in ((1.0, "ok", "1 golden frames"), (1.1, "error", "the score")):
+        golden = Golden.record(Scorer(write_model(), device="cpu"), [frame], 0.01)
+        metadata = info.to_metadata() | golden.to_metadata()
+        model = write_model("golden.onnx", metadata=metadata, divisor=divisor)
+        (finding,) = findings("--model", model)["golden"]
+        assert finding["status"] == status and words in finding["message"]
 
 
 def install(folder: Path, name: str, module: str) -> None:

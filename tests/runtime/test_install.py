@@ -1,5 +1,6 @@
 """`edge-ad install`: what is refused and what is taken over beside a stream, what a kill leaves."""
 
+import errno
 import json
 import os
 import shutil
@@ -374,6 +375,26 @@ def test_a_check_that_crashes_or_hangs_is_a_refusal(
         script.write_text(code)
         done = install(golden("one.onnx"), "--to", target, "--timeout", 1)
         assert done.exit_code == 3 and problem in done.stderr and not target.exists()
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    golden: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edge_ad_runtime.install import slots
+
+    def full(path: Path, data: bytes, **options: bool) -> None:
+        path.write_bytes(data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    target = tmp_path / "target.onnx"
+    one, two = golden("one.onnx"), golden("two.onnx", divisor=2.0)
+    assert install(one, "--to", target).exit_code == 0
+    monkeypatch.setattr(slots, "write_whole", full)
+    done = install(two, "--to", target)
+    assert done.exit_code == 1 and "No space left on device" in done.stderr
+    assert target.read_bytes() == one.read_bytes()
+    folder = tmp_path / "target.onnx.slots"
+    assert sorted(item.name for item in folder.iterdir()) == ["a", "lock"]
 
 
 def test_one_installation_at_a_time(golden: Callable[..., Path], tmp_path: Path) -> None:

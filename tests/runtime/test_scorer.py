@@ -41,6 +41,23 @@ def test_batches(
     assert all(result.anomaly_map.shape == (32, 64) for result in results)
 
 
+def test_many_frames_are_scored_a_few_at_a_time(
+    model: Path, frames: MakeFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer = Scorer(model, device="cpu")
+    sizes: list[int] = []
+    infer = scorer._infer
+
+    def counted(batch: Any) -> Any:
+        sizes.append(len(batch))
+        return infer(batch)
+
+    monkeypatch.setattr(scorer, "_infer", counted)
+    results = scorer.score_batch(frames(*range(40)))
+    assert [result.score for result in results] == list(range(40))
+    assert sizes == [16, 16, 8]
+
+
 def test_frames_of_a_batch_may_differ_in_size(model: Path, frames: MakeFrames) -> None:
     mixed = frames(10) + frames(20, size=(100, 40)) + frames(30, size=(32, 64))
     assert [result.score for result in Scorer(model).score_batch(mixed)] == [10, 20, 30]

@@ -15,6 +15,7 @@ from edge_ad_runtime.errors import CameraError, DataError, EdgeAdError, ModelFil
 
 if TYPE_CHECKING:
     from edge_ad_runtime.cameras import FrameSource
+    from edge_ad_runtime.model.scorer import Scorer
 
 _FRAMES, _SECONDS = 30, 5.0
 _WARM_UP, _TIMED = 3, 15
@@ -116,6 +117,7 @@ def check_model(path: Path, device: str, threads: int | None) -> Iterator[Findin
     )
     yield from _beside(path)
     yield from _placement(path, scorer.provider)
+    yield _golden(scorer)
     height, width = info.input_size
     frame = np.full((height, width, 3), 127, dtype=np.uint8)
     times = []
@@ -154,6 +156,17 @@ def _beside(path: Path) -> Iterator[Finding]:
             "calibration",
             f"{name or 'every other camera'}: limit {item.calibration.limit():.4g}, {item.rule}",
         )
+
+
+def _golden(scorer: "Scorer") -> Finding:
+    """Compare what this device computes with what the workstation did."""
+    if scorer.golden is None:
+        return ok("golden", "no golden frames in this file")
+    try:
+        scorer.golden.check(scorer)
+    except EdgeAdError as problem:
+        return explained("golden", problem)
+    return ok("golden", f"{len(scorer.golden.frames)} golden frames scored as at the export")
 
 
 def _placement(path: Path, provider: str) -> Iterator[Finding]:

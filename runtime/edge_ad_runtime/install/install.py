@@ -1,7 +1,7 @@
 """The way of a new model file: check, trial beside the running stream, take-over, or back."""
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -124,38 +124,44 @@ def install(model: Path, place: Place, terms: Terms) -> Outcome:
         MissingExtraError: a package is missing on this device.
     """
     slots = Slots(place.path)
-    with slots.locked():
-        figures = None
+    with slots.locked(), _telling(place):
         try:
-            content = read_model(model)
-            signature, version = _trusted(model, content, place)
-            candidate = slots.stage(content, signature)
-            checked = check(candidate, _rule(place, terms))
-            if not terms.other_category:
-                _check_category(checked, place.path)
-        except (ModelFileError, DeviceError) as error:
+            return _install(model, slots, place, terms)
+        finally:
             slots.drop_candidate()
-            raise _told(place, RefusedError(f"{model} was refused: {error}")) from error
-        slots.adopt()
-        slot = before = slots.current
-        if slot is not None and slots.holds(slot, content, signature):
-            slots.drop_candidate()  # the one in the spare slot is the one to go back to
-        else:
-            if terms.shadow:
-                figures = _trial(model, candidate, slots, place, terms)
-            slot = slots.keep_candidate()
-        running = _switch(slots, slot, before, place, checked, "take over")
-        _accept(place, version)
-        message = f"{place.path} is now {checked.method} on {checked.category}, {_proof(checked)}"
-        return Outcome(
-            event="model installed",
-            message=message + _whether(running),
-            checked=checked,
-            version=version,
-            slot=slot,
-            running=running,
-            shadow=figures,
-        )
+
+
+def _install(model: Path, slots: Slots, place: Place, terms: Terms) -> Outcome:
+    with _refusing(str(model)):
+        content = read_model(model)
+        signature, version = _trusted(model, content, place)
+        candidate = slots.stage(content, signature)
+        checked = check(candidate, _rule(place, terms))
+        if not terms.other_category:
+            _check_category(checked, place.path)
+    slots.adopt()
+    slot = before = slots.current
+    figures = None
+    # A file that is in use already must not push the one to go back to out of the other slot.
+    if slot is None or not slots.holds(slot, content, signature):
+        if terms.shadow:
+            try:
+                figures = _trial(candidate, place, terms)
+            except ModelFileError as error:
+                raise RolledBackError(f"{model} failed its trial: {error}") from error
+        slot = slots.keep_candidate()
+    running = _switch(slots, slot, before, place, checked, "take over")
+    _accept(place, version)
+    message = f"{place.path} is now {checked.method} on {checked.category}, {_proof(checked)}"
+    return Outcome(
+        event="model installed",
+        message=message + _whether(running),
+        checked=checked,
+        version=version,
+        slot=slot,
+        running=running,
+        shadow=figures,
+    )
 
 
 def roll_back(place: Place, terms: Terms) -> Outcome:
@@ -167,17 +173,14 @@ def roll_back(place: Place, terms: Terms) -> Outcome:
         BusyError, ConfigError, MissingExtraError: as `install`.
     """
     slots = Slots(place.path)
-    with slots.locked():
+    with slots.locked(), _telling(place):
         before, slot = slots.current, slots.spare
         file = slots.file(slot)
         if before is None or not file.exists():
             raise ConfigError(f"there is no model before that of {place.path}: nothing was changed")
-        try:
+        with _refusing("the model before"):
             _, version = _trusted(file, read_model(file), place)
             checked = check(file, _rule(place, terms))
-        except (ModelFileError, DeviceError) as error:
-            problem = RefusedError(f"the model before was refused: {error}")
-            raise _told(place, problem) from error
         running = _switch(slots, slot, before, place, checked, "roll back")
         _accept(place, version)
         message = f"{place.path} is {checked.method} on {checked.category} again, "
@@ -189,6 +192,27 @@ def roll_back(place: Place, terms: Terms) -> Outcome:
             slot=slot,
             running=running,
         )
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Turn what a check finds into a refusal."""
+    try:
+        yield
+    except (ModelFileError, DeviceError) as error:
+        raise RefusedError(f"{what} was refused: {error}") from error
+
+
+@contextmanager
+def _telling(place: Place) -> Iterator[None]:
+    """Let the running stream tell its outputs that a model was refused, or failed its trial."""
+    try:
+        yield
+    except (RefusedError, RolledBackError) as error:
+        if place.socket is not None:
+            with suppress(EdgeAdError):  # what matters is the exit code, which tells of it, too
+                ask(place.socket, {"ask": "tell", "message": str(error)}, _TAKE_OVER_SECONDS)
+        raise
 
 
 def _rule(place: Place, terms: Terms) -> CheckRule:
@@ -238,27 +262,14 @@ def _check_category(checked: Checked, path: Path) -> None:
         )
 
 
-def _trial(
-    model: Path, candidate: Path, slots: Slots, place: Place, terms: Terms
-) -> Mapping[str, Any]:
-    """Let the running stream score parts with both models, or forget the candidate.
+def _trial(candidate: Path, place: Place, terms: Terms) -> Mapping[str, Any]:
+    """Let the running stream score parts with both models.
 
     Raises:
-        RolledBackError: the candidate failed.
+        ModelFileError: the candidate failed.
         BusyError: no stream is running.
         ConfigError: the stream cannot be asked.
     """
-    try:
-        return _ask_for_trial(candidate, place, terms)
-    except ModelFileError as error:
-        slots.drop_candidate()
-        raise _told(place, RolledBackError(f"{model} failed its trial: {error}")) from error
-    except EdgeAdError:
-        slots.drop_candidate()
-        raise
-
-
-def _ask_for_trial(candidate: Path, place: Place, terms: Terms) -> Mapping[str, Any]:
     if place.socket is None:
         raise ConfigError(
             "--shadow needs a running stream that can be asked: set `socket` in the table "
@@ -315,16 +326,6 @@ def _take_over(place: Place, socket: Path | None, checked: Checked, how: str) ->
     if answer is not None and not answer["ok"]:
         raise ModelFileError(str(answer["message"]))
     return answer is not None
-
-
-def _told(place: Place, error: EdgeAdError) -> EdgeAdError:
-    """Let the running stream tell its outputs that a model was refused, and return the error."""
-    if place.socket is not None:
-        try:
-            ask(place.socket, {"ask": "tell", "message": str(error)}, _TAKE_OVER_SECONDS)
-        except EdgeAdError:
-            return error  # the refusal is what matters; the exit code tells of it
-    return error
 
 
 def _proof(checked: Checked) -> str:

@@ -145,7 +145,7 @@ class Slots:
         return slot
 
     def drop_candidate(self) -> None:
-        """Forget the candidate."""
+        """Forget the candidate, if there is one."""
         with suppress(OSError):
             _remove(self._folder / _NEW)
 

@@ -1,10 +1,12 @@
 """Which signed versions a device has accepted, so that none goes back after a restart."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from edge_ad_runtime.errors import ConfigError, DataError
-from edge_ad_runtime.files import make_writable, write_whole
+from edge_ad_runtime.files import make_writable, read_document, write_whole
 
 _VERSION = 1
 _LARGEST_BYTES = 1_000_000
@@ -59,15 +61,13 @@ class AcceptedVersions:
 
     def _read(self) -> dict[str, int]:
         try:
-            with self._path.open("rb") as file:
-                return _parse(file.read(_LARGEST_BYTES + 1))
-        except FileNotFoundError:
-            return {}
+            document = read_document(self._path, version=_VERSION, most_bytes=_LARGEST_BYTES)
+            return {} if document is None else _accepted(document)
         except OSError as error:
             raise ConfigError(
                 f"cannot read the accepted versions {self._path} ({error.strerror})"
             ) from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise ConfigError(
                 f"the accepted versions {self._path} are damaged ({error}): make sure that the "
                 "model files are those that you want, and delete the file"
@@ -78,12 +78,7 @@ def _key(model: Path) -> str:
     return str(model.absolute())
 
 
-def _parse(data: bytes) -> dict[str, int]:
-    if len(data) > _LARGEST_BYTES:
-        raise ValueError(f"longer than {_LARGEST_BYTES} bytes")
-    document = json.loads(data)
-    if not isinstance(document, dict) or document.get("version") != _VERSION:
-        raise ValueError(f"no object of version {_VERSION}")
+def _accepted(document: Mapping[str, Any]) -> dict[str, int]:
     accepted = document.get("accepted")
     if not isinstance(accepted, dict):
         raise ValueError("no object 'accepted'")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edge_ad_runtime.errors import ModelFileError
-from edge_ad_runtime.files import installed, write_whole
+from edge_ad_runtime.files import installed, read_document, write_whole
 from edge_ad_runtime.model.calibration import Calibration, calibrate, percent
 from edge_ad_runtime.model.info import ModelInfo
 
@@ -142,15 +142,12 @@ def read_calibrations(model: Path, digest: str) -> dict[str, DeviceCalibration]:
     """
     path = calibration_path(model)
     try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST_BYTES + 1)
-    except FileNotFoundError:
-        return {}
+        document = read_document(path, version=_VERSION, most_bytes=_LARGEST_BYTES)
+        if document is None:
+            return {}
+        entries = [_entry(item) for item in document["cameras"]]
     except OSError as error:
         raise ModelFileError(f"cannot read the calibration {path}: {error.strerror}") from error
-    try:
-        document = _document(data)
-        entries = [_entry(item) for item in document["cameras"]]
     except (ValueError, KeyError, TypeError, RecursionError, ModelFileError) as error:
         raise ModelFileError(
             f"the calibration {path} is damaged ({error}): delete it, or run `edge-ad calibrate` "
@@ -202,17 +199,6 @@ def write_calibration(model: Path, digest: str, new: DeviceCalibration) -> Path:
     path = calibration_path(model)
     write_whole(path, json.dumps(document, indent=1, allow_nan=False).encode() + b"\n")
     return path
-
-
-def _document(data: bytes) -> dict[str, Any]:
-    if len(data) > _LARGEST_BYTES:
-        raise ValueError(f"longer than {_LARGEST_BYTES} bytes")
-    document = json.loads(data)
-    if not isinstance(document, dict) or not isinstance(document.get("cameras"), list):
-        raise ValueError("no object with a list 'cameras'")
-    if document.get("version") != _VERSION:
-        raise ValueError(f"version {document.get('version')!r:.20} instead of {_VERSION}")
-    return document
 
 
 def _entry(item: Any) -> DeviceCalibration:

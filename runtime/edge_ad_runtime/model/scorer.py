@@ -25,6 +25,9 @@ from edge_ad_runtime.model.signature import RequiredSignature
 _OUTPUTS = {"score": 1, "anomaly_map": 3}
 """Names of the outputs, and how many axes they have."""
 
+MOST_AT_ONCE = 16
+"""Frames of one inference. More gain nothing, and 200 of them would take 3 GB."""
+
 MAX_BYTES = 2**31
 """Of a model file: it is one protobuf, and that cannot be larger."""
 
@@ -176,7 +179,7 @@ class Scorer:
         return self.score_batch([frame])[0]
 
     def score_batch(self, frames: Sequence[Frame]) -> list[Result]:
-        """Score any number of frames, in one go where the model file allows it.
+        """Score any number of frames, up to 16 in one go where the model file allows it.
 
         Args:
             frames: as in `score`; their sizes may differ.
@@ -221,7 +224,7 @@ class Scorer:
         """
         shapes = {frame.shape for frame in prepared}
         sizes = frame_sizes or [_size(frame) for frame in prepared]
-        step = 1 if self._one_by_one or len(shapes) > 1 else max(1, len(prepared))
+        step = 1 if self._one_by_one or len(shapes) > 1 else MOST_AT_ONCE
         results = []
         for start in range(0, len(prepared), step):
             end = start + step

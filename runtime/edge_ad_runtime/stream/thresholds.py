@@ -11,7 +11,7 @@ from typing import Any
 
 from edge_ad_runtime.errors import ConfigError
 from edge_ad_runtime.events import Event, EventKind, Report, iso_time
-from edge_ad_runtime.files import make_writable, write_whole
+from edge_ad_runtime.files import make_writable, read_document, write_whole
 from edge_ad_runtime.stream.model_slot import ModelSlot, Override
 
 _VERSION = 1
@@ -156,18 +156,14 @@ def _read(path: Path) -> dict[str, Override]:
             change does not overwrite what may still be in it.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST_BYTES + 1)
-    except FileNotFoundError:
-        return {}
+        document = read_document(path, version=_VERSION, most_bytes=_LARGEST_BYTES)
+        return {} if document is None else _parse(document)
     except OSError as error:
         raise ConfigError(
             f"cannot read the state file {path}: {error.strerror}: the limits that people have set "
             "are not in force"
         ) from error
-    try:
-        return _parse(data)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"the state file {path} is damaged ({error}): the limits that people have set are not "
             f"in force, set them again; the file is now {_set_aside(path)}"
@@ -192,12 +188,7 @@ def _entry(override: Override) -> dict[str, object]:
     }
 
 
-def _parse(data: bytes) -> dict[str, Override]:
-    if len(data) > _LARGEST_BYTES:
-        raise ValueError(f"longer than {_LARGEST_BYTES} bytes")
-    document = json.loads(data)
-    if not isinstance(document, dict) or document.get("version") != _VERSION:
-        raise ValueError(f"no object of version {_VERSION}")
+def _parse(document: Mapping[str, Any]) -> dict[str, Override]:
     thresholds = document["thresholds"]
     if not isinstance(thresholds, dict):
         raise ValueError("'thresholds' is no object")

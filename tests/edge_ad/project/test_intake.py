@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge_ad.data import load_category
-from edge_ad.project import intake
+from edge_ad.project import zips
 from edge_ad.project.folder import CategoryFolder
 from edge_ad.project.intake import take_pictures
 from edge_ad_runtime.errors import DataError
@@ -97,7 +97,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(
 ) -> None:
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("big.bmp", "w", force_zip64=True) as entry:
-            for _ in range(intake.RATIO_FROM // 2**20 + 1):
+            for _ in range(zips.RATIO_FROM // 2**20 + 1):
                 entry.write(bytes(2**20))
     assert (tmp_path / "bomb.zip").stat().st_size < 2**20
     with pytest.raises(DataError, match="which pictures never do"):
@@ -109,7 +109,7 @@ def test_too_many_files_and_too_many_bytes_are_refused(
     folder: CategoryFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = zipped(tmp_path / "many.zip", {f"{n}.png": png(n) for n in range(4)})
-    monkeypatch.setattr(intake, "MOST_ZIP_FILES", 3)
+    monkeypatch.setattr(zips, "MOST_ZIP_FILES", 3)
     with pytest.raises(DataError, match="split it"):
         take_pictures(source, folder)
     assert files_in(folder) == []

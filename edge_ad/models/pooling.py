@@ -1,0 +1,170 @@
+"""Covariances that borrow from the neighbouring positions, and how much they should borrow.
+
+A covariance of 200 channels from 200 pictures is mostly noise, while that of the position beside
+it is nearly the same. `(1 - share) own + share mean of the 3 x 3 positions` trades one error for
+the other; only the fit changes, not the detector. How much to borrow is told by the good pictures
+alone: each is left out in turn, and the share is taken under which it was most likely.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from edge_ad.models.machine import thread_pool
+
+SIDE, CENTRE = 3, 4
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+PROBES = 5
+"""Along each side of the grid: the positions at which the shares are compared."""
+
+LEFT_OUT_AT_MOST = 64
+"""Pictures that are left out in turn for that."""
+
+
+def coefficients(grid: tuple[int, int], share: float) -> Tensor:
+    """Return the weight of each of the nine positions around a position: (positions, 9), sum 1.
+
+    Positions beyond the border have none; the others share theirs.
+    """
+    inside = functional.unfold(torch.ones(1, 1, *grid), SIDE, padding=1)[0].T
+    weights = share * inside / inside.sum(dim=1, keepdim=True)
+    weights[:, CENTRE] += 1 - share
+    return weights
+
+
+def around(samples: Tensor, row: int) -> Tensor:
+    """Return what stands around the positions of a row: (width, n, 9, dims), zeros outside.
+
+    Args:
+        samples: (n, height, width, dims).
+        row: of the grid.
+    """
+    n, height, width, dims = samples.shape
+    rows = samples[:, max(row - 1, 0) : row + 2]
+    missing = (int(row == 0), int(row == height - 1))
+    padded = functional.pad(rows, (0, 0, 1, 1, *missing))
+    windows = padded.unfold(2, SIDE, 1)  # (n, 3, width, dims, 3)
+    return windows.permute(2, 0, 1, 4, 3).reshape(width, n, SIDE * SIDE, dims)
+
+
+def pooled_rows(rows: Iterable[Tensor], grid: tuple[int, int], share: float) -> Iterator[Tensor]:
+    """Blend scatter matrices with the mean of those around them, one row of the grid at a time.
+
+    Args:
+        rows: (width, dims, dims) each; three of them are held at a time.
+        grid: (height, width).
+        share: what the mean weighs, from 0 to 1.
+    """
+    columns = _in_reach(grid[1])
+
+    def blend(above: Tensor | None, own: Tensor, below: Tensor | None) -> Tensor:
+        column = own.clone()
+        beside = [row for row in (above, below) if row is not None]
+        for row in beside:
+            column += row
+        total = column.clone()
+        total[1:] += column[:-1]
+        total[:-1] += column[1:]
+        count = columns.to(own) * (1 + len(beside))
+        return own.lerp(total / count[:, None, None], share)
+
+    above: Tensor | None = None
+    own: Tensor | None = None
+    for below in rows:
+        if own is not None:
+            yield blend(above, own, below)
+        above, own = own, below
+    if own is not None:
+        yield blend(above, own, None)
+
+
+def without_own(whitened: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Measure each picture with the scatter of the others.
+
+    Without picture i, the blended scatter B loses U U^T, where the columns of U are the centred
+    features of its nine positions times sqrt(n/(n-1) weight). By Woodbury's identity, with
+    K = U^T B^-1 U, the squared distance is [(I - K)^-1 K]_cc over the centre's own weight, and
+    the determinant falls by the factor |I - K|.
+
+    Args:
+        whitened: (positions, n, 9, dims), L^-1 c with B = L L^T.
+        weights: (positions, 9), n/(n-1) times the `coefficients`.
+
+    Returns:
+        c^T (B - U U^T)^-1 c of the centres: (positions, n); and I - K: (positions, n, 9, 9).
+    """
+    columns = whitened * weights.sqrt()[:, None, :, None]
+    own = columns @ columns.mT
+    others = torch.eye(SIDE * SIDE).to(own) - own
+    solved: Tensor = torch.linalg.solve(others, own[..., CENTRE])
+    return solved[..., CENTRE] / weights[:, None, CENTRE], others
+
+
+def choose_share(samples: Tensor, epsilon: float) -> float:
+    """Return the share under which left-out pictures are most likely, on average over probes.
+
+    Args:
+        samples: (n, height, width, dims), features of n >= 3 good pictures.
+        epsilon: on the diagonal of each covariance.
+    """
+    n, height, width, _ = samples.shape
+    rows, columns = _probes(height), _probes(width)
+    weights = [coefficients((height, width), share).reshape(height, width, -1) for share in SHARES]
+
+    left_out = torch.linspace(0, n - 1, min(n, LEFT_OUT_AT_MOST)).round().long()
+
+    @torch.inference_mode()
+    def likelihoods(row: int) -> Tensor:
+        windows = around(samples, row)[columns].float()
+        windows = (windows - windows.mean(dim=1, keepdim=True)).transpose(1, 2)
+        scatters = (windows.mT @ windows).double()  # (probes, 9, dims, dims)
+        pictures = windows[:, :, left_out].transpose(1, 2).double()
+        sums = [
+            _log_likelihood(pictures, scatters, one[row, columns].to(scatters), n, epsilon)
+            for one in weights
+        ]
+        return torch.stack(sums)
+
+    with thread_pool(samples.device) as pool:
+        found = list(pool.map(likelihoods, rows) if pool else map(likelihoods, rows))
+    return SHARES[int(torch.stack(found).sum(dim=0).argmax())]
+
+
+def _log_likelihood(
+    pictures: Tensor, scatters: Tensor, weights: Tensor, n: int, epsilon: float
+) -> Tensor:
+    """Sum the log-likelihoods of left-out pictures, up to a constant.
+
+    Args:
+        pictures: (probes, left out, 9, dims), centred.
+        scatters: (probes, 9, dims, dims), of all n pictures.
+        weights: (probes, 9), the `coefficients`.
+        n: pictures of the fit.
+        epsilon: on the diagonal of each covariance.
+    """
+    probes, count, _, dims = pictures.shape
+    scatter = (weights[:, :, None, None] * scatters).sum(dim=1)
+    scatter.diagonal(dim1=1, dim2=2).add_((n - 2) * epsilon)
+    cholesky = torch.linalg.cholesky(scatter)
+    whitened = torch.linalg.solve_triangular(cholesky, pictures.flatten(1, 2).mT, upper=False)
+    whitened = whitened.mT.reshape(probes, count, SIDE * SIDE, dims)
+    squared, others = without_own(whitened, weights * (n / (n - 1)))
+    squared = squared * (n / (n - 1)) ** 2 * (n - 2)
+    log_det = 2 * cholesky.diagonal(dim1=1, dim2=2).log().sum(dim=1, keepdim=True)
+    likelihood: Tensor = -(squared + log_det + torch.linalg.slogdet(others).logabsdet).sum()
+    return likelihood
+
+
+def _probes(length: int) -> list[int]:
+    """Return up to `PROBES` evenly spaced indices of an axis, away from its ends."""
+    count = min(PROBES, length)
+    return [int((index + 0.5) * length / count) for index in range(count)]
+
+
+def _in_reach(length: int) -> Tensor:
+    """Return how many of the three positions around each one lie on an axis: (length,)."""
+    one = torch.ones(1, 1, length)
+    return functional.avg_pool1d(one, SIDE, 1, 1)[0, 0] * SIDE

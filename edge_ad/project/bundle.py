@@ -1,0 +1,112 @@
+"""What a device needs, in one ZIP: model file, configuration, steps in words, and wheels."""
+
+import json
+import shutil
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_ad_runtime import Scorer
+from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.stream.config import parse_config
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CONFIG_FILE = "line.toml"
+STEPS_FILE = "README.txt"
+WHEELS_FOLDER = "edge-ad-bundle"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """The device as its configuration describes it.
+
+    Attributes:
+        camera: its name in verdicts.
+        source: as for `edge-ad stream --camera`.
+        port: of the live page; None: no page.
+    """
+
+    camera: str = "camera"
+    source: str = "0"
+    port: int | None = 8080
+
+
+def stream_config(model: str, device: Device) -> str:
+    """Return a configuration for `edge-ad stream`, ready to use, as TOML.
+
+    Raises:
+        ConfigError: the camera's name or source, or the port, cannot be used.
+    """
+    rows = [
+        "# edge-ad stream --config " + CONFIG_FILE,
+        f"model = {json.dumps(model)}",
+        'state_file = "state.json"   # keeps limits that people set on the page over a restart',
+        "",
+        "[[camera]]",
+        f"name = {json.dumps(device.camera)}",
+        f"source = {json.dumps(device.source)}",
+        "",
+        "[alarm]",
+    ]
+    if device.port is not None:
+        rows += [
+            "",
+            "[serve]   # the live page; beyond the device itself only with a token",
+            f"port = {device.port}",
+        ]
+    text = "\n".join(rows) + "\n"
+    parse_config(tomllib.loads(text))
+    return text
+
+
+def device_steps(model: str) -> str:
+    """Return what to do on the device, in words and commands."""
+    return (
+        "On the device, in this folder:\n\n"
+        "    python3 -m venv .venv\n"
+        f"    .venv/bin/pip install --no-index --find-links {WHEELS_FOLDER} 'edge-ad[device]'\n"
+        f"    .venv/bin/edge-ad doctor --model {model} --camera 0\n"
+        f"    .venv/bin/edge-ad stream --config {CONFIG_FILE}\n\n"
+        f"Without the folder {WHEELS_FOLDER}, and with internet: pip install 'edge-ad[device]'.\n"
+        "The live page is at http://127.0.0.1:8080 on the device itself.\n"
+    )
+
+
+def write_bundle(
+    model: Path, target: Path, device: Device | None = None, wheels: Path | None = None
+) -> None:
+    """Write the ZIP; it is whole or not there.
+
+    Args:
+        model: an exported file.
+        target: of the ZIP.
+        device: what the configuration says; None: the first USB camera.
+        wheels: the folder that `make bundle` wrote, for a device without internet; None: the device
+            fetches its packages.
+
+    Raises:
+        ModelFileError: the model file cannot be used.
+        ConfigError: the configuration cannot be used.
+        DataError: a file cannot be read or written.
+    """
+    info = Scorer(model, device="cpu").info  # proves that it can be used
+    name = f"{info.category}-{info.method}.onnx"
+    config = stream_config(name, device or Device())
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w") as archive:
+            archive.write(model, name)
+            archive.writestr(CONFIG_FILE, config)
+            archive.writestr(STEPS_FILE, device_steps(name))
+            for wheel in sorted(wheels.glob("*.whl")) if wheels else ():
+                archive.write(wheel, f"{WHEELS_FOLDER}/{wheel.name}")
+        shutil.move(temporary, target)
+    except OSError as error:
+        raise DataError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,158 @@
+"""Draw the defective pixels of a picture: rectangle, brush and eraser."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from urllib.parse import quote
+
+import numpy as np
+from nicegui import events, ui
+
+from edge_ad.project.folder import CategoryFolder, Picture
+from edge_ad.project.masks import Point, Shape, draw_mask
+from edge_ad.studio.gallery import picture_address, version_of
+from edge_ad.studio.layout import complain, say
+from edge_ad_runtime.errors import EdgeAdError
+from edge_ad_runtime.model.image import read_frame, read_mask
+
+_RED = "#e0241b"
+_BRUSH = 0.03
+
+
+class MaskEditor:
+    """A dialog about one picture; it is made when it opens."""
+
+    def __init__(
+        self, folder: CategoryFolder, picture: Picture, changed: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Draw the dialog.
+
+        Args:
+            folder: of the category.
+            picture: of a defective part.
+            changed: is called when a mask was written.
+        """
+        self._folder, self._picture, self._changed = folder, picture, changed
+        self._shapes: list[Shape] = []
+        self._drawing: list[Point] = []
+        self._fresh = False  # without what was drawn earlier
+        self._size: tuple[int, int] = (1, 1)
+        with ui.dialog() as self._dialog, ui.card().style("max-width: 1000px; width: 88vw"):
+            ui.label(f"Mark what is defective in {picture.path.name}").style("font-weight: 600")
+            with ui.row().classes("w-full items-center"):
+                self._tool = ui.toggle(
+                    {"rectangle": "Rectangle", "brush": "Brush", "eraser": "Eraser"},
+                    value="rectangle",
+                ).props("no-caps unelevated")
+                ui.label("Width of the brush").classes("small")
+                self._width = ui.slider(min=0.005, max=0.12, step=0.005, value=_BRUSH)
+                self._width.style("width: 150px")
+            self._image = ui.interactive_image(
+                picture_address(folder.name, picture),
+                on_mouse=self._on_mouse,
+                events=["mousedown", "mousemove", "mouseup"],
+                sanitize=False,
+            )
+            self._image.style("max-height: 58vh; align-self: center; cursor: crosshair")
+            with ui.row().classes("w-full justify-between"):
+                with ui.row():
+                    ui.button("Undo", on_click=self._undo).props("outline")
+                    ui.button("Clear", on_click=self._clear).props("outline")
+                with ui.row():
+                    ui.button("Cancel", on_click=self._dialog.close).props("outline")
+                    ui.button("Save the mask", on_click=self._save).props("unelevated")
+
+    async def open(self) -> None:
+        """Show the picture with its mask."""
+        try:
+            frame = await asyncio.to_thread(read_frame, self._picture.path)
+        except EdgeAdError as error:
+            complain(str(error))
+            return
+        self._size = (frame.shape[0], frame.shape[1])
+        self._show()
+        self._dialog.open()
+
+    def _on_mouse(self, event: events.MouseEventArguments) -> None:
+        height, width = self._shown_size()
+        x, y = event.image_x / width, event.image_y / height
+        point = (min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0))
+        if event.type == "mousedown":
+            self._drawing = [point]
+        elif self._drawing:
+            self._drawing.append(point)
+        if event.type == "mouseup" and self._drawing:
+            self._shapes.append(self._shape())
+            self._drawing = []
+        self._show()
+
+    def _shape(self) -> Shape:
+        if self._tool.value == "rectangle":
+            return Shape(points=(self._drawing[0], self._drawing[-1]))
+        return Shape(
+            points=tuple(self._drawing),
+            width=float(self._width.value),
+            erases=self._tool.value == "eraser",
+        )
+
+    def _shown_size(self) -> tuple[float, float]:
+        """Return the size of the picture as the browser got it, at most 1400 pixels."""
+        scale = min(1.0, 1400 / max(self._size))
+        return max(1, round(self._size[0] * scale)), max(1, round(self._size[1] * scale))
+
+    def _show(self) -> None:
+        height, width = self._shown_size()
+        parts = []
+        if self._picture.mask is not None and not self._fresh:
+            address = f"/studio/mask/{self._folder.name}/{quote(self._picture.key)}"
+            parts.append(
+                f'<image href="{address}?v={version_of(self._picture.mask)}" width="{width}" '
+                f'height="{height}" preserveAspectRatio="none"/>'
+            )
+        shapes = [*self._shapes, *([self._shape()] if self._drawing else [])]
+        parts += [_svg(shape, width, height) for shape in shapes]
+        self._image.set_content("".join(parts))
+
+    def _undo(self) -> None:
+        if self._shapes:
+            self._shapes.pop()
+        self._show()
+
+    def _clear(self) -> None:
+        self._shapes, self._fresh = [], True
+        self._show()
+
+    async def _save(self) -> None:
+        def save() -> None:
+            base = None
+            if self._picture.mask is not None and not self._fresh:
+                base = read_mask(self._picture.mask)
+                if base.shape != self._size:
+                    base = np.zeros(self._size, np.bool_)
+            mask = draw_mask(self._size, self._shapes, base)
+            self._folder.set_mask(self._picture.key, mask)
+
+        try:
+            await asyncio.to_thread(save)
+        except EdgeAdError as error:
+            complain(str(error))
+            return
+        say("The mask is saved.")
+        self._dialog.close()
+        await self._changed()
+
+
+def _svg(shape: Shape, width: float, height: float) -> str:
+    points = [(x * width, y * height) for x, y in shape.points]
+    color = "#ffffff" if shape.erases else _RED
+    if shape.width == 0:
+        (x, y), (u, v) = points[0], points[-1]
+        return (
+            f'<rect x="{min(x, u):.1f}" y="{min(y, v):.1f}" width="{abs(u - x):.1f}" '
+            f'height="{abs(v - y):.1f}" fill="{color}" fill-opacity="0.45" stroke="{color}" '
+            'stroke-width="2"/>'
+        )
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return (
+        f'<polyline points="{path}" fill="none" stroke="{color}" stroke-opacity="0.5" '
+        f'stroke-width="{shape.width * width:.1f}" stroke-linecap="round" stroke-linejoin="round"/>'
+    )

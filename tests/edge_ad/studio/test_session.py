@@ -1,0 +1,215 @@
+"""A whole session in a real browser: from a folder of pictures to a bundle for the device."""
+
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_ad.data import load_category
+from edge_ad_runtime import Scorer, read_frame
+from tests.edge_ad.studio.conftest import StudioProcess, Until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+
+
+def button(page: Any, name: str) -> Any:
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def test_from_a_folder_to_the_device(
+    page: Any, studio: StudioProcess, pictures: Path, video: Path, until: Until, tmp_path: Path
+) -> None:
+    folder = studio.data_root / "part"
+    page.goto(studio.url)
+    page.get_by_text("There is no product yet").wait_for()
+    page.get_by_label("Name of a new product").fill("part")
+    button(page, "Create").click()
+
+    # Collect: from a folder with labels, and a label by one key.
+    page.get_by_role("tab", name="Folder").click()
+    page.get_by_label("Folder or ZIP on this machine").fill(str(pictures))
+    button(page, "Copy the pictures").click()
+    page.get_by_text("27 pictures taken in.").wait_for()
+    button(page, "Good 16").wait_for()
+    assert len(load_category("part", studio.data_root).train) == 16
+    button(page, "Good 16").click()
+    chosen = page.locator(".gallery figure").nth(2)
+    key = chosen.get_attribute("data-key")
+    chosen.click()
+    page.keyboard.press("t")
+    button(page, "Good 15").wait_for()
+    button(page, "For testing 6").wait_for()
+    assert (folder / key.replace("train", "test")).is_file()
+    # A defect gets a mask.
+    button(page, "Defective 6").click()
+    page.locator(".gallery figure .t-defect").first.click()
+    button(page, "Draw a mask (M)").click()
+    box = page.locator(".q-dialog img").bounding_box()
+    page.mouse.move(box["x"] + 60, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 160, box["y"] + 140, steps=4)
+    page.mouse.up()
+    page.locator(".q-dialog rect").wait_for(state="attached")
+    button(page, "Save the mask").click()
+    page.get_by_text("The mask is saved.").wait_for()
+    (mask,) = (folder / "ground_truth").rglob("*_mask.png")
+    marked = read_frame(mask)[:, :, 0] > 0
+    assert 0.01 < marked.mean() < 0.5
+
+    # Train: small and quick, and the server is started again meanwhile.
+    page.goto(f"{studio.url}/product/part/train")
+    page.get_by_text("15 good pictures to learn from, 12 pictures to test with.").wait_for()
+    page.get_by_text("Expert options").click()
+    size = page.get_by_label("size", exact=True)
+    size.fill("7")
+    page.get_by_text("expected a whole number from 32 to 2048 pixels as size").wait_for()
+    size.fill("64")
+    button(page, "Start the training").click()
+    page.get_by_role("button", name="Stop", exact=True).wait_for()
+    training = studio.queue.jobs(kind="train")[0]
+    studio.stop()
+    studio.start()
+    page.goto(f"{studio.url}/product/part/train")
+    button(page, "Judge").wait_for(timeout=90_000)
+    assert studio.queue.job(training.id).state == "done"
+
+    # Look: the least usual one first; one is left out.
+    page.goto(f"{studio.url}/product/part/look")
+    page.get_by_text("15 good pictures, the least usual one first.").wait_for()
+    first = page.locator(".gallery figure").first.get_attribute("data-key")
+    button(page, "Leave it out (X)").click()
+    page.get_by_text("14 good pictures, the least usual one first.").wait_for()
+    assert (folder / "excluded" / first).is_file()
+    assert len(load_category("part", studio.data_root).train) == 14
+
+    # Judge: the limit moves, and the pictures on both sides of it change.
+    page.goto(f"{studio.url}/product/part/judge")
+    chart = page.locator("svg.chart .limit-text")
+    before = chart.text_content()
+    stopped = page.get_by_text(re.compile("Are stopped: [0-9]+ pictures")).inner_text()
+    slider = page.locator(".q-slider__track-container").first
+    for _ in range(25):
+        slider.press("ArrowLeft")
+    until(lambda: chart.text_content() != before)
+    until(lambda: page.get_by_text(re.compile("Are stopped: [0-9]+ pict")).inner_text() != stopped)
+    limit = float(re.sub("[^0-9.]", "", chart.text_content().rpartition(" ")[2]))
+    button(page, "Use this limit").click()
+    page.get_by_text("The limit is set.").first.wait_for()
+    run = studio.queue.job(training.id).folder / "part" / "fusion"
+    assert f'"threshold": {limit:.1f}'[:-1] in (run / "metrics.json").read_text()
+    page.locator(".strip figure").first.click()
+    page.get_by_text("Range of the colours").wait_for()
+    heat = page.locator(".q-dialog img").last
+    before = heat.get_attribute("src")
+    hot = page.locator(".q-dialog .q-slider__thumb").last.bounding_box()
+    page.mouse.move(hot["x"] + hot["width"] / 2, hot["y"] + hot["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(hot["x"] - 150, hot["y"] + hot["height"] / 2, steps=4)
+    page.mouse.up()
+    until(lambda: heat.get_attribute("src") != before)
+    button(page, "Close").click()
+
+    # Deploy: exported, proven, downloaded.
+    page.goto(f"{studio.url}/product/part/deploy")
+    button(page, "Export").click()
+    page.get_by_text("Largest difference of a score").wait_for(timeout=90_000)
+    page.get_by_label("Name of the camera").fill("left")
+    page.get_by_text('name = "left"').wait_for()
+    with page.expect_download() as download:
+        button(page, "Download the bundle (ZIP)").click()
+    download.value.save_as(tmp_path / "bundle.zip")
+    with zipfile.ZipFile(tmp_path / "bundle.zip") as archive:
+        archive.extractall(tmp_path)
+    assert 'name = "left"' in (tmp_path / "line.toml").read_text()
+    scorer = Scorer(tmp_path / "part-fusion.onnx")
+    assert scorer.threshold == pytest.approx(limit, rel=0.05)
+
+    # Try live: the same file on a video.
+    page.goto(f"{studio.url}/product/part/live")
+    page.get_by_label("Camera, URL, video or folder").fill("/nowhere.avi")
+    button(page, "Start").click()
+    page.get_by_text("found nothing at '/nowhere.avi'").wait_for()
+    page.get_by_label("Camera, URL, video or folder").fill(str(video))
+    button(page, "Start").click()
+    page.get_by_text("The source has ended.").wait_for()
+    page.get_by_text("11 parts:").wait_for()
+    assert page.locator(".live img").get_attribute("src").startswith("/studio/live/")
+
+
+def test_learning_from_the_line(
+    page: Any, studio: StudioProcess, pictures: Path, tmp_path: Path, until: Until
+) -> None:
+    """After the session above: wrong verdicts join, and the new training is compared."""
+    if not studio.queue.jobs("part", "train"):
+        pytest.skip("the session before it broke off")
+    marks = tmp_path / "marks" / "part"
+    for place, name in (("train/good", "a"), ("train/good", "b"), ("test/missed", "c")):
+        kind = "test/good" if place == "train/good" else "test/anomaly"
+        source = sorted((pictures / kind).iterdir())[ord(name) - ord("a")]
+        (marks / place).mkdir(parents=True, exist_ok=True)
+        (marks / place / f"{name}{source.suffix}").write_bytes(source.read_bytes())
+    page.goto(f"{studio.url}/product/part/learn")
+    page.get_by_label("Folder of marked parts").fill(str(tmp_path / "marks"))
+    button(page, "Show them").click()
+    button(page, "Dismiss").nth(2).wait_for()
+    button(page, "Confirm all").click()
+    page.get_by_text("3 pictures joined the data.").wait_for()
+    category = load_category("part", studio.data_root)
+    assert len(category.train) == 16
+    assert sum(sample.label == "missed" for sample in category.test) == 1
+    button(page, "Train again").click()
+    page.get_by_text("On all pictures known so far").wait_for(timeout=90_000)
+    page.get_by_text(re.compile(r"of 7$")).first.wait_for()
+    page.get_by_text(re.compile("better and [0-9]+ pictures? worse")).wait_for()
+
+    # Two trainings stand side by side.
+    page.goto(f"{studio.url}/product/part/judge")
+    page.get_by_label("Compare with").click()
+    page.get_by_role("option").nth(1).click()
+    until(lambda: page.locator("svg.chart").count() == 3)
+
+
+def test_the_camera_of_the_browser(page: Any, studio: StudioProcess, until: Until) -> None:
+    page.goto(studio.url)
+    page.get_by_label("Name of a new product").fill("seen")
+    button(page, "Create").click()
+    page.get_by_role("tab", name="Browser's camera").click()
+    button(page, "Open the camera").click()
+    button(page, "Take a picture").click()
+    good = studio.data_root / "seen" / "train" / "good"
+    until(lambda: len(list(good.glob("browser-*.png"))) == 1)
+    button(page, "Take a picture").click()
+    button(page, "All 2").wait_for()
+    frame = read_frame(next(good.glob("*.png")))
+    assert min(frame.shape[:2]) >= 240 and frame.std() > 5
+    button(page, "Close the camera").click()
+    button(page, "Open the camera").wait_for()
+
+
+def test_two_browsers_do_not_harm_each_other(
+    page: Any, chromium: Any, studio: StudioProcess, pictures: Path, until: Until
+) -> None:
+    page.goto(studio.url)
+    page.get_by_label("Name of a new product").fill("shared")
+    button(page, "Create").click()
+    upload = page.locator("input[type=file]")
+    upload.set_input_files(sorted((pictures / "train" / "good").iterdir())[:4])
+    button(page, "All 4").wait_for()
+    other = chromium.new_page()
+    other.goto(f"{studio.url}/product/shared/collect")
+    button(other, "All 4").wait_for()
+    # Both leave the same picture out; the second one is told what has happened, or sees it.
+    page.locator(".gallery figure").first.click()
+    page.keyboard.press("x")
+    button(page, "Left out 1").wait_for()
+    button(other, "Left out 1").wait_for()
+    other.locator(".gallery figure").first.click()
+    other.keyboard.press("x")
+    button(page, "Left out 2").wait_for()
+    assert len(load_category("shared", studio.data_root).train) == 2
+    other.close()
