@@ -5,6 +5,11 @@
 Every file must be refused (exit code 3) or rolled back (4), the stream must give each part exactly
 one verdict, all by the model that it began with, and the path must lead to that model at the end.
 A good file is taken over at the end, to show that the others were refused for what they are.
+
+    python benchmarks/bad_models.py --kills 100
+
+offers good files instead, and kills `edge-ad install` (SIGKILL) at a random moment each time: the
+path must always lead to a whole model that was offered, with the signature of its own.
 """
 
 import argparse
@@ -39,7 +44,7 @@ from edge_ad.cli import main
 from edge_ad_runtime import Scorer, read_frame
 from edge_ad_runtime.model.golden import GOLDEN_KEY, Golden
 from edge_ad_runtime.model.info import BLANK, CHECKSUM_KEY, MODEL_KEY, VERSION_KEY, stamp
-from edge_ad_runtime.model.signature import sign
+from edge_ad_runtime.model.signature import beside, sign, verify
 
 GOLDEN_FILE = Path(__file__).parents[1] / "tests/golden/padim/chip-padim.onnx"
 NEWER = 2_000
@@ -320,8 +325,8 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def run(count: int, seed: int, folder: Path) -> None:
-    workshop = Workshop(folder, seed)
+def prepare(folder: Path, workshop: Workshop) -> tuple[Path, Path, Path]:
+    """Write a configuration and its model; return the configuration, the model and the socket."""
     (folder / "arriving").mkdir()
     (folder / "key.pub").write_bytes(workshop.public)
     model, control = folder / "model.onnx", folder / "socket"
@@ -333,6 +338,59 @@ def run(count: int, seed: int, folder: Path) -> None:
         f'[signature]\nkey = "{folder / "key.pub"}"\nstate_file = "{folder / "accepted.json"}"\n'
         f'[install]\nsocket = "{control}"\n'
     )
+    return settings, model, control
+
+
+def kill_installations(kills: int, seed: int, folder: Path) -> None:
+    workshop = Workshop(folder, seed)
+    settings, model, control = prepare(folder, workshop)
+    offered = folder / "offered.onnx"
+    known = {workshop.good}
+    outcomes: Counter[str] = Counter()
+    command = [sys.executable, "-c", "from edge_ad.cli import main; main()", "install"]
+    line = Line(folder, settings, control, 0.05)
+    try:
+        for number in range(kills):
+            content = workshop.built(text(backbone=f"number {number}"))
+            known.add(content)
+            workshop.put(offered, content, version=NEWER + number)
+            before = model.read_bytes()
+            started = time.monotonic()
+            with subprocess.Popen(
+                [*command, str(offered), "--config", str(settings)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            ) as process:
+                if number % 10 == 0:  # how long it takes on this machine at present
+                    process.wait()
+                    longest = 1.1 * (time.monotonic() - started)
+                else:
+                    time.sleep(workshop.random.uniform(0.3, 1) * longest)
+                    process.kill()
+            after = model.read_bytes()
+            verify(after, beside(model).read_bytes(), workshop.public)
+            assert after in known
+            name = "ended before" if process.returncode == 0 else "killed"
+            outcomes[f"{name}, {'new' if after == content != before else 'old'} model"] += 1
+        good = CliRunner().invoke(main, ["install", str(offered), "--config", str(settings)])
+        code = line.end()
+    finally:
+        line.kill()
+    print(", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items())))
+    print(f"once more, not killed: exit code {good.exit_code}")
+    report(line, code)
+
+
+def report(line: Line, code: int) -> None:
+    numbers = [entry["frame"] for entry in line.verdicts()]
+    in_order = numbers == list(range(line.count))
+    print(f"parts {line.count}, verdicts {len(numbers)}, each once and in order: {in_order}")
+    print(f"exit code of the stream: {code}")
+
+
+def run(count: int, seed: int, folder: Path) -> None:
+    workshop = Workshop(folder, seed)
+    settings, model, control = prepare(folder, workshop)
     options = ["--config", str(settings), "--shadow", "3", "--max-latency", "250"]
     codes: dict[str, Counter[int]] = {kind: Counter() for kind in workshop.kinds}
     passed: list[str] = []
@@ -363,19 +421,15 @@ def run(count: int, seed: int, folder: Path) -> None:
         code = line.end()
     finally:
         line.kill()
-    numbers = [entry["frame"] for entry in line.verdicts()]
     refusals = sum(entry.get("event") == "model refused" for entry in line.lines)
     print(f"{'bad model':<42} refused  rolled back  other")
     for kind, found in codes.items():
         others = sum(found.values()) - found[3] - found[4]
         print(f"{kind:<42} {found[3]:>7} {found[4]:>12} {others:>6}")
     print(f"offered {count}, passed {len(passed)}, events 'model refused' {refusals}")
-    print(
-        f"parts {line.count}, verdicts {len(numbers)}, each once and in order: "
-        f"{numbers == list(range(line.count))}"
-    )
+    report(line, code)
     print(f"the model before unchanged: {unchanged}, scores before the good one: {by_old}")
-    print(f"a good one afterwards: exit code {good.exit_code}; exit code of the stream: {code}")
+    print(f"a good one afterwards: exit code {good.exit_code}")
     print(f"{time.monotonic() - started:.0f} s")
     for problem in passed:
         print("PASSED", problem)
@@ -384,10 +438,14 @@ def run(count: int, seed: int, folder: Path) -> None:
 def command_line() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run(arguments.count, arguments.seed, Path(folder))
+        if arguments.kills:
+            kill_installations(arguments.kills, arguments.seed, Path(folder))
+        else:
+            run(arguments.count, arguments.seed, Path(folder))
 
 
 if __name__ == "__main__":
