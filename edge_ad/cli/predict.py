@@ -162,7 +162,7 @@ def _expanded(path: Path) -> list[Path]:
     Raises:
         DataError: the folder holds no picture.
     """
-    from edge_ad_runtime import list_pictures
+    from edge_ad_runtime.model.image import list_pictures, no_pictures
 
     if glob.has_magic(str(path)) and not path.exists():
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
@@ -173,7 +173,7 @@ def _expanded(path: Path) -> list[Path]:
         return [path]
     pictures = list_pictures(path)
     if not pictures:
-        raise DataError(f"found no pictures (PNG, JPEG, BMP, TIFF, WebP) in the folder {path}")
+        raise no_pictures(path)
     return pictures
 
 

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from edge_ad.progress import Bar
 from edge_ad_runtime.errors import ConfigError, DataError
 from edge_ad_runtime.model.image import (
-    PICTURE_SUFFIXES,
     Frame,
     Preprocessing,
     list_pictures,
+    no_pictures,
+    other_files,
     read_frame,
 )
 
@@ -95,13 +96,9 @@ class Dataset(Sequence[Sample]):
         if not folder.is_dir():
             raise DataError(f"expected a folder of pictures, {folder} is none: check the path")
         paths = list_pictures(folder)
-        others = _other_files(folder)
+        others = other_files(folder)
         if not paths:
-            there = f"only {others}" if others else "none"
-            raise DataError(
-                f"expected pictures of good parts below {folder}, found {there}: "
-                "put PNG, JPEG, BMP, TIFF or WebP files there"
-            )
+            raise no_pictures(folder)
         if others:
             logger.warning(
                 "%s below %s are not read: convert pictures of another kind (such as HEIC of "
@@ -295,22 +292,6 @@ class Dataset(Sequence[Sample]):
         if sample.path not in self.bad:
             self.bad.append(sample.path)
             logger.warning("left out: %s", error)
-
-
-def _other_files(folder: Path) -> str:
-    """Count the files that do not end as a picture does: `3 .heic files and 1 .txt file`."""
-    endings = Counter(
-        path.suffix.lower() or "unnamed"
-        for path in folder.rglob("*")
-        if path.is_file()
-        and path.suffix.lower() not in PICTURE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    counted = [
-        f"{count} {ending} {'file' if count == 1 else 'files'}"
-        for ending, count in endings.most_common(3)
-    ]
-    return " and ".join(counted)
 
 
 def _n_workers() -> int:

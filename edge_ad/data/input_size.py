@@ -45,11 +45,13 @@ def choose_input_size(dataset: Dataset, *, area: int = 256 * 256) -> tuple[int, 
     ratio = statistics.median(ratios)
     odd = sum(not 1 / _SAME_SHAPE < one / ratio < _SAME_SHAPE for one in ratios)
     if odd:
+        portrait, landscape = sum(one > 1 for one in ratios), sum(one < 1 for one in ratios)
         logger.warning(
-            "%d of %d pictures that were looked at have another shape than the others (portrait "
-            "and landscape mixed?): they are stretched to one input size; turn or crop them",
-            odd,
+            "the pictures have different shapes (of %d that were looked at, portrait %d and "
+            "landscape %d): they are stretched to one input size; turn or crop them",
             len(ratios),
+            portrait,
+            landscape,
         )
     return _to_multiple(math.sqrt(area * ratio)), _to_multiple(math.sqrt(area / ratio))
 

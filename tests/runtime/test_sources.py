@@ -233,3 +233,10 @@ def test_grey_pictures_and_hidden_files(tmp_path: Path, pictures: Path) -> None:
     cv2.imwrite(str(pictures / "grey.png"), np.full((5, 6), 7, np.uint8))
     assert [mean for _, mean in read_all(open_source(str(pictures)))][-1] == 7
     assert len(read_all(open_source(str(pictures)))) == 6
+
+
+def test_a_folder_of_another_kind_of_pictures_says_what_to_do(tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.heic").write_bytes(b"")
+    with pytest.raises(DataError, match=r"only 2 \.heic files: convert .* to PNG or JPEG"):
+        open_source(str(tmp_path))

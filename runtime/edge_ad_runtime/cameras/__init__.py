@@ -9,7 +9,7 @@ from edge_ad_runtime.cameras.folder import Pictures, WatchedFolder
 from edge_ad_runtime.cameras.opencv import VideoFile, open_device, open_pipeline, open_url
 from edge_ad_runtime.cameras.plugins import find_plugin
 from edge_ad_runtime.errors import CameraError, ConfigError, DataError
-from edge_ad_runtime.model.image import PICTURE_SUFFIXES, list_pictures
+from edge_ad_runtime.model.image import PICTURE_SUFFIXES, list_pictures, no_pictures
 from edge_ad_runtime.redact import redact
 
 __all__ = [
@@ -92,7 +92,10 @@ def open_source(
 def _open_path(spec: str) -> FrameSource:
     path = Path(spec)
     if path.is_dir():
-        return Pictures(list_pictures(path), name=spec)
+        pictures = list_pictures(path)
+        if not pictures:
+            raise no_pictures(path)
+        return Pictures(pictures, name=spec)
     if path.is_file():
         if path.suffix.lower() in PICTURE_SUFFIXES:
             return Pictures([path], name=spec)

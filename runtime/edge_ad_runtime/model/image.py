@@ -5,6 +5,7 @@ Training and the device both use this file, so that a score cannot change betwee
 
 import os
 import stat
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -245,6 +246,33 @@ def list_pictures(folder: Path | str) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and os.path.isfile(path)
     )
+
+
+def other_files(folder: Path) -> str:
+    """Count the files that do not end as a picture does: `3 .heic files and 1 .txt file`."""
+    endings = Counter(
+        path.suffix.lower() or "unnamed"
+        for path in folder.rglob("*")
+        if path.suffix.lower() not in PICTURE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and os.path.isfile(path)
+    )
+    counted = [
+        f"{count} {ending} {'file' if count == 1 else 'files'}"
+        for ending, count in endings.most_common(3)
+    ]
+    return " and ".join(counted)
+
+
+def no_pictures(folder: Path) -> DataError:
+    """Say what a folder holds instead of pictures, and what to do."""
+    others = other_files(folder)
+    if others:
+        return DataError(
+            f"found no pictures ({PICTURE_FORMATS}) in {folder}, only {others}: convert pictures "
+            "of another kind, such as HEIC of phones, to PNG or JPEG"
+        )
+    return DataError(f"found no pictures ({PICTURE_FORMATS}) in {folder}: put some there")
 
 
 def _resize(frame: Frame, height: int, width: int) -> Frame:
