@@ -29,13 +29,14 @@ from edge_ad_runtime.model.calibration import Calibration, calibrate
 from edge_ad_runtime.model.device_calibration import combine
 from edge_ad_runtime.stream.drift import (
     ALARM_CAPITAL,
+    MEASURES,
     REFERENCE_SIZE,
     Drift,
     ExchangeabilityTest,
     Reference,
+    measured,
 )
 
-MEASURES = ("score", "brightness", "sharpness")
 MOST_GOOD, MOST_DEFECTIVE = 110, 40
 STREAMS, PARTS, SEEDS = 48, 20_000, 6
 CHANGES = ("brightness +15 %", "blur, sigma 3 px", "blur, 3 x 3 px", "shift 2 %")
@@ -45,7 +46,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What passes the camera of a class: (n, 3) for each kind, a column for each measure.
+    """What passes the camera of a class: (n, 5) for each kind, a column for each measure.
 
     Attributes:
         good: good parts.
@@ -90,7 +91,7 @@ def score_class(name: str, data_root: Path, results: Path) -> Scored:
         for frame in batch:
             image = scorer.prepare(frame)
             found, seen = scorer.score_prepared([image])[0], appearance(image)
-            rows.append((found.score, seen.brightness, seen.log_sharpness))
+            rows.append(measured(seen, found.score))
             maxima.append(float(found.anomaly_map.max()))
         return np.asarray(rows), np.asarray(maxima)
 
@@ -115,7 +116,7 @@ def drawn(rng: np.random.Generator, values: Values, count: int) -> Values:
 def tests(
     scored: Scored, seed: int, *, size: int = REFERENCE_SIZE, floor: float | None = None
 ) -> list[ExchangeabilityTest]:
-    """Return the three tests as a stream starts them."""
+    """Return the tests as a stream starts them."""
     generator = random.Random(seed)
     named = {} if floor is None else {"floor": floor}
     first = list(scored.training.scores)[: max(0, size - 1)]
@@ -150,7 +151,7 @@ def spread(found: list[int | None]) -> str:
 
 def print_unchanged(classes: dict[str, Scored]) -> None:
     """How often a stream in which nothing changes alarms, by the size of the reference."""
-    print(f"\n## {STREAMS} unchanged streams of {PARTS:,} parts, three measures each\n")
+    print(f"\n## {STREAMS} unchanged streams of {PARTS:,} parts, five measures each\n")
     print("| reference | streams that alarmed | largest capital |\n|---|---|---|")
     for size, label in ((256, "256"), (4096, "**4,096**")):
         alarms, capital = 0, 0.0

@@ -11,6 +11,7 @@ scores there after a change of the detectors.
 """
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -31,6 +32,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from edge_ad.models import Detector
+from edge_ad.models.good import UNUSUAL_SHARE
 from edge_ad_runtime.model.calibration import calibrate
 
 NEW_GOOD, NEW_DEFECTIVE = 120, 60
@@ -40,8 +42,6 @@ FEWEST_NEW = 15
 """Good pictures that must be left for that; a class with fewer has no such row."""
 
 RATES = (0.01, 0.05)
-LISTED = 0.05
-"""Share of the fitted pictures, those with the highest scores, that a person is asked to check."""
 
 Values = NDArray[np.float32]
 
@@ -175,7 +175,7 @@ def count(tally: Tally, run: Run, scores: Scores) -> None:
         tally.add(f"{rate:.0%}", calibration.limit(rate), scores.good, scores.defective)
     tally.p_values += [calibration.p_value(score) for score in scores.good.tolist()]
     if run.n_planted:
-        listed = max(run.n_planted, round(LISTED * run.size))
+        listed = math.ceil(UNUSUAL_SHARE * run.size)
         highest = np.argsort(-scores.left_out)[:listed]
         tally.listed.append(float(np.sum(highest >= run.size - run.n_planted)) / run.n_planted)
     if len(scores.first_held_out):

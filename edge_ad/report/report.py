@@ -91,7 +91,7 @@ def choose_sections(report: Report) -> list[Section]:
 
 
 def unusual_pictures(run: Run) -> list[GoodPicture]:
-    """Return the training pictures to look at again: the highest 5 %, and all set aside."""
+    """Return the training pictures to look at again: the highest 10 %, and all set aside."""
     ranked = sorted(run.good, key=lambda one: -one.score)
     count = math.ceil(UNUSUAL_SHARE * len(ranked))
     return [one for rank, one in enumerate(ranked) if rank < count or one.set_aside]

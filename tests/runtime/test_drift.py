@@ -164,6 +164,31 @@ def test_blur_is_told(info: ModelInfo) -> None:
     assert "check the focus" in event.message
 
 
+def test_parts_that_have_moved_are_told_before_their_scores_change(info: ModelInfo) -> None:
+    rng = np.random.default_rng(5)
+
+    def parts(across: int, down: int) -> Iterator[tuple[CapturedFrame, Result]]:
+        for index in range(400):
+            frame = np.full((64, 128, 3), 60, np.uint8)
+            x, y = 40 + rng.integers(-1, 2), 20 + rng.integers(-1, 2)
+            if index >= 300:
+                x, y = x + across, y + down
+            frame[y : y + 20, x : x + 40] = part(rng)[:20, :40] + np.uint8(20)
+            yield shown(frame), verdict(float(rng.normal(50, 5)))
+
+    for moved, measure in (((3, 0), "horizontal position"), ((0, 3), "vertical position")):
+        ((index, event),) = events(Drift(lambda: info), parts(*moved))
+        assert 310 <= index <= 360 and event.details["measure"] == measure
+        assert f"the {measure} of the parts at left has moved" in event.message
+
+
+def test_the_centre_of_brightness_is_that_of_the_picture() -> None:
+    frame = np.zeros((100, 200, 3), np.uint8)
+    assert appearance(frame).centre == (0.5, 0.5)
+    frame[:50, 150:] = 200
+    assert appearance(frame).centre == pytest.approx((0.875, 0.25), abs=0.01)
+
+
 def standing(rng: np.random.Generator, **fields: Any) -> Iterator[tuple[CapturedFrame, Result]]:
     """200 parts, then one bright part that stands under the camera for 400 frames."""
     for index in range(200):

@@ -1,4 +1,4 @@
-"""How a picture looks, whatever it shows: brightness, sharpness, exposure, same scene or new."""
+"""How a picture looks, whatever it shows: brightness, sharpness, position, same scene or new."""
 
 import math
 from collections.abc import Sequence
@@ -42,6 +42,18 @@ class Appearance:
     def brightness(self) -> float:
         """Mean grey level, 0..255."""
         return float(cv2.mean(self.grey)[0])
+
+    @cached_property
+    def centre(self) -> tuple[float, float]:
+        """Centre of brightness (x, y) in shares of the width and the height, 0..1.
+
+        It moves with a part or a camera that has moved, and with light from another side.
+        """
+        moments = cv2.moments(self.thumbnail)
+        if moments["m00"] == 0:
+            return 0.5, 0.5  # a black picture
+        x, y = (moments[name] / moments["m00"] for name in ("m10", "m01"))
+        return (x + 0.5) / _THUMBNAIL, (y + 0.5) / _THUMBNAIL
 
     @cached_property
     def log_sharpness(self) -> float:

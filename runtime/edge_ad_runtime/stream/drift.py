@@ -2,9 +2,9 @@
 
 Exchangeability martingales (Vovk, Nouretdinov and Gammerman, Testing exchangeability on-line,
 2003) bet against the claim that the parts come in no particular order. Each part's score,
-brightness and sharpness is ranked among the good parts of the training and all earlier parts of
-the stream; while nothing changes, the ranks are uniform and no strategy wins in the long run. A
-capital that has grown 10,000-fold is evidence of a change.
+brightness, sharpness and position is ranked among those of all earlier parts of the stream, its
+score among the good parts of the training too; while nothing changes, the ranks are uniform and no
+strategy wins in the long run. A capital that has grown 10,000-fold is evidence of a change.
 """
 
 import random
@@ -36,11 +36,17 @@ _RECENT = 32
 _SCENE_PARTS, _SCENE_ANOMALOUS = 20, 18
 """So many of so many parts in a row are anomalous: not a batch of defects but another picture."""
 
+_POSITION = "position of the camera and of the part, and the direction of the light"
 _WHAT_TO_CHECK = {
     "score": "focus, position, dirt on the lens, and whether the product itself has changed",
     "brightness": "the lamps, the exposure and light from outside",
     "sharpness": "the focus, dirt on the lens, vibration and the camera's compression",
+    "horizontal position": f"the {_POSITION}",
+    "vertical position": f"the {_POSITION}",
 }
+"""What a person should look at where a measure has changed."""
+
+MEASURES = tuple(_WHAT_TO_CHECK)
 
 
 class Reference:
@@ -159,9 +165,8 @@ class Drift:
             return None
         self._seen = seen
         self._parts += 1
-        self._watches["score"].update(result.score)
-        self._watches["brightness"].update(seen.brightness)
-        self._watches["sharpness"].update(seen.log_sharpness)
+        for watch, value in zip(self._watches.values(), measured(seen, result.score), strict=True):
+            watch.update(value)
         self._anomalous.append(result.anomalous)
         return self._scene_changed(captured) or self._drifted(captured)
 
@@ -207,12 +212,13 @@ class Drift:
         if measure == "score":
             details |= {"median_score": now, "expected": list(self._model.score_range)}
         self._restart(())
+        way = "risen" if now > before else "fallen"
+        changed = "moved" if "position" in measure else way
         return Event(
             kind="drift",
             message=(
-                f"the {measure} of the parts at {captured.camera} has "
-                f"{'risen' if now > before else 'fallen'}: {now:.4g} in the middle of the last "
-                f"ones, {before:.4g} before: check {_WHAT_TO_CHECK[measure]}"
+                f"the {measure} of the parts at {captured.camera} has {changed}: {now:.4g} in the "
+                f"middle of the last ones, {before:.4g} before: check {_WHAT_TO_CHECK[measure]}"
             ),
             camera=captured.camera,
             details=details,
@@ -220,10 +226,15 @@ class Drift:
 
     def _restart(self, scores: Iterable[float]) -> None:
         """Forget the earlier parts; good scores of the training may stand in for them."""
-        first: dict[str, Iterable[float]] = {"score": scores, "brightness": (), "sharpness": ()}
         self._watches = {
-            measure: _Watch(Reference(values, self._generator)) for measure, values in first.items()
+            measure: _Watch(Reference(scores if measure == "score" else (), self._generator))
+            for measure in _WHAT_TO_CHECK
         }
+
+
+def measured(seen: Appearance, score: float) -> tuple[float, ...]:
+    """Return the values of a part that are watched, in the order of `MEASURES`."""
+    return score, seen.brightness, seen.log_sharpness, *seen.centre
 
 
 class _Watch:
