@@ -113,6 +113,12 @@ class Tally:
 @click.option("--sizes", default="50,100", show_default=True, help="Good pictures to fit.")
 @click.option("--splits", type=int, help="Default: 20, or 5 for PatchCore, whose fits take long.")
 @click.option("--coreset", default=0.1, show_default=True, help="Of PatchCore.")
+@click.option(
+    "--step",
+    type=click.Choice(["1", "2"]),
+    default="1",
+    help="2: every second patch across and down, which takes PatchCore a tenth of the time.",
+)
 @click.option("--planted", default=0.0, help="Share of the fitted pictures that are defective.")
 @click.option(
     "--first-version",
@@ -128,6 +134,7 @@ def main(
     sizes: str,
     splits: int | None,
     coreset: float,
+    step: str,
     planted: float,
     first_version: int | None,
     threads: int,
@@ -138,13 +145,16 @@ def main(
     logging.getLogger("edge_ad").setLevel(logging.ERROR)  # the weights are in the cached features
     started = time.perf_counter()
     options: dict[str, Any] = {"coreset": coreset} if method == "patchcore" else {}
-    splits = splits or (5 if method == "patchcore" else 20)
+    if step != "1":
+        options["grid_stride"] = 8 * int(step)
+    slow = method == "patchcore" and step == "1"
+    splits = splits or (5 if slow else 20)
     if first_version is None:
-        first_version = 1 if method == "patchcore" else 5
+        first_version = 1 if slow else 5
     print_header(method, options, splits, planted, first_version)
     rows: list[tuple[int, Tally]] = []
     for name in classes.split(","):
-        features = load_features(name, data_root, cache)
+        features = load_features(name, data_root, cache, int(step))
         for size in (int(size) for size in sizes.split(",")):
             run = Run(
                 method=method,

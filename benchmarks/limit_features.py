@@ -91,15 +91,22 @@ CACHED: dict[str, Any] = {
 }
 
 
-def load_features(name: str, data_root: Path, cache: Path) -> Features:
-    """Return the features of a class, from the cache if they are there."""
+def load_features(name: str, data_root: Path, cache: Path, step: int = 1) -> Features:
+    """Return the features of a class, from the cache if they are there.
+
+    Args:
+        name: of the class.
+        data_root: where its pictures lie.
+        cache: where the features are kept.
+        step: 2: only every second patch, across and down.
+    """
     path = cache / f"{name}.pt"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         torch.save(compute_features(name, data_root), path)
     stored = torch.load(path, mmap=True)
     return Features(
-        grid=stored["grid"].flatten(2),
+        grid=stored["grid"][:, :, ::step, ::step].flatten(2),
         pooled=stored["pooled"],
         n_good=stored["n_good"],
         input_size=stored["input_size"],
