@@ -1,0 +1,30 @@
+"""`edge-ad`, also as `python -m edge_ad`: Ctrl-C is one word, even while packages are loading."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; exit code 130 after Ctrl-C."""
+    try:
+        # Here, since loading it takes a moment in which people press Ctrl-C.
+        from edge_ad.cli import main as command_line
+
+        command_line()
+    except (KeyboardInterrupt, ImportError) as error:
+        if not _was_interrupted(error):
+            raise
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: a package in C that it hits fails to load."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+if __name__ == "__main__":
+    main()

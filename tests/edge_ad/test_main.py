@@ -1,0 +1,45 @@
+"""Ctrl-C while the program is still being loaded."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("loading", "returncode", "told"),
+    [
+        ("raise KeyboardInterrupt", 130, "interrupted\n"),
+        (
+            "raise ImportError('initialization failed') from KeyboardInterrupt()",
+            130,
+            "interrupted\n",
+        ),
+        ("raise ImportError('no such file')", 1, "no such file\n"),
+    ],
+)
+def test_ctrl_c_while_packages_are_loading(
+    tmp_path: Path, loading: str, returncode: int, told: str
+) -> None:
+    (tmp_path / "click.py").write_text(loading)
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "edge_ad", "runs"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    assert done.returncode == returncode, done.stderr
+    assert done.stderr.endswith(told)
+    assert ("Traceback" in done.stderr) == (returncode == 1)
+
+
+def test_the_module_is_the_command() -> None:
+    command = [sys.executable, "-m", "edge_ad", "--version"]
+    path = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
+    )
+    assert done.returncode == 0 and "version" in done.stdout
