@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +18,14 @@ from edge_ad_runtime.model.golden import GOLDEN_KEY, Golden
 from edge_ad_runtime.model.image import Frame, check_frame
 from edge_ad_runtime.model.info import ModelInfo, verify
 from edge_ad_runtime.model.result import RegionFinder, Result
-from edge_ad_runtime.model.session import create_session, first_line, native_errors
+from edge_ad_runtime.model.session import (
+    OUTPUTS,
+    create_session,
+    first_line,
+    is_fixed_to_one,
+    native_errors,
+)
 from edge_ad_runtime.model.signature import RequiredSignature
-
-_OUTPUTS = {"score": 1, "anomaly_map": 3}
-"""Names of the outputs, and how many axes they have."""
 
 MOST_AT_ONCE = 16
 """Frames of one inference. More gain nothing, and 200 of them would take 3 GB."""
@@ -94,7 +96,7 @@ class Scorer:
             self.info = ModelInfo.from_metadata(metadata, checksum)
             golden = metadata.get(GOLDEN_KEY)
             self.golden = None if golden is None else Golden.from_metadata(golden)
-            self._one_by_one = _is_fixed_to_one(self._session, self.info)
+            self._one_by_one = is_fixed_to_one(self._session, self.info)
         except ModelFileError as error:
             raise ModelFileError(f"cannot use the model file {path}: {error}") from error
         except UnicodeDecodeError as error:
@@ -270,7 +272,7 @@ class Scorer:
 
     def _infer(self, batch: Frame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         try:
-            scores, maps = self._session.run(list(_OUTPUTS), {"frame": batch})
+            scores, maps = self._session.run(list(OUTPUTS), {"frame": batch})
         except native_errors() as error:
             raise DeviceError(
                 f"{self.provider} failed on a batch of {len(batch)} ({first_line(error)}): "
@@ -319,42 +321,3 @@ def read_model(path: Path) -> bytes:
         ) from error
     except ValueError as error:  # a NUL in the path
         raise ModelFileError(f"cannot read the model file {path!r}: {error}: {expected}") from error
-
-
-def _is_fixed_to_one(session: Any, info: ModelInfo) -> bool:
-    """Check the graph's names, types and sizes; return whether it takes one frame at a time.
-
-    Raises:
-        ModelFileError: they are not those of format version 1.
-    """
-    inputs = {item.name: (item.type, item.shape) for item in session.get_inputs()}
-    outputs = {item.name: (item.type, len(item.shape)) for item in session.get_outputs()}
-    kind, shape = inputs.get("frame", ("nothing", [None]))
-    height, width = ("H", "W") if info.resize_in_graph else info.input_size
-    sized = list(shape[3:]) == [3] and _are_sides(shape[1:3], info)
-    if len(inputs) != 1 or kind != "tensor(uint8)" or not sized:
-        raise ModelFileError(
-            f"expected one input 'frame' of type uint8 and size N x {height} x {width} x 3, "
-            f"found {_described(inputs)}: export the run again"
-        )
-    if any(outputs.get(name) != ("tensor(float)", axes) for name, axes in _OUTPUTS.items()):
-        raise ModelFileError(
-            f"expected the float outputs 'score' and 'anomaly_map', found {_described(outputs)}: "
-            "export the run again"
-        )
-    if isinstance(shape[0], int) and shape[0] != 1:
-        raise ModelFileError(
-            f"expected a dynamic batch or one of 1, found {shape[0]}: export the run again"
-        )
-    return isinstance(shape[0], int)
-
-
-def _are_sides(sides: Sequence[object], info: ModelInfo) -> bool:
-    """Whether height and width of the input are those promised: free ones are named."""
-    if info.resize_in_graph:
-        return len(sides) == 2 and all(isinstance(side, str) for side in sides)
-    return tuple(sides) == info.input_size
-
-
-def _described(items: dict[str, Any]) -> str:
-    return ", ".join(f"'{name}' {kind}" for name, kind in items.items()) or "none"

@@ -2,12 +2,14 @@
 
 ONNX Runtime itself falls back: `providers=["CUDAExecutionProvider"]` on a machine without a
 working CUDA gives a session on the CPU and a line in a log. Three checks stand against that: the
-provider is compiled in, the session holds it after creation, and it has run the model once.
+provider is compiled in, the session holds it after creation, and it has run the model once. What
+the graph takes and gives is checked here as well.
 """
 
 import contextlib
 import io
 import logging
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -22,8 +24,12 @@ from edge_ad_runtime.model.accelerator import (
     Options,
     provider_options,
 )
+from edge_ad_runtime.model.info import ModelInfo
 
 logger = logging.getLogger(__name__)
+
+OUTPUTS = {"score": 1, "anomaly_map": 3}
+"""Names of the outputs of a model file, and how many axes they have."""
 
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 
@@ -215,3 +221,42 @@ def first_line(error: Exception) -> str:
     """Return the head of an ONNX Runtime message, which may go on for pages."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return text if len(text) <= 200 else text[:200] + "..."
+
+
+def is_fixed_to_one(session: Any, info: ModelInfo) -> bool:
+    """Check the graph's names, types and sizes; return whether it takes one frame at a time.
+
+    Raises:
+        ModelFileError: they are not those of format version 1.
+    """
+    inputs = {item.name: (item.type, item.shape) for item in session.get_inputs()}
+    outputs = {item.name: (item.type, len(item.shape)) for item in session.get_outputs()}
+    kind, shape = inputs.get("frame", ("nothing", [None]))
+    height, width = ("H", "W") if info.resize_in_graph else info.input_size
+    sized = list(shape[3:]) == [3] and _are_sides(shape[1:3], info)
+    if len(inputs) != 1 or kind != "tensor(uint8)" or not sized:
+        raise ModelFileError(
+            f"expected one input 'frame' of type uint8 and size N x {height} x {width} x 3, "
+            f"found {_described(inputs)}: export the run again"
+        )
+    if any(outputs.get(name) != ("tensor(float)", axes) for name, axes in OUTPUTS.items()):
+        raise ModelFileError(
+            f"expected the float outputs 'score' and 'anomaly_map', found {_described(outputs)}: "
+            "export the run again"
+        )
+    if isinstance(shape[0], int) and shape[0] != 1:
+        raise ModelFileError(
+            f"expected a dynamic batch or one of 1, found {shape[0]}: export the run again"
+        )
+    return isinstance(shape[0], int)
+
+
+def _are_sides(sides: Sequence[object], info: ModelInfo) -> bool:
+    """Whether height and width of the input are those promised: free ones are named."""
+    if info.resize_in_graph:
+        return len(sides) == 2 and all(isinstance(side, str) for side in sides)
+    return tuple(sides) == info.input_size
+
+
+def _described(items: dict[str, Any]) -> str:
+    return ", ".join(f"'{name}' {kind}" for name, kind in items.items()) or "none"
