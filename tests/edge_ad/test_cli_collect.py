@@ -165,11 +165,11 @@ def wait(what: Any) -> None:
 def test_interrupted_the_pictures_up_to_then_are_there(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     command = [sys.executable, "-c", RUN, "collect", "--camera", str(folder)]
-    command += ["--output", str(output), "--every", "200ms", "--json"]
+    command += ["--output", str(output), "--every", "30s", "--json"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        wait(lambda: output.is_dir() and len(list_pictures(output)) >= 3)
+        wait(lambda: output.is_dir() and len(list_pictures(output)) >= 1)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 130 and "Traceback" not in stderr
