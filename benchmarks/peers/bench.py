@@ -10,7 +10,8 @@ from typing import Any
 
 from benchmarks.peers.measurements import Measurements
 from benchmarks.peers.pictures import StagedClass, timm_weights
-from benchmarks.peers.tools import ANOMALIB, ANOMAVISION, EDGE_AD, Tool, ask
+from benchmarks.peers.tools import ANOMALIB, ANOMAVISION, EDGE_AD, PeerError, Tool, ask
+from edge_ad_runtime.errors import EdgeAdError
 
 FIT_TIMEOUT_S = 3600.0
 
@@ -179,7 +180,10 @@ class Bench:
         folder.mkdir(parents=True)
         request = {"do": "fit", **self.request(contender, staged)}
         fitted = ask(contender.tool, request, FIT_TIMEOUT_S)
-        accuracy = staged.evaluate(fitted, folder)
+        try:
+            accuracy = staged.evaluate(fitted, folder)
+        except EdgeAdError as error:  # a map that is not finite, for example
+            raise PeerError(str(error)) from error
         (folder / "maps.npz").unlink()  # 20 to 80 MB each
         (folder / "fitted.json").write_text(json.dumps(fitted))
         return {**fitted, "accuracy": accuracy}

@@ -12,7 +12,7 @@ from edge_ad_export.int8.quantise import (
     dot_with_zero,
     quantise_weights,
 )
-from edge_ad_export.int8.search import ROW_MAX, ROW_ZERO
+from edge_ad_export.int8.search import BASE, DIGIT_MAX, ROW_MAX, ROW_ZERO, with_norms
 
 
 def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -36,7 +36,8 @@ def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("rows", [1, 3, 16])
 @pytest.mark.parametrize("sign", [-1, 1])
 @pytest.mark.parametrize(
-    ("activation", "weight"), [(ZERO + ACTIVATION_MAX, WEIGHT_MAX), (ROW_MAX + ROW_ZERO, 128)]
+    ("activation", "weight"),
+    [(ZERO + ACTIVATION_MAX, WEIGHT_MAX), (ROW_MAX + ROW_ZERO, 128), (DIGIT_MAX, BASE)],
 )
 def test_the_largest_products_do_not_saturate(
     rows: int, sign: int, activation: int, weight: int
@@ -45,6 +46,21 @@ def test_the_largest_products_do_not_saturate(
     right = np.full((4, 176, 88), min(sign * weight, 127), np.int8)
     expected = left.astype(np.int32) @ right.astype(np.int32)
     np.testing.assert_array_equal(product(left, right), expected)
+
+
+@pytest.mark.parametrize("largest", [1, 7, ROW_MAX])
+def test_a_product_with_the_norms_ranks_rows_by_their_distance(largest: int) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.integers(-largest, largest + 1, (64, 40)).astype(np.float32)
+    rows[0] = largest  # the longest there can be
+    patches = rng.integers(-128, 128, (40, 16))
+    halves = np.rint(np.square(rows).sum(axis=1) / 2)
+    digits = 1 + max(1, int(-(-(halves.max() // BASE) // DIGIT_MAX)))
+    places = np.array([-BASE] * (digits - 1) + [-1])
+    columns = np.concatenate([patches, np.repeat(places[:, None], 16, axis=1)]).astype(np.int8)
+    likeness = product(with_norms(rows, digits), columns)
+    expected = rows @ patches - halves[:, None] + ROW_ZERO * patches.sum(axis=0)
+    np.testing.assert_array_equal(likeness, expected)
 
 
 def test_weights_come_back() -> None:

@@ -128,9 +128,9 @@ def _score_in_training(
     for batch, before in zip(batches, unclamped, strict=True):
         names = [str(Path(path).relative_to(category)) for path in batch.image_path]
         for index, name in enumerate(names):
-            label = bool(batch.pred_label[index])
-            found.training[name] = Verdict(float(batch.pred_score[index]), label)
-            raw[name] = np.float32(before.pred_score[index])
+            label = bool(_scalar(batch.pred_label[index]))
+            found.training[name] = Verdict(_scalar(batch.pred_score[index]), label)
+            raw[name] = np.float32(_scalar(before.pred_score[index]))
             maps[name] = before.anomaly_map[index].squeeze().numpy().astype(np.float32)
     save_maps(folder, maps)
     np.savez(folder / "scores.npz", **raw)

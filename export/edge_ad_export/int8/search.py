@@ -9,6 +9,9 @@ Memory and patches are rounded to one step, so that in units of it |x - m|^2 / 2
 |x|^2 / 2 - (x.m - |m|^2 / 2), whose last part is an integer, the likeness. Rows have 7 bits and are
 the unsigned factor of MatMulInteger (see `quantise`), patches have 8 and reach twice as far as the
 memory; a patch that is farther still is cut off, far from every row.
+
+The product takes |m|^2 / 2 off by itself: it stands in further channels of the rows, as digits to
+the base of 128, and the patches have -128 and -1 there.
 """
 
 import math
@@ -43,6 +46,9 @@ CANDIDATES = 2
 ROW_MAX = 63
 ROW_ZERO = 64
 """A product of two with a patch's -128 fits into 16 bits: 2 * (63 + 64) * 128 < 32,768."""
+
+BASE = 128
+DIGIT_MAX = 127
 
 
 @dataclass(frozen=True)
@@ -83,14 +89,15 @@ def searched_distance(
     """
     search = _Search(graph, memory)
     columns = search.quantised(patches)
-    count = math.prod(tile_size(grid))
-    visited = search.visited_clusters(columns, count)
-    rows = search.likest_rows(columns, visited, count)
+    visited = search.visited_clusters(columns)
+    rows = search.likest_rows(columns, visited, math.prod(tile_size(grid)))
     found = graph.node("Gather", memory.tensor, rows)  # (N, tiles, candidates, P, C)
     difference = graph.node("Sub", graph.node("Unsqueeze", patches, graph.constant([2])), found)
-    distance = graph.node("ReduceL2", difference, graph.constant([4]), keepdims=0)
-    nearest = graph.node("ReduceMin", distance, graph.constant([2]), keepdims=0)
-    return graph.node("Reshape", nearest, graph.constant([0, -1]))
+    # A product and a sum take less time than a ReduceL2.
+    squares = graph.node("Mul", difference, difference)
+    squared = graph.node("ReduceSum", squares, graph.constant([4]), keepdims=0)
+    nearest = graph.node("ReduceMin", squared, graph.constant([2]), keepdims=0)
+    return graph.node("Reshape", graph.node("Sqrt", nearest), graph.constant([0, -1]))
 
 
 def from_tiles(graph: GraphBuilder, distance: str, grid: tuple[int, int]) -> str:
@@ -143,35 +150,38 @@ class _Search:
         centred = memory.rows - self._middle
         self._step = max(float(centred.abs().max()), 1e-20) / ROW_MAX
         grouped = (centred / self._step)[self._blocks]  # (K, R, C)
-        self._rows = grouped.round().numpy()
-        self._centres = grouped.mean(dim=1).round().numpy()
+        rows = grouped.round().numpy()
+        highest = int(_half_norms(rows).max()) // BASE
+        self._digits = 1 + max(1, math.ceil(highest / DIGIT_MAX))
+        self._rows = with_norms(rows, self._digits)
+        self._centres = with_norms(grouped.mean(dim=1).round().numpy(), self._digits)
 
     def quantised(self, patches: str) -> str:
-        """Append the rounding of patches (N, tiles, P, C) to columns int8 (N, tiles, C, P)."""
+        """Append the rounding of patches (N, tiles, P, C) to columns int8 (N, tiles, C + D, P)."""
         graph = self._graph
-        middle = graph.constant(self._middle.numpy(), "memory_mean")
-        centred = graph.node("Sub", patches, middle)
+        wider = graph.node("Pad", patches, graph.constant([0] * 7 + [self._digits]))
+        places = np.array([-BASE] * (self._digits - 1) + [-1], np.float32)
+        middle = np.concatenate([self._middle.numpy(), -np.float32(self._step) * places])
+        centred = graph.node("Sub", wider, graph.constant(middle, "memory_mean"))
         zero = graph.constant(np.array(0, np.int8))
         rounded = graph.node("QuantizeLinear", centred, graph.scalar(self._step), zero)
         return graph.node("Transpose", rounded, perm=[0, 1, 3, 2])
 
-    def visited_clusters(self, columns: str, patches: int) -> str:
+    def visited_clusters(self, columns: str) -> str:
         """Append the choice of clusters: int64 (N, tiles, V).
 
         A patch's own nearest cluster has a slack of 0; a tile takes those of the smallest slack.
         """
         graph = self._graph
-        centres = graph.constant(_as_unsigned(self._centres), "centres")
-        products = graph.node("MatMulInteger", centres, columns)  # (N, tiles, K, P)
-        norms = graph.constant(_half_norms(self._centres, patches), "centre_norms")  # (K, P)
-        likeness = graph.node("Sub", products, norms)
+        centres = graph.constant(self._centres, "centres")
+        likeness = graph.node("MatMulInteger", centres, columns)  # (N, tiles, K, P)
         best = graph.node("ReduceMax", likeness, graph.constant([2]), keepdims=1)
         slack = graph.node("Sub", best, likeness)
         of_tile = graph.node("ReduceMin", slack, graph.constant([3]), keepdims=0)
         count, rows = self._blocks.shape
         wanted = max(math.ceil(MIN_ROWS / rows), round(VISITED * count))
         visited = graph.constant([min(count, wanted)])
-        return graph.nodes("TopK", (of_tile, visited), 2, axis=2, largest=0)[1]
+        return graph.nodes("TopK", (of_tile, visited), 2, axis=2, largest=0, sorted=0)[1]
 
     def likest_rows(self, columns: str, visited: str, patches: int) -> str:
         """Append the rows of the memory that look nearest: int64 (N, tiles, candidates, P).
@@ -189,7 +199,7 @@ class _Search:
             "GatherElements", likeness, graph.node("Add", place, every_row), axis=2
         )  # (N, tiles, 1, R, P)
         count = graph.constant([min(CANDIDATES, rows)])
-        likest = graph.nodes("TopK", (in_best, count), 2, axis=3)[1]
+        likest = graph.nodes("TopK", (in_best, count), 2, axis=3, sorted=0)[1]
         chosen = graph.node("GatherElements", visited, best, axis=2)
         first = graph.node("Mul", chosen, graph.constant(rows))
         row = graph.node(
@@ -207,14 +217,11 @@ class _Search:
         """
         graph = self._graph
         rows, channels = self._rows.shape[1:]
-        blocks = graph.constant(_as_unsigned(self._rows), "memory_blocks")
+        blocks = graph.constant(self._rows, "memory_blocks")
         below = graph.constant([0, 0, -1, channels])
         visited_rows = graph.node("Reshape", graph.node("Gather", blocks, visited), below)
-        products = graph.node("MatMulInteger", visited_rows, columns)  # (N, tiles, V R, P)
-        shape = graph.constant([0, 0, -1, rows, patches])
-        split = graph.node("Reshape", products, shape)
-        norms = graph.constant(_half_norms(self._rows, patches), "memory_norms")  # (K, R, P)
-        return graph.node("Sub", split, graph.node("Gather", norms, visited))
+        likeness = graph.node("MatMulInteger", visited_rows, columns)  # (N, tiles, V R, P)
+        return graph.node("Reshape", likeness, graph.constant([0, 0, -1, rows, patches]))
 
 
 def rows_of_a_cluster(memory_rows: int) -> int:
@@ -223,15 +230,22 @@ def rows_of_a_cluster(memory_rows: int) -> int:
     return min(max(wanted, FEWEST_ROWS), MOST_ROWS)
 
 
-def _as_unsigned(integers: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Shift to unsigned; that adds the same to all likenesses of a patch."""
-    return (integers + ROW_ZERO).astype(np.uint8)
+def with_norms(integers: NDArray[np.float32], digits: int) -> NDArray[np.uint8]:
+    """Shift rows (..., C) to unsigned and append the digits of half their squared norms.
 
-
-def _half_norms(integers: NDArray[np.float32], patches: int) -> NDArray[np.int32]:
-    """Return |m|^2 / 2 over the last axis, rounded, once for each patch of a tile: (..., P).
-
-    A subtraction of equal shapes takes half the time of one that repeats the numbers itself.
+    The shift adds the same to all likenesses of a patch. Every digit but the last counts `BASE`.
     """
-    halves = np.rint(np.square(integers).sum(axis=-1) / 2).astype(np.int32)
-    return np.repeat(halves[..., None], patches, axis=-1)
+    high, low = np.divmod(_half_norms(integers), BASE)
+    appended = []
+    for _ in range(digits - 1):
+        digit = np.minimum(high, DIGIT_MAX)
+        appended.append(digit)
+        high = high - digit
+    unsigned = [integers + ROW_ZERO, np.stack([*appended, low], axis=-1)]
+    return np.concatenate(unsigned, axis=-1).astype(np.uint8)
+
+
+def _half_norms(integers: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return |m|^2 / 2 over the last axis, rounded."""
+    halves: NDArray[np.int64] = np.rint(np.square(integers).sum(axis=-1) / 2).astype(np.int64)
+    return halves
