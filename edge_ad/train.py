@@ -17,6 +17,7 @@ from edge_ad.data import Category, Dataset
 from edge_ad.evaluate import Evaluation, best_f1_threshold
 from edge_ad.models import Detector, load
 from edge_ad.models.good import FEWEST, GoodScores
+from edge_ad.models.saved import cannot_write
 from edge_ad.report import Report, write_report
 from edge_ad.run_metrics import RunMetrics
 from edge_ad.runs import DETECTOR_FILE, REPORT_FILE, GoodPicture, Run, run_folder
@@ -212,7 +213,18 @@ def _test_figures(evaluation: Evaluation | None) -> dict[str, Any]:
 
 
 def _write(run: Run, detector: Detector, *, save: bool) -> None:
-    """Put the files in place when all of them are ready; `save`: the detector is new, too."""
+    """Put the files in place when all of them are ready; `save`: the detector is new, too.
+
+    Raises:
+        DataError: they cannot be written; the files from before are still there.
+    """
+    try:
+        _replace_files(run, detector, save=save)
+    except OSError as error:
+        raise cannot_write(run.folder, error) from error
+
+
+def _replace_files(run: Run, detector: Detector, *, save: bool) -> None:
     with tempfile.TemporaryDirectory(prefix=".new-", dir=run.folder) as temporary:
         new = Path(temporary)
         if save:

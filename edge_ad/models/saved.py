@@ -28,7 +28,25 @@ DAMAGED = (SafetensorError, RuntimeError, LookupError, ValueError, TypeError, No
 
 
 def write_detector(detector: "Detector", folder: Path) -> None:
-    """Write both files, each at once and complete; see `Detector.save`."""
+    """Write both files, each at once and complete; see `Detector.save`.
+
+    Raises:
+        DataError: they cannot be written.
+    """
+    try:
+        _write(detector, folder)
+    except (OSError, SafetensorError) as error:
+        (folder / f".{TENSOR_FILE}.tmp").unlink(missing_ok=True)
+        raise cannot_write(folder, error) from error
+
+
+def cannot_write(folder: Path, error: Exception) -> DataError:
+    """Say why a detector or a run cannot be written."""
+    reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+    return DataError(f"cannot write into {folder}: {reason}: check the folder and the disk's space")
+
+
+def _write(detector: "Detector", folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous().cpu() for name, tensor in detector.state_dict().items()}
     temporary = folder / f".{TENSOR_FILE}.tmp"

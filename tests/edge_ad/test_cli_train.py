@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from safetensors import SafetensorError
 
 from edge_ad.cli import main
 from edge_ad_runtime import read_frame
@@ -352,3 +353,25 @@ def test_a_typo_is_told_before_pytorch_is_loaded(
     )
     assert (told.returncode, told.stdout.strip()) == (1, "False")
     assert told.stderr.startswith("Error: ") and told.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("full", ["safetensors", "report"])
+def test_a_full_disk_is_one_sentence_and_keeps_the_run_before(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    assert train(data_root, tmp_path).exit_code == 0
+    run = tmp_path / "plate/padim"
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+
+    def no_space(*_: object) -> None:
+        if full == "safetensors":
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+        raise OSError(28, "No space left on device")
+
+    place = {
+        "safetensors": "edge_ad.models.saved.save_file",
+        "report": "edge_ad.train.write_report",
+    }
+    monkeypatch.setattr(place[full], no_space)
+    assert "No space left on device" in error_of(train(data_root, tmp_path))
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
