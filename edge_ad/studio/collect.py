@@ -1,6 +1,7 @@
 """Step 1, Collect: pictures come in, get a label, and doubtful ones are flagged."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -195,8 +196,7 @@ class Collect:
 def _state_of(folder: CategoryFolder) -> object:
     """Return what changes when a picture comes, goes or moves."""
     found = []
-    places = [folder.path, *(path for path in folder.path.rglob("*") if path.is_dir())]
-    for path in places:
-        if not path.name.startswith("."):
-            found.append((str(path), path.stat().st_mtime_ns))
+    for place, folders, _ in os.walk(folder.path):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found.append((place, os.stat(place).st_mtime_ns))
     return tuple(found)

@@ -5,13 +5,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.data import list_categories
-from edge_ad.models import Detector, load
 from edge_ad.project.folder import CategoryFolder, check_category_name
 from edge_ad.project.jobs import Job, Queue
 from edge_ad.project.thumbnails import Thumbnails
@@ -20,6 +19,9 @@ from edge_ad_runtime import Result, Scorer
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import make_writable
 from edge_ad_runtime.model.image import Frame, read_frame
+
+if TYPE_CHECKING:
+    from edge_ad.models import Detector
 
 HOME = ".edge-ad-studio"
 
@@ -137,13 +139,15 @@ class Studio:
             changed_at = (folder / "metrics.json").stat().st_mtime_ns
         return self._runs.get((folder, changed_at), lambda: Run.read(folder))
 
-    def detector(self, job: Job) -> Detector:
+    def detector(self, job: Job) -> "Detector":
         """Return the fitted detector of a training, on the CPU.
 
         Raises:
             DataError: it cannot be read.
         """
         folder = run_folder(job)
+        from edge_ad.models import load
+
         return self._detectors.get(folder, lambda: load(folder, device="cpu"))
 
     def scorer(self, model: Path) -> Scorer:

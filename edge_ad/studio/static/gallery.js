@@ -4,7 +4,7 @@ export default {
       <div class="grid">
         <figure v-for="item in items" :key="item.key" :data-key="item.key"
             :class="[item.kind, { here: item.key === here }]" @click="pick(item.key)">
-          <img :src="item.src" loading="lazy" decoding="async" :alt="item.name">
+          <img loading="lazy" decoding="async" :src="item.src" :alt="item.name">
           <span v-if="item.flag" class="flag" :title="item.flag">{{ item.short }}</span>
           <figcaption><span :title="item.name">{{ item.name }}</span>
             <span :class="'t-' + item.kind">{{ item.tag }}</span></figcaption>

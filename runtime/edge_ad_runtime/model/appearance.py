@@ -24,6 +24,7 @@ _DIM = 64.0
 _FLICKER = 1.5
 _LONGER_SIDE = 256
 _THUMBNAIL = 32
+_BLOCK = 4
 _FLAT = 1e-3
 """Keeps the logarithm finite for a picture without any edge."""
 
@@ -128,20 +129,25 @@ def _resized(frame: Frame, height: int, width: int, method: int) -> Frame:
 def earlier_alike(looks: Sequence[Appearance]) -> dict[int, int]:
     """Find pictures that show the scene of an earlier one: index to the first such index.
 
-    As `Appearance.shows_scene_of` for every pair, but for all earlier pictures at once.
+    As `Appearance.shows_scene_of` for every pair, but for all earlier pictures at once. Averages
+    over blocks differ by no more than the pixels do, so that they rule out nearly all pairs.
     """
     if not looks:
         return {}
     thumbnails = np.stack([look.thumbnail.ravel() for look in looks])
+    blocks = _THUMBNAIL // _BLOCK
+    coarse = thumbnails.reshape(-1, blocks, _BLOCK, blocks, _BLOCK).mean(axis=(2, 4))
+    coarse = coarse.reshape(len(looks), -1)
     brightness = np.array([look.brightness for look in looks], np.float32)
     found: dict[int, int] = {}
     for index in range(1, len(looks)):
         own, others = brightness[index], brightness[:index]
         darker, brighter = np.minimum(own, others), np.maximum(own, others)
         near = np.flatnonzero(brighter < _FLICKER * (darker + 1))
-        gain = (own + 1) / (others[near] + 1)
-        apart = np.abs(thumbnails[index] - gain[:, None] * thumbnails[near]).mean(axis=1)
-        same = near[apart < SAME_SCENE * np.minimum(1, darker[near] / _DIM)]
-        if len(same):
-            found[index] = int(same[0])
+        for level in (coarse, thumbnails):
+            gain = (own + 1) / (others[near] + 1)
+            apart = np.abs(level[index] - gain[:, None] * level[near]).mean(axis=1)
+            near = near[apart < SAME_SCENE * np.minimum(1, darker[near] / _DIM)]
+        if len(near):
+            found[index] = int(near[0])
     return found

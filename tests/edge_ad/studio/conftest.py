@@ -87,7 +87,7 @@ class StudioProcess:
         raise AssertionError([(job.state, job.message, job.log()) for job in jobs])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
     folder = tmp_path_factory.mktemp("studio")
     process = StudioProcess(folder / "data", folder / "cwd")
@@ -182,7 +182,7 @@ def until() -> Until:
     """Wait until something holds."""
 
     def wait(holds: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 40
         while not holds():
             assert time.monotonic() < deadline, "it never came true"
             time.sleep(0.03)

@@ -26,7 +26,6 @@ def test_from_a_folder_to_the_device(
 ) -> None:
     folder = studio.data_root / "part"
     page.goto(studio.url)
-    page.get_by_text("There is no product yet").wait_for()
     page.get_by_label("Name of a new product").fill("part")
     button(page, "Create").click()
 

@@ -1,0 +1,217 @@
+"""What comes over the network: bad files, large ones, and callers who must not come in."""
+
+import http.client
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_ad.project.folder import CategoryFolder
+from edge_ad_runtime.model.image import read_frame
+from tests.edge_ad.studio.conftest import StudioProcess, Until
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+]
+TOKEN = "a-token-of-the-test"
+
+
+@pytest.fixture(scope="module")
+def folder(studio: StudioProcess) -> CategoryFolder:
+    return CategoryFolder.create("plate", studio.data_root)
+
+
+def ask(
+    studio: StudioProcess, method: str, path: str, body: Any = None, **headers: str
+) -> tuple[int, str]:
+    """Send a request whose header names have `_` for `-`; returns status and body."""
+    address = urlsplit(studio.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body, sent)
+    answer = connection.getresponse()
+    found = answer.status, answer.read().decode(errors="replace")
+    connection.close()
+    return found
+
+
+def put(studio: StudioProcess, name: str, data: bytes) -> tuple[int, str]:
+    return ask(studio, "PUT", "/studio/upload/plate", data, X_File_Name=name)
+
+
+def zipped(**entries: bytes) -> bytes:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def picture(ending: str = ".png", depth: Any = np.uint8) -> bytes:
+    pixels = np.full((20, 30, 3), np.iinfo(depth).max // 2, depth)
+    return cv2.imencode(ending, pixels)[1].tobytes()
+
+
+def uploads(studio: StudioProcess) -> list[Path]:
+    return list((studio.data_root / ".edge-ad-studio" / "uploads").iterdir())
+
+
+def test_good_files_are_taken(studio: StudioProcess, folder: CategoryFolder) -> None:
+    assert put(studio, "a%20part.png", picture()) == (200, '{"taken":1,"refused":[]}')
+    assert put(studio, "deep.tiff", picture(".tiff", np.uint16))[0] == 200
+    assert put(studio, "more.zip", zipped(**{"x/1.png": picture(), "x/2.png": b"no"}))[0] == 200
+    names = sorted(one.path.name for one in folder.pictures())
+    assert names == ["1.png", "a part.png", "deep.tiff"]
+    assert read_frame(folder.path / "train/good/deep.tiff")[0, 0, 0] == 127
+    status, found = ask(studio, "GET", "/studio/thumbnail/plate/train/good/a%20part.png")
+    assert status == 200 and "JFIF" in found
+    assert uploads(studio) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "sentence"),
+    [
+        ("evil.zip", zipped(**{"../../evil.png": b"x"}), "leads out of it"),
+        ("torn.zip", b"PK\x03\x04torn", "damaged or no ZIP"),
+        ("phone.heic", b"\0\0\0\x18ftypheic", "convert it first"),
+        ("phone.png", b"\0\0\0\x18ftypheic" + bytes(90), "it is HEIC or AVIF"),
+        ("../../evil.sh", b"rm", "convert it first"),
+        ("", picture(), "convert it first"),
+    ],
+)
+def test_bad_files_are_refused_in_a_sentence(
+    studio: StudioProcess, folder: CategoryFolder, name: str, data: bytes, sentence: str
+) -> None:
+    before = len(folder.pictures())
+    status, found = put(studio, name, data)
+    assert sentence in found and status in (200, 400)
+    assert str(studio.data_root) not in found
+    assert len(folder.pictures()) == before and uploads(studio) == []
+
+
+def test_a_name_leads_nowhere(studio: StudioProcess, folder: CategoryFolder) -> None:
+    assert put(studio, "..%2F..%2F..%2Foutside.png", picture())[0] == 200
+    assert (folder.path / "train/good/outside.png").is_file()
+    assert not list(studio.data_root.parent.glob("outside.png"))
+    for path in ("/studio/picture/plate/../../x.png", "/studio/picture/plate/%2e%2e/x.png"):
+        assert "not readable" in ask(studio, "GET", path)[1] or ask(studio, "GET", path)[0] == 404
+    assert ask(studio, "GET", "/studio/marked/plate?path=/etc/hosts")[1].count("not readable") == 1
+    assert ask(studio, "PUT", "/studio/upload/..", picture(), X_File_Name="a.png")[0] >= 400
+
+
+def test_two_gigabytes_are_refused_before_they_come(
+    studio: StudioProcess, folder: CategoryFolder
+) -> None:
+    before = studio.memory
+    status, found = ask(
+        studio,
+        "PUT",
+        "/studio/upload/plate",
+        iter([bytes(2**16)]),
+        X_File_Name="huge.zip",
+        Content_Length=str(2**31),
+    )
+    assert (status, "is larger than the 1 GiB" in found) == (413, True)
+    assert ask(studio, "POST", "/_nicegui/anything", bytes(2**20 + 1))[0] == 413
+    assert studio.memory - before < 50 * 2**20 and uploads(studio) == []
+
+
+def test_an_upload_goes_to_disk_and_a_torn_one_leaves_nothing(
+    studio: StudioProcess, folder: CategoryFolder, until: Until
+) -> None:
+    before, count = studio.memory, len(folder.pictures())
+    address = urlsplit(studio.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+    connection.putrequest("PUT", "/studio/upload/plate")
+    connection.putheader("X-File-Name", "slow.zip")
+    connection.putheader("Content-Length", str(2**29))
+    connection.endheaders()
+    for _ in range(96):
+        connection.send(bytes(2**20))
+    until(lambda: any(path.stat().st_size > 2**26 for path in uploads(studio)))
+    assert studio.memory - before < 48 * 2**20
+    connection.close()
+    until(lambda: uploads(studio) == [])
+    assert len(folder.pictures()) == count
+
+
+def handshake(studio: StudioProcess, **headers: str) -> int:
+    """Ask for the page's websocket; returns the status, 101 where it is opened."""
+    address = urlsplit(studio.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=20)
+    sent = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+        **{name.replace("_", "-"): value for name, value in headers.items()},
+    }
+    path = "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+    connection.request("GET", path, None, sent)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_other_pages_and_other_names_are_kept_out(studio: StudioProcess) -> None:
+    assert ask(studio, "GET", "/")[0] == 200
+    assert ask(studio, "GET", "/", Host="evil.example")[0] == 403
+    assert ask(studio, "PUT", "/studio/upload/plate", b"", Origin="http://evil.example")[0] == 403
+    assert handshake(studio) == 101
+    assert handshake(studio, Origin="http://evil.example") == 403
+    assert handshake(studio, Host="evil.example") == 403
+
+
+def test_beyond_this_machine_only_with_a_token(tmp_path: Path, studio: StudioProcess) -> None:
+    refused = run("--host", "0.0.0.0", "--data-root", str(tmp_path / "other"))
+    assert refused.returncode == 1 and "set a token" in refused.stderr
+    again = run("--data-root", str(studio.data_root))
+    assert again.returncode == 1 and "another Studio already works in" in again.stderr
+
+    guarded = StudioProcess.__new__(StudioProcess)
+    guarded.data_root, guarded._folder = tmp_path / "data", tmp_path
+    guarded.start("--host", "0.0.0.0", EDGE_AD_TOKEN=TOKEN)
+    try:
+        assert ask(guarded, "GET", "/")[0] == 401
+        assert handshake(guarded) == 403
+        assert ask(guarded, "GET", f"/?token={TOKEN}")[0] == 303
+        assert ask(guarded, "GET", "/", Cookie=f"edge_ad_token={TOKEN}")[0] == 200
+        assert handshake(guarded, Cookie=f"edge_ad_token={TOKEN}") == 101
+    finally:
+        guarded.stop()
+
+
+def run(*options: str) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).parents[3]
+    paths = os.pathsep.join(str(root / name) for name in (".", "export", "runtime"))
+    code = "from edge_ad.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, "studio", "--port", "0", *options],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_every_page_forbids_other_addresses(studio: StudioProcess) -> None:
+    address = urlsplit(studio.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+    connection.request("GET", "/")
+    answer = connection.getresponse()
+    policy = answer.getheader("content-security-policy") or ""
+    text = answer.read().decode()
+    connection.close()
+    assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy
+    assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//""", text)
