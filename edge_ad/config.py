@@ -184,8 +184,8 @@ class PaDiMConfig(_AveragingConfig):
     pooling: float | None = option(
         number("a number from 0 to 1", lambda value: 0 <= value <= 1),
         None,
-        "What the mean of the 3 x 3 covariances around a position weighs in its own; the paper has "
-        "0. Default: the share under which left-out pictures are most likely.",
+        "Weight of the mean covariance of the 3 x 3 positions around each position; the paper has "
+        "0. Default: the weight under which left-out pictures are most likely.",
     )
 
 
