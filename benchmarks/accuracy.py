@@ -1,0 +1,322 @@
+"""Whether the default detector beats the others, with intervals; and how few pictures it needs.
+
+python benchmarks/accuracy.py methods --preset fast --data-root DIR
+python benchmarks/accuracy.py few --data-root DIR
+
+The features of all pictures are computed once and lie in --cache. Intervals are those of a paired
+bootstrap: the test pictures of each class, good and defective ones apart, are drawn again with
+replacement, and both detectors are judged on the same draw.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import cv2
+import numpy as np
+import torch
+from limit_features import (  # type: ignore[import-not-found]  # beside this script
+    CACHED,
+    Features,
+)
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from edge_ad.config import CONFIGS
+from edge_ad.data import Category, choose_input_size, load_category
+from edge_ad.evaluate.pixel_counts import PRO_LIMIT, PixelCounts
+from edge_ad.models import Detector, PaDiM
+from edge_ad_runtime.model.image import Preprocessing, read_mask
+
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "PaDiM, own covariances": ("padim", {"pooling": 0.0}),
+    "fusion, own covariances": ("fusion", {"pooling": 0.0}),
+    "fusion": ("fusion", {}),
+}
+TODAY, DEFAULT = "PaDiM, own covariances", "fusion"
+FIGURES = ("image", "pixel", "PRO")
+BINS, REPLICATES = 400, 1000
+SIZES, DRAWS = (5, 10, 20), 10
+AT_ONCE = 8
+
+Values = NDArray[np.float64]
+
+
+class Maps(NamedTuple):
+    """What a detector says about the test pictures of a class.
+
+    Attributes:
+        scores: (n,).
+        maps: (n, h, w), float32.
+    """
+
+    scores: Values
+    maps: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """What is known about the test pictures of a class.
+
+    Attributes:
+        defective: (n,).
+        masks: (n, h, w); None: the class has none.
+    """
+
+    defective: NDArray[np.bool_]
+    masks: NDArray[np.bool_] | None
+
+
+@click.group()
+@click.option("--threads", default=2, show_default=True)
+def main(threads: int) -> None:
+    """Measure the accuracy of the detectors."""
+    torch.set_num_threads(threads)
+    logging.getLogger("edge_ad").setLevel(logging.ERROR)  # the weights are in the cached features
+
+
+@main.command()
+@click.option("--preset", type=click.Choice(("fast", "accurate")), default="fast")
+@click.option("--data-root", type=click.Path(path_type=Path), default=Path("datasets"))
+@click.option("--classes", default="bottle,transistor,commutator,alien", show_default=True)
+@click.option("--cache", type=click.Path(path_type=Path), default=Path("results/accuracy-features"))
+def methods(preset: str, data_root: Path, classes: str, cache: Path) -> None:
+    """Compare the methods on whole classes, and print the differences with intervals."""
+    started = time.perf_counter()
+    found: dict[str, dict[str, Values]] = {}
+    print_head("class", "method", "covariance borrowed", *FIGURES)
+    for name in classes.split(","):
+        category = load_category(name, data_root)
+        features = load_features(category, preset, cache)
+        truth = truth_of(category, features)
+        fitted = np.arange(len(category.train))
+        test = np.arange(len(category.train), len(features.grid))
+        weights = resampled(truth.defective)
+        for method in METHODS:
+            detector = fit(method, preset, features, fitted)
+            said = score(detector, test)
+            found.setdefault(name, {})[method] = bootstrap(said, truth, weights)
+            share = getattr(detector.config, "pooling", None)
+            print_row(name, method, f"{share:.2f}", *cells(exact(said, truth)))
+    for other in METHODS:
+        if other != DEFAULT:
+            print_differences(found, DEFAULT, other)
+    minutes = (time.perf_counter() - started) / 60
+    click.echo(f"\n{preset}, {minutes:.1f} minutes, {torch.get_num_threads()} threads")
+
+
+@main.command()
+@click.option("--preset", type=click.Choice(("fast", "accurate")), default="fast")
+@click.option("--data-root", type=click.Path(path_type=Path), default=Path("datasets"))
+@click.option("--classes", default="bottle,transistor,commutator,alien", show_default=True)
+@click.option("--cache", type=click.Path(path_type=Path), default=Path("results/accuracy-features"))
+@click.option("--sizes", default=",".join(map(str, SIZES)), show_default=True)
+@click.option("--draws", "n_draws", default=DRAWS, show_default=True)
+def few(preset: str, data_root: Path, classes: str, cache: Path, sizes: str, n_draws: int) -> None:
+    """Fit on a few good pictures, drawn by chance: mean ROC-AUC, and standard deviation."""
+    print_head("class", "good pictures", *METHODS)
+    for name in classes.split(","):
+        category = load_category(name, data_root)
+        features = load_features(category, preset, cache)
+        truth = truth_of(category, features)
+        test = np.arange(len(category.train), len(features.grid))
+        for size in map(int, sizes.split(",")):
+            rows: dict[str, list[Values]] = {method: [] for method in METHODS}
+            for seed in range(n_draws):
+                order = np.random.default_rng(seed).permutation(len(category.train))
+                for method in METHODS:
+                    detector = fit(method, preset, features, np.sort(order[:size]))
+                    rows[method].append(exact(score(detector, test), truth)[:2])
+            print_row(name, str(size), *(spread(np.array(row)) for row in rows.values()))
+
+
+def load_features(category: Category, preset: str, cache: Path) -> Features:
+    """Return the features of the train and test pictures, from the cache if they are there."""
+    path = cache / f"{category.name}-{preset}.pt"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        options = CONFIGS["padim"].preset(preset)
+        size = choose_input_size(category.train, area=options.get("size", 256) ** 2)
+        detector = PaDiM(**options, dims="all", input_size=size)
+        grid: list[Tensor] = []
+        for part in (category.train, category.test):
+            batches = part.batches(
+                detector.preprocessing, batch_size=4, description=f"{category.name} features"
+            )
+            with torch.inference_mode():
+                for _, frames in batches:
+                    grid.append(detector.embed(torch.from_numpy(frames)).permute(2, 1, 0).half())
+        stored = {"grid": torch.cat(grid), "input_size": detector.preprocessing.input_size}
+        torch.save(stored, path)
+    stored = torch.load(path, mmap=True)
+    return Features(
+        grid=stored["grid"],
+        pooled=torch.empty(0),
+        n_good=len(category.train),
+        input_size=tuple(stored["input_size"]),
+    )
+
+
+def truth_of(category: Category, features: Features) -> Truth:
+    """Read the labels and masks of the test pictures; no masks unless every defect has one."""
+    samples = list(category.test)
+    defective = np.array([sample.anomalous for sample in samples])
+    if any(sample.anomalous and sample.mask_path is None for sample in samples):
+        return Truth(defective=defective, masks=None)
+    masks = np.zeros((len(samples), *features.input_size), dtype=np.bool_)
+    preprocessing = Preprocessing(input_size=features.input_size)
+    for mask, sample in zip(masks, samples, strict=True):
+        if sample.mask_path is not None:
+            mask[:] = preprocessing.apply_mask(read_mask(sample.mask_path))
+    return Truth(defective=defective, masks=masks)
+
+
+def fit(method: str, preset: str, features: Features, pictures: NDArray[np.int64]) -> Detector:
+    """Fit a detector to pictures by index."""
+    name, options = METHODS[method]
+    options = CONFIGS[name].preset(preset) | options
+    detector: Detector = CACHED[name](
+        **options, weights="none", device="cpu", input_size=features.input_size
+    )
+    detector.features = features
+    with torch.inference_mode():
+        detector.fit_features(iter(torch.split(torch.from_numpy(pictures), AT_ONCE)), len(pictures))
+    return detector
+
+
+def score(detector: Detector, pictures: NDArray[np.int64]) -> Maps:
+    """Score pictures by index."""
+    with torch.inference_mode():
+        said = [detector(batch) for batch in torch.split(torch.from_numpy(pictures), AT_ONCE)]
+    scores, maps = zip(*said, strict=True)
+    return Maps(torch.cat(scores).double().numpy(), torch.cat(maps).numpy())
+
+
+def exact(said: Maps, truth: Truth) -> Values:
+    """Return image AUROC, pixel AUROC and PRO in percent; nan without masks."""
+    found = [float(roc_auc_score(truth.defective, said.scores)), np.nan, np.nan]
+    if truth.masks is not None:
+        counts = PixelCounts()
+        for anomaly_map, mask in zip(said.maps, truth.masks, strict=True):
+            counts.add(anomaly_map, mask)
+        found[1:] = [counts.auroc() or np.nan, counts.pro() or np.nan]
+    return 100 * np.array(found)
+
+
+def resampled(defective: NDArray[np.bool_]) -> Values:
+    """Return how often each test picture occurs in each replicate: (replicates, n)."""
+    generator = np.random.default_rng(0)
+    weights = np.zeros((REPLICATES, len(defective)))
+    for kind in (True, False):
+        chosen = np.flatnonzero(defective == kind)
+        shares = np.full(len(chosen), 1 / len(chosen))
+        weights[:, chosen] = generator.multinomial(len(chosen), shares, size=REPLICATES)
+    return weights
+
+
+def bootstrap(said: Maps, truth: Truth, weights: Values) -> Values:
+    """Return the three figures of each replicate, in percent: (replicates, 3)."""
+    good, defective = weights[:, ~truth.defective], weights[:, truth.defective]
+    difference = said.scores[truth.defective][None] - said.scores[~truth.defective][:, None]
+    won = (difference > 0) + 0.5 * (difference == 0)
+    image = ((good @ won) * defective).sum(axis=1) / good.sum(axis=1) / defective.sum(axis=1)
+    if truth.masks is None:
+        return 100 * np.stack([image, np.full_like(image, np.nan), np.full_like(image, np.nan)], 1)
+    pixels = [weights @ counts for counts in binned(said.maps, truth.masks)]
+    false_rate, true_rate, overlap = (
+        np.cumsum(one, axis=1) / one.sum(1)[:, None] for one in pixels
+    )
+    figures = [
+        (area(x, y, 1.0), area(x, z, PRO_LIMIT))
+        for x, y, z in zip(false_rate, true_rate, overlap, strict=True)
+    ]
+    return 100 * np.concatenate([image[:, None], figures], axis=1)
+
+
+def binned(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> tuple[Values, Values, Values]:
+    """Count, from the highest value down, good pixels, defective ones, and shares of regions.
+
+    Returns:
+        Three arrays (n, bins). The bins are finer where the values are high.
+    """
+    shares = np.concatenate([np.logspace(-5, -1, BINS // 2), np.linspace(0.1, 1, BINS // 2)[1:]])
+    edges = np.unique(np.quantile(maps[:, ::3, ::3], 1 - shares))
+    counts = np.zeros((3, len(maps), len(edges) + 1))
+    for index, (anomaly_map, mask) in enumerate(zip(maps, masks, strict=True)):
+        bins = len(edges) - np.searchsorted(edges, anomaly_map)
+        counts[0, index] = np.bincount(bins[~mask], minlength=len(edges) + 1)
+        counts[1, index] = np.bincount(bins[mask], minlength=len(edges) + 1)
+        if mask.any():
+            _, regions = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+            ids = regions[mask]
+            share = 1 / np.bincount(ids)[ids]
+            counts[2, index] = np.bincount(bins[mask], share, minlength=len(edges) + 1)
+    return counts[0], counts[1], counts[2]
+
+
+def area(x: Values, y: Values, limit: float) -> float:
+    """Integrate a curve from 0 to a limit, over the limit."""
+    inside = x <= limit
+    xs = np.concatenate([[0.0], x[inside], [limit]])
+    ys = np.concatenate([[0.0], y[inside], [np.interp(limit, x, y)]])
+    return float(np.trapezoid(ys, xs)) / limit
+
+
+def print_differences(found: dict[str, dict[str, Values]], one: str, other: str) -> None:
+    """Print by how much one method is better: on average, and without each of the classes."""
+    click.echo(f"\n{one} minus {other}, points: mean and 95 % interval\n")
+    print_head("classes", *FIGURES)
+    differences = {name: figures[one] - figures[other] for name, figures in found.items()}
+    print_row("all", *intervals(list(differences.values())))
+    for left_out in differences if len(differences) > 1 else ():
+        rest = [values for name, values in differences.items() if name != left_out]
+        print_row(f"without {left_out}", *intervals(rest))
+    for name, values in differences.items():
+        print_row(f"only {name}", *intervals([values]))
+
+
+def intervals(differences: list[Values]) -> list[str]:
+    """Average over the classes that have a figure, and take the interval over the replicates."""
+    texts = []
+    for values in np.moveaxis(np.array(differences), 2, 0):  # (classes, replicates)
+        known = values[~np.isnan(values).any(axis=1)]
+        if len(known) == 0:
+            texts.append("-")
+            continue
+        mean = known.mean(axis=0)
+        low, high = np.quantile(mean, [0.025, 0.975])
+        texts.append(f"{mean.mean():+.2f} ({low:+.2f} to {high:+.2f})")
+    return texts
+
+
+def spread(values: Values) -> str:
+    """Return image and pixel ROC-AUC of some draws (draws, 2): mean and standard deviation."""
+    texts = [
+        f"{mean:.1f} +- {deviation:.1f}"
+        for mean, deviation in zip(values.mean(axis=0), values.std(axis=0), strict=True)
+        if not np.isnan(mean)
+    ]
+    return " / ".join(texts)
+
+
+def cells(figures: Values) -> list[str]:
+    """Write figures in percent; a dash for those that are not known."""
+    return ["-" if np.isnan(figure) else f"{figure:.2f}" for figure in figures]
+
+
+def print_head(*titles: str) -> None:
+    """Print the head of a Markdown table."""
+    click.echo("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))
+
+
+def print_row(*texts: str) -> None:
+    """Print a row of a Markdown table."""
+    click.echo("| " + " | ".join(texts) + " |")
+
+
+if __name__ == "__main__":
+    main()
