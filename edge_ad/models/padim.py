@@ -40,6 +40,7 @@ class GaussianDetector(Detector):
         super().__init__(config)
         self.dims = _choose_dims(config.dims, self.n_channels)
         self.config = replace(self.config, dims=self.dims)
+        self._asked_pooling = config.pooling
         channels = _draw_channels(self.n_channels, self.dims, config.seed)
         self.register_buffer("channels", channels)
         self.register_buffer("mean_whitened", torch.empty(0))
@@ -55,7 +56,7 @@ class GaussianDetector(Detector):
         return features[:, self.channels] if self.dims < self.n_channels else features
 
     def fit_gaussians(self, batches: Iterable[Tensor]) -> Tensor:
-        """Learn from features (positions, dims, n) in one pass.
+        """Learn from features (positions, dims, n) in one pass; `config.pooling` says what came.
 
         Returns:
             The distance of each picture to the Gaussians of all others: (pictures, positions).
@@ -71,7 +72,7 @@ class GaussianDetector(Detector):
         with closing(GaussianStatistics()) as statistics:
             for features in batches:
                 statistics.add(features)
-            share = statistics.pool(self.grid, self.config.pooling, self.config.epsilon)
+            share = statistics.pool(self.grid, self._asked_pooling, self.config.epsilon)
             self.config = replace(self.config, pooling=share)
             self.mean_whitened, self.whitening = statistics.whitening(self.config.epsilon)
             return statistics.left_out(self.mean_whitened, self.whitening, self.config.epsilon)

@@ -2,12 +2,14 @@
 
 from contextlib import closing
 
+import numpy as np
 import pytest
 import torch
 
+from edge_ad.models import PaDiM
 from edge_ad.models import gaussian as gaussian_module
 from edge_ad.models.gaussian import GaussianStatistics
-from edge_ad.models.pooling import coefficients, pooled_rows
+from edge_ad.models.pooling import SHARES, coefficients, pooled_rows
 
 GRID, DIMS = (3, 4), 24
 
@@ -60,6 +62,15 @@ def test_left_out_distances_equal_those_of_refits(n: int, share: float) -> None:
         whitened = whitening @ features[:, :, left : left + 1] - mean_whitened[:, :, None]
         refitted = whitened.square().sum(dim=1).sqrt()[:, 0]
         torch.testing.assert_close(ours[left], refitted, rtol=2e-3, atol=0)
+
+
+def test_a_detector_tells_what_it_chose_and_does_as_asked() -> None:
+    generator = np.random.default_rng(0)
+    frames = list(generator.integers(0, 255, (6, 64, 64, 3), np.uint8))
+    detector = PaDiM(weights="none", input_size=(64, 64), device="cpu").fit(frames)
+    assert detector.config.pooling in SHARES[1:]  # six pictures do not tell a covariance
+    asked = PaDiM(weights="none", input_size=(64, 64), device="cpu", pooling=0.25)
+    assert asked.fit(frames).fit(frames[:4]).config.pooling == 0.25
 
 
 def test_features_on_disk_give_the_same_distances(monkeypatch: pytest.MonkeyPatch) -> None:
