@@ -79,6 +79,11 @@ def _frames(item: Any) -> Iterator[Frame]:
     """Return the frame, or the frames of a batch (N, H, W, 3)."""
     if isinstance(item, tuple | list) and item:
         item = item[0]
+    if hasattr(item, "getbands"):
+        raise DataError(
+            "expected frames in BGR, got an image of Pillow, which is RGB: give its path, or "
+            'np.asarray(image.convert("RGB"))[:, :, ::-1]'
+        )
     pixels = np.asarray(item.detach().cpu() if hasattr(item, "detach") else item)
     for frame in pixels if pixels.ndim == 4 else [pixels]:
         check_frame(frame)

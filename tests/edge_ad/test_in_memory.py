@@ -79,6 +79,12 @@ def test_a_frame_of_another_kind_is_refused(data_root: Path, frame: np.ndarray) 
     assert detector.predict([]) == []
 
 
+def test_a_pillow_image_is_not_taken_for_a_frame(data_root: Path) -> None:
+    image = pytest.importorskip("PIL.Image").new("RGB", (40, 40))
+    with pytest.raises(DataError, match="Pillow, which is RGB"):
+        fit([image] * 3)
+
+
 def test_a_prediction_unpacks_as_in_the_readme(data_root: Path) -> None:
     detector = fit(data_root / "plate/train/good")
     score, anomaly_map = detector.predict([np.zeros((40, 50, 3), np.uint8)])[0]

@@ -74,9 +74,12 @@ def test_own_threshold(model: Path, frames: MakeFrames) -> None:
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
-        (np.zeros((8, 8), np.uint8), "uint8 of 8x8"),
-        (np.zeros((8, 8, 4), np.uint8), "8x8x4"),
-        (np.zeros((8, 8, 3), np.float32), "float32"),
+        (np.zeros((8, 8), np.uint8), "uint8 of 8x8:.*GRAY2BGR"),
+        (np.zeros((8, 8, 4), np.uint8), "8x8x4.*BGRA2BGR"),
+        (np.zeros((1, 8, 8, 3), np.uint8), "it is a batch"),
+        (np.zeros((3, 8, 8), np.uint8), "channels last"),
+        ("part.png", "read it with read_frame"),
+        (np.zeros((8, 8, 3), np.float32), r"float32.*255 \* frame"),
         (np.zeros((0, 8, 3), np.uint8), "0x8x3"),
         ([[1, 2, 3]], "list"),
     ],

@@ -240,3 +240,17 @@ def test_a_folder_of_another_kind_of_pictures_says_what_to_do(tmp_path: Path) ->
         (tmp_path / f"{number}.heic").write_bytes(b"")
     with pytest.raises(DataError, match=r"only 2 \.heic files: convert .* to PNG or JPEG"):
         open_source(str(tmp_path))
+
+
+def test_a_source_may_be_a_path_or_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr(
+        "edge_ad_runtime.cameras.open_device", lambda device, settings: opened.append(device)
+    )
+    open_source(0)
+    assert opened == [0]
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    with open_source(tmp_path) as source:
+        assert source.name == str(tmp_path)

@@ -48,7 +48,7 @@ def check_source(spec: str) -> None:
 
 
 def open_source(
-    spec: str,
+    spec: str | int | Path,
     settings: CameraSettings = CameraSettings(),  # noqa: B008  (frozen)
     *,
     watch: bool = False,
@@ -66,6 +66,7 @@ def open_source(
         CameraError: the camera or URL cannot be opened.
         DataError: the file, folder or glob cannot be used.
     """
+    spec = str(spec)
     check_source(spec)
     if watch:
         return WatchedFolder(Path(spec))

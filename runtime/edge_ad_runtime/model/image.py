@@ -226,14 +226,31 @@ def check_frame(frame: object) -> None:
     Raises:
         DataError: not uint8, H x W x 3.
     """
+    if isinstance(frame, str | os.PathLike):
+        raise DataError(f"expected a frame, got the path {frame}: read it with read_frame")
     if not isinstance(frame, np.ndarray):
         raise DataError(f"expected a frame as a numpy array, got {type(frame).__name__}")
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
         size = "x".join(str(length) for length in frame.shape)
         raise DataError(
             f"expected a frame as uint8 of H x W x 3 in BGR, got {frame.dtype} of {size}: "
-            "convert it, for a grey frame with cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)"
+            f"{_remedy(frame)}"
         )
+
+
+def _remedy(frame: NDArray[np.generic]) -> str:
+    """Say how what is no frame becomes one."""
+    if frame.size == 0:
+        return "it is empty"
+    if frame.dtype != np.uint8:
+        return "convert it to 0..255, values of 0..1 with (255 * frame).round().astype(np.uint8)"
+    if frame.ndim == 4:
+        return "it is a batch, give its frames one by one or to a function that takes several"
+    if frame.ndim == 3 and frame.shape[2] == 4:
+        return "convert it with cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR)"
+    if frame.ndim == 3 and frame.shape[0] == 3:
+        return "put the channels last with frame.transpose(1, 2, 0)"
+    return "convert a grey frame with cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)"
 
 
 def list_pictures(folder: Path | str) -> list[Path]:
