@@ -48,7 +48,11 @@ def doctor(
         findings = [finding.fields() for finding in found]
         click.echo(json.dumps({"ok": not counts["error"], "findings": findings}))
     else:
-        click.echo(f"{counts['error']} errors, {counts['warning']} warnings, {counts['ok']} ok")
+        errors, warnings = counts["error"], counts["warning"]
+        click.echo(
+            f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}, "
+            f"{counts['ok']} ok"
+        )
     if counts["error"]:
         raise SystemExit(1)
 
