@@ -13,12 +13,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 
 from edge_ad_runtime.errors import EdgeAdError, MissingExtraError, ModelFileError
-from edge_ad_runtime.model.accelerator import AcceleratorConfig
+from edge_ad_runtime.model.accelerator import CPU, AcceleratorConfig
 from edge_ad_runtime.model.scorer import Scorer
 
 NO_GOLDEN_FRAMES = "no golden frames in this file"
@@ -55,7 +55,7 @@ class Checked:
         method: of the detector.
         category: the product.
         golden_frames: how many were scored as at the export.
-        latency_ms: of one inference.
+        latency_ms: of one inference, as far as others leave the processor to it.
         provider: of ONNX Runtime.
     """
 
@@ -132,14 +132,16 @@ def _check_here(
 
 
 def _latency_ms(scorer: Scorer) -> float:
+    """Time inferences. On a CPU that others keep busy, the model is charged its own work only."""
     frame = np.random.default_rng(0).integers(0, 256, (*scorer.info.input_size, 3), dtype=np.uint8)
     scorer.score(frame)
     times = []
     for _ in range(_TIMED):
-        started = perf_counter()
+        started, computed = perf_counter(), process_time()
         scorer.score(frame)
-        times.append((perf_counter() - started) * 1000)
-    return median(times)
+        elapsed, computed = perf_counter() - started, process_time() - computed
+        times.append(min(elapsed, computed) if scorer.provider == CPU else elapsed)
+    return median(times) * 1000
 
 
 def _give_way() -> None:
