@@ -243,7 +243,7 @@ def _retire_exports(folder: Path) -> None:
         os.replace(path, path.with_name(path.name + STALE))
         if path.suffix == ".onnx":
             logger.warning(
-                "%s belongs to the training before and is now called %s: export again",
+                "%s belongs to the previous training and has been renamed to %s: export again",
                 path,
                 path.name + STALE,
             )

@@ -163,7 +163,8 @@ def _settle(found: list[str], *, yes: bool) -> None:
     if sys.stdin.isatty() and click.confirm("Write the limit all the same?", err=True):
         return
     raise ConfigError(
-        "the limit has not been changed, for the doubts above: collect other parts, or say --yes"
+        "the limit has not been changed because of the doubts above: collect other parts, or give "
+        "--yes"
     )
 
 

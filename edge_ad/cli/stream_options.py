@@ -195,7 +195,7 @@ def mqtt_fields(text: str) -> dict[str, Any]:
     if match is None or (match[2] is not None and ":" in match[2]):
         raise ConfigError(
             "expected --mqtt mqtt[s]://[USER@]HOST[:PORT][/TOPIC] without a password, which "
-            "belongs into the environment variable EDGE_AD_MQTT_PASSWORD"
+            "belongs in the environment variable EDGE_AD_MQTT_PASSWORD"
         )
     scheme, user, host, port, topic = match.groups()
     fields = {"username": user, "host": host, "port": port and int(port), "topic": topic}

@@ -94,7 +94,7 @@ class Dataset(Sequence[Sample]):
         """
         folder = Path(folder)
         if not folder.is_dir():
-            raise DataError(f"expected a folder of pictures, {folder} is none: check the path")
+            raise DataError(f"expected a folder of pictures, {folder} is not one: check the path")
         paths = list_pictures(folder)
         others = other_files(folder)
         if not paths:

@@ -126,7 +126,7 @@ def take_zip(
             ]
             return _take_all(files, folder, (use, label), tell)
     except zipfile.BadZipFile as error:
-        raise DataError(f"{source.name} is damaged or no ZIP: pack it again") from error
+        raise DataError(f"{source.name} is damaged or not a ZIP file: pack it again") from error
     except OSError as error:
         raise DataError(f"cannot read {source.name}: {error.strerror or error}") from error
 

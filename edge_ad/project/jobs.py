@@ -236,7 +236,7 @@ class Queue:
         """
         job = self.job(identity)
         if not job.is_over:
-            raise DataError(f"{job.title} is not over yet: stop it first")
+            raise DataError(f"{job.title} is still running: stop it first")
         try:
             shutil.rmtree(job.folder)
         except OSError as error:

@@ -239,7 +239,7 @@ def _judge(parity: Parity, *, exact: bool, force: bool) -> None:
     except ProofError as error:
         if not force:
             raise
-        logger.warning("written because of --force, although: %s", error)
+        logger.warning("written because of --force, despite this: %s", error)
 
 
 def _write(

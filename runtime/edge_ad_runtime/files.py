@@ -106,7 +106,7 @@ def read_document(path: Path, *, version: int, most_bytes: int) -> dict[str, Any
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is longer, no JSON object, or of another version.
+        ValueError: it is longer, not a JSON object, or of another version.
     """
     try:
         with path.open("rb") as file:
@@ -120,7 +120,7 @@ def read_document(path: Path, *, version: int, most_bytes: int) -> dict[str, Any
     except RecursionError as error:
         raise ValueError("lists or objects too deep inside one another") from error
     if not isinstance(document, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     if document.get("version") != version:
         raise ValueError(f"version {document.get('version')!r:.20} instead of {version}")
     return document

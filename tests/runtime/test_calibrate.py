@@ -182,7 +182,7 @@ def test_doubts_are_asked_about(
 ) -> None:
     folder = parts(count, brightness, spread)
     result = run("calibrate", trained, "--images", folder)
-    assert result.exit_code == 1 and doubt in result.stderr and "say --yes" in result.stderr
+    assert result.exit_code == 1 and doubt in result.stderr and "give --yes" in result.stderr
     assert not calibration_path(trained).exists()
     assert run("calibrate", trained, "--images", folder, "--yes").exit_code == 0
     assert calibration_path(trained).exists()

@@ -164,7 +164,7 @@ def test_no_trigger_is_forgotten_when_a_loop_breaks_off(
         assert stream.triggers is not None
         for identity in ("a", "b", "c"):
             stream.triggers.request(identity)
-        with pytest.raises(EdgeAdError, match="broke off"):
+        with pytest.raises(EdgeAdError, match="fault in the program"):
             stream.run(threading.Event())
     failed = [event for event in recorder.events if event.kind == "trigger failed"]
     assert [event.details["trigger"] for event in failed] == ["a", "b", "c"]

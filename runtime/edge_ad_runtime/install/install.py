@@ -258,7 +258,7 @@ def _check_category(checked: Checked, path: Path) -> None:
     if category != checked.category:
         raise ModelFileError(
             f"it is for the product {checked.category!r}, and the model in use for {category!r}: "
-            "say --other-category if that is meant"
+            "give --other-category if that is intended"
         )
 
 
@@ -314,7 +314,7 @@ def _switch(
             slots.switch(before)
             with suppress(EdgeAdError):  # it may have taken over, and its answer was lost
                 _take_over(place, place.socket, checked, "roll back")
-        raise RolledBackError(f"the model before goes on: {error}") from error
+        raise RolledBackError(f"the previous model stays in use: {error}") from error
     return running
 
 

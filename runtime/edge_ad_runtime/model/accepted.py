@@ -84,5 +84,5 @@ def _accepted(document: Mapping[str, Any]) -> dict[str, int]:
         raise ValueError("no object 'accepted'")
     for version in accepted.values():
         if isinstance(version, bool) or not isinstance(version, int):
-            raise ValueError("a version is no whole number")
+            raise ValueError("a version is not a whole number")
     return accepted

@@ -73,7 +73,7 @@ class Worker(Generic[Item]):
             self._waiting.append(item)
             self._changed.notify_all()
         if dropped and not self._quiet:
-            raise OSError("it is slower than the verdicts come, the oldest one was dropped")
+            raise OSError("it is slower than the verdicts arrive; the oldest one was dropped")
         if self._error is not None:
             raise self._error
 
@@ -190,7 +190,7 @@ class Background(Output):
         if not self._worker.busy:
             self._output.close()
         if self.lost and not self.best_effort:
-            raise OSError(f"the last {self.lost} verdicts or events could not be put out")
+            raise OSError(f"the last {self.lost} verdicts or events could not be written")
 
 
 class LiveLines(JsonLines):

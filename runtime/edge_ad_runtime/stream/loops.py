@@ -79,7 +79,7 @@ def _explained(error: Exception) -> EdgeAdError:
     if isinstance(error, EdgeAdError):
         return error
     return EdgeAdError(
-        f"the inspection broke off by a fault in the program, an unexpected "
+        f"the inspection ended because of a fault in the program, an unexpected "
         f"{type(error).__name__}: report it with the traceback above"
     )
 

@@ -191,7 +191,7 @@ def _entry(override: Override) -> dict[str, object]:
 def _parse(document: Mapping[str, Any]) -> dict[str, Override]:
     thresholds = document["thresholds"]
     if not isinstance(thresholds, dict):
-        raise ValueError("'thresholds' is no object")
+        raise ValueError("'thresholds' is not an object")
     return {camera: _override(entry) for camera, entry in thresholds.items()}
 
 

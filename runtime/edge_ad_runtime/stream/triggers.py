@@ -99,7 +99,7 @@ class Triggers:
             names = [camera] if camera else [n for n in self._waiting if n not in self._closed]
             if not names or camera in self._closed:
                 reason = self._closed.get(camera, "the stream ended")
-                raise ConfigError(f"no verdict can come of {camera or 'any camera'}: {reason}")
+                raise ConfigError(f"no verdict can come from {camera or 'any camera'}: {reason}")
             if any(len(self._waiting[name]) >= _MOST_WAITING for name in names):
                 raise ConfigError(
                     f"{_MOST_WAITING} triggers are waiting already: trigger more slowly"
@@ -167,7 +167,7 @@ class Triggers:
         self._report(
             Event(
                 kind="trigger failed",
-                message=f"the trigger {request.identity} got no verdict of {camera}: {reason}",
+                message=f"the trigger {request.identity} got no verdict from {camera}: {reason}",
                 camera=camera,
                 details={"trigger": request.identity},
             )

@@ -162,9 +162,9 @@ class Overload:
         return Event(
             kind="overload",
             message=(
-                f"the camera {captured.camera} delivers more than this device scores: {missed} "
-                f"frames skipped, {scored} scored in {self._seconds:g} s: lower its frame rate, "
-                "or take a quicker device or model"
+                f"the camera {captured.camera} delivers more frames than this device can score: "
+                f"{missed} frames skipped, {scored} scored in {self._seconds:g} s: lower its frame "
+                "rate, or use a faster device or model"
             ),
             camera=captured.camera,
             details={"skipped": missed, "scored": scored},

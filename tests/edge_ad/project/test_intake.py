@@ -124,7 +124,7 @@ def test_encrypted_and_damaged_zips_say_so(folder: CategoryFolder, tmp_path: Pat
     with pytest.raises(DataError, match="encrypted"):
         take_pictures(source, folder)
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04" + bytes(40))
-    with pytest.raises(DataError, match=r"broken\.zip is damaged or no ZIP"):
+    with pytest.raises(DataError, match=r"broken\.zip is damaged or not a ZIP file"):
         take_pictures(tmp_path / "broken.zip", folder)
 
 

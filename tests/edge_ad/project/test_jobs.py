@@ -96,7 +96,7 @@ def test_stop_ends_the_process_and_the_next_one_starts(queue: Queue) -> None:
     job = queue.submit("train", "plate", "t", ["wait", HERE])
     waiting = queue.submit("train", "plate", "u", ["wait", HERE])
     last = queue.submit("train", "plate", "v", ["print", HERE])
-    with pytest.raises(DataError, match="is not over yet"):
+    with pytest.raises(DataError, match="is still running"):
         queue.remove(waiting.id)
     queue.stop(waiting.id)
     queue.stop(job.id)

@@ -81,7 +81,7 @@ def test_bad_files_are_told_on_the_page(
     (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic")
     page.goto(f"{studio.url}/product/many/collect")
     page.locator("input[type=file]").set_input_files(tmp_path / "torn.zip")
-    page.get_by_text("Torn.zip is damaged or no ZIP: pack it again").wait_for()
+    page.get_by_text("Torn.zip is damaged or not a ZIP file: pack it again").wait_for()
     page.locator("input[type=file]").set_input_files(tmp_path / "phone.heic")
     page.get_by_text("Phone.heic is no PNG, JPEG, BMP, TIFF or WebP file").wait_for()
 
