@@ -14,16 +14,33 @@
 #
 # deploy/compose.yaml holds the same for several cameras, with the live page and a configuration file.
 
-FROM python:3.12-slim-bookworm
+ARG BASE_IMAGE=debian:bookworm-slim
 
+FROM ${BASE_IMAGE} AS packages
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates python3 python3-venv \
+    && python3 -m venv /opt/edge-ad
 COPY dist/edge_ad-*.whl /tmp/
 # opencv-python-headless needs no system library; both ONNX Runtime wheels must never be installed together.
+# Compiling all modules would take 50 MB; importing compiles those that a device uses, which cannot write
+# them itself, since its root is read-only.
 RUN wheel=$(echo /tmp/edge_ad-*.whl) \
-    && pip install --no-cache-dir "${wheel}[device,mqtt,serve,webhook,sign]" \
-    && rm /tmp/edge_ad-*.whl \
-    && python -c "import cv2, numpy; \
-cv2.imwrite('/opt/black.png', numpy.zeros((64, 64, 3), numpy.uint8)) or exit('no picture')" \
+    && /opt/edge-ad/bin/pip install --no-cache-dir --no-compile "${wheel}[device,mqtt,serve,webhook,sign]" \
+    && /opt/edge-ad/bin/python -c "import cv2, cryptography.hazmat.primitives.serialization, httpx, \
+onnxruntime, paho.mqtt.client, prometheus_client, starlette.routing, starlette.staticfiles, uvicorn" \
+    && /opt/edge-ad/bin/python -m compileall -q /opt/edge-ad/lib/python3*/site-packages/edge_ad* \
+    && /opt/edge-ad/bin/python -c "import cv2, numpy; \
+cv2.imwrite('/opt/edge-ad/black.png', numpy.zeros((64, 64, 3), numpy.uint8)) or exit('no picture')" \
+    && /opt/edge-ad/bin/pip uninstall --yes setuptools pip \
+    && find /opt/edge-ad -type d -name tests -prune -exec rm -r {} +
+
+FROM ${BASE_IMAGE}
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates python3 \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
     && useradd --system --no-create-home --groups video edge-ad
+COPY --from=packages /opt/edge-ad /opt/edge-ad
+ENV PATH=/opt/edge-ad/bin:$PATH
 USER edge-ad
 
 # ONNX Runtime 1.31 and newer writes a device identity into the user's cache without this.
@@ -32,7 +49,7 @@ ENV ORT_DISABLE_TELEMETRY=1 \
 
 # Loads the model and scores a frame; it does not show that the camera delivers.
 HEALTHCHECK --start-period=60s --interval=300s --timeout=60s --retries=2 \
-    CMD ["/bin/sh", "-c", "edge-ad predict \"$EDGE_AD_MODEL\" /opt/black.png --device cpu --json"]
+    CMD ["/bin/sh", "-c", "edge-ad predict \"$EDGE_AD_MODEL\" /opt/edge-ad/black.png --device cpu --json"]
 
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["edge-ad"]

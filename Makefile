@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast test-device clients wheel bundle fuzz check arm bench
+.PHONY: demo test test-fast test-device clients wheel bundle fuzz check arm image bench
 
 demo: .venv/installed
 	$(BIN)/edge-ad demo
@@ -27,6 +27,11 @@ clients/%/node_modules/.package-lock.json: clients/%/package-lock.json
 # The device's commands as aarch64 code, beside this machine's: needs root, qemu-user-static and debootstrap.
 arm: wheel
 	$(BIN)/python -m benchmarks.arm dist/edge_ad-*.whl
+
+# The container images, built without a daemon and run locked down: needs root, buildah, podman, conmon,
+# runc and debootstrap; for arm64 also qemu-user-static with binfmt_misc.
+image: wheel
+	$(BIN)/python -m benchmarks.image dist/edge_ad-*.whl
 
 # 10,000 mutated inputs of each kind, in processes with limits on time and memory.
 fuzz: .venv/installed

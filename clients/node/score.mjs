@@ -3,6 +3,7 @@
 //
 //   node score.mjs MODEL PICTURE...
 
+import { realpathSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 import sharp from "sharp";
@@ -80,4 +81,5 @@ async function main([modelPath, ...pictures]) {
   return code;
 }
 
-if (import.meta.filename === process.argv[1]) process.exitCode = await main(process.argv.slice(2));
+// npm calls it by a link.
+if (import.meta.filename === realpathSync(process.argv[1] ?? ".")) process.exitCode = await main(process.argv.slice(2));
