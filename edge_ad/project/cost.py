@@ -11,7 +11,7 @@ from edge_ad.models.good import FEWEST
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.model.image import read_frame
 
-_FEW, _MORE = 6, 18
+_FEW, _MORE = 4, 10
 """Pictures of the two fits: what a picture costs, and how that grows with their number."""
 
 _START_SECONDS = 6.0
@@ -23,24 +23,29 @@ class Cost:
     """What a configuration costs.
 
     Attributes:
-        train_seconds: a whole training, as a rough estimate.
+        fit_seconds: of a fit, for each picture.
+        growth_seconds: of a fit, for the square of the number of pictures: the coreset grows faster
+            than the pictures do.
         picture_ms: one verdict in PyTorch on this machine; the exported file is quicker.
     """
 
-    train_seconds: float
+    fit_seconds: float
+    growth_seconds: float
     picture_ms: float
+
+    def train_seconds(self, n_train: int, n_test: int) -> float:
+        """Return about how long a training takes, with so many pictures to learn and to test."""
+        fit = self.fit_seconds * n_train + self.growth_seconds * n_train**2
+        return _START_SECONDS + fit + self.picture_ms / 1000 * n_test
 
 
 def measure_cost(config: DetectorConfig, category: Category) -> Cost:
-    """Fit a few pictures of a category, score some, and extrapolate to all of them.
-
-    The time of a fit is taken as a x n + b x n^2, n pictures: the coreset grows faster than the
-    pictures do.
+    """Fit a few pictures of a category, and score some.
 
     Raises:
         DataError: too few or unreadable pictures.
     """
-    n_train, n_test = len(category.train), len(category.test)
+    n_train = len(category.train)
     if n_train < FEWEST:
         raise DataError(f"expected at least {FEWEST} pictures of good parts, got {n_train}")
     detector = create(config)
@@ -59,12 +64,8 @@ def measure_cost(config: DetectorConfig, category: Category) -> Cost:
     started = perf_counter()
     for frame in frames:
         detector.predict([frame])
-    picture_seconds = (perf_counter() - started) / few
-    fit_seconds = linear * n_train + square * n_train**2
-    return Cost(
-        train_seconds=_START_SECONDS + fit_seconds + picture_seconds * n_test,
-        picture_ms=1000 * picture_seconds,
-    )
+    picture_ms = 1000 * (perf_counter() - started) / few
+    return Cost(fit_seconds=linear, growth_seconds=square, picture_ms=picture_ms)
 
 
 def _first(dataset: Dataset, count: int) -> Dataset:

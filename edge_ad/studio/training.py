@@ -22,7 +22,7 @@ PRESETS = {
     "accurate": ("Accurate", "For small defects. Looks at a finer picture with a larger network."),
 }
 _costs: dict[tuple[object, ...], Cost] = {}
-"""Measured once for each product, preset and number of pictures; two browsers share it."""
+"""Measured once for each product and preset; two browsers share it."""
 
 
 def draw(studio: Studio, category: str) -> None:
@@ -128,7 +128,7 @@ class Training:
                 arguments,
                 method=method,
                 preset=self._preset,
-                expected_seconds=cost.train_seconds if cost else None,
+                expected_seconds=cost.train_seconds(self._n_good, self._n_test) if cost else None,
             )
             self._list.show()
 
@@ -162,7 +162,7 @@ class Training:
         return given
 
     def _cost_key(self, preset: str) -> tuple[object, ...]:
-        return (self._studio.data_root, self._category, preset, self._n_good, self._n_test)
+        return (self._studio.data_root, self._category, preset)
 
     async def _measure(self) -> None:
         for preset, label in self._costs.items():
@@ -175,7 +175,7 @@ class Training:
                 label.set_text(str(error))
                 continue
             label.set_text(
-                f"Here: about {seconds(cost.train_seconds)} to train, "
+                f"Here: about {seconds(cost.train_seconds(self._n_good, self._n_test))} to train, "
                 f"{cost.picture_ms:.0f} ms for a picture"
             )
 
