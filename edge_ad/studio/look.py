@@ -40,6 +40,7 @@ class Look:
         self._chosen = ""
         self._shown: object = None
         self._beside: object = ()
+        self._scored = ""
         with head(
             "Look: are these really good?",
             "Each good picture is compared with all the others. A defective part among them hides "
@@ -84,6 +85,8 @@ class Look:
         newest = scored_by(self._studio, self._category)
         failed = jobs[0].message if jobs and jobs[0].state == "failed" else ""
         state = (running, progress, changed_at, newest and newest.id, failed)
+        if newest is not None and newest.id != self._scored:
+            self._scored, self._chosen = newest.id, ""  # the first of the new order
         if state != self._shown:
             self._shown = state
             self._show()
