@@ -6,9 +6,10 @@ What was measured is kept in the work folder, so that an interrupted run continu
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,13 +31,16 @@ TABLES: dict[str, Callable[[Bench], Table]] = {
     "footprint": footprint,
     "video": video,
 }
-PAGE, CHART = ROOT / "benchmarks" / "RESULTS.md", ROOT / "benchmarks" / "results.svg"
-AGAIN = (*TABLES, "fit")
 
 
 @click.command()
 @click.option("--table", "tables", multiple=True, type=click.Choice(list(TABLES)))
-@click.option("--again", multiple=True, type=click.Choice(AGAIN), help="Measure these anew.")
+@click.option(
+    "--again",
+    multiple=True,
+    type=click.Choice(list(TABLES)),
+    help="Measure a table anew. accuracy: train on all classes; training: on the first one.",
+)
 @click.option("--classes", help="Names of classes, separated by commas. Default: all at hand.")
 @click.option("--pictures", default=200, show_default=True, help="Good pictures of a class.")
 @click.option("--rounds", default=40, show_default=True, help="Turns of each timing.")
@@ -47,6 +51,12 @@ AGAIN = (*TABLES, "fit")
     help="Folder of the class folders.",
 )
 @click.option("--work", type=click.Path(path_type=Path), default=ROOT / ".venv-peers" / "work")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=ROOT / "benchmarks" / "RESULTS.md",
+    help="The page; its chart, results.svg, lies beside it.",
+)
 def main(
     tables: tuple[str, ...],
     again: tuple[str, ...],
@@ -55,15 +65,23 @@ def main(
     rounds: int,
     data_root: Path,
     work: Path,
+    output: Path,
 ) -> None:
     """Compare edge-ad with its peers: all tables into benchmarks/RESULTS.md, or some to stdout."""
     for tool in TOOLS:
         prepare(tool)
+    names = classes.split(",") if classes else classes_at_hand(data_root)
+
+    def forget(key: Mapping[str, Any]) -> bool:
+        if key["table"] != "fit":
+            return key["table"] in again
+        return "accuracy" in again or ("training" in again and key["class"] == names[0])
+
     bench = Bench(
         work=work.resolve(),
         data_root=data_root,
-        class_names=classes.split(",") if classes else classes_at_hand(data_root),
-        measurements=Measurements(work / "measurements.jsonl", again),
+        class_names=names,
+        measurements=Measurements(work / "measurements.jsonl", forget),
         pictures=pictures,
         rounds=rounds,
     )
@@ -74,9 +92,9 @@ def main(
     parts = [markdown(create(bench)) for create in TABLES.values()]
     points = _points(bench)
     if points:
-        draw_chart(points, CHART, len(bench.classes))
-    PAGE.write_text("\n".join([_preamble(bench), *parts]))
-    click.echo(f"wrote {PAGE}")
+        draw_chart(points, output.with_name("results.svg"), len(bench.classes))
+    output.write_text("\n".join([_preamble(bench), *parts]))
+    click.echo(f"wrote {output}")
 
 
 def _points(bench: Bench) -> dict[str, tuple[float, float]]:

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,20 @@ from benchmarks.peers.tools import PeerError
 class Measurements:
     """What was measured so far; a failure is a measurement, too."""
 
-    def __init__(self, path: Path, again: Collection[str] = ()) -> None:
+    def __init__(
+        self, path: Path, forget: Callable[[Mapping[str, Any]], bool] = lambda key: False
+    ) -> None:
         """Read the file, if there is one.
 
         Args:
             path: of the JSON lines.
-            again: names of tables whose measurements are forgotten and made anew.
+            forget: tells of a key whether its measurement is dropped and made anew.
         """
         self._path = path
         self._found: dict[str, dict[str, Any]] = {}
         lines = path.read_text().splitlines() if path.exists() else []
         for record in map(json.loads, lines):
-            if record["key"]["table"] not in again:
+            if not forget(record["key"]):
                 self._found[_text(record["key"])] = record
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(record) + "\n" for record in self._found.values()))

@@ -166,6 +166,7 @@ def _table(
         columns += [Column(f"wall, ms, {unit}", -1), Column(f"CPU, ms, {unit}", -1)]
         if ratio:
             columns.append(Column(f"ratio, {unit}", -1, "{:.2f}"))
+            columns.append(Column(f"ratio of CPU time, {unit}", -1, "{:.2f}"))
     table = Table(title, about, columns)
     names = [BACKBONE] if ratio else []
     for name in names + [one.name for one in bench.contenders]:
@@ -174,10 +175,13 @@ def _table(
         for threads in THREADS:
             one = times[threads].get(name, {})
             wall, cpu = one.get("wall_ms"), one.get("cpu_ms")
-            bare = times[threads].get(BACKBONE, {}).get("wall_ms")
             figures += [wall, cpu]
             if ratio:
-                figures.append(wall / bare if wall and bare else None)
+                bare = times[threads][BACKBONE]
+                figures += [
+                    wall / bare["wall_ms"] if wall else None,
+                    cpu / bare["cpu_ms"] if cpu else None,
+                ]
             if "error" in one:
                 problems[str(one["error"])] = None
         if any(figure is not None for figure in figures) or problems:

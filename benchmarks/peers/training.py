@@ -114,6 +114,9 @@ def _compare(staged: StagedClass, fitted: dict[str, Any]) -> tuple[float, int, i
         precision, recall, limits = precision_recall_curve(labels, before)
         f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
         limit = limits[np.argmax(f1[:-1])]
+        below = before[before < limit]
+        # Half-way to the next score, so that the last digit of a score decides nothing.
+        limit = (limit + below.max()) / 2 if len(below) else limit
         changed = int(((before >= limit) != (after >= limit)).sum())
     else:
         changed = sum(training[name]["anomalous"] != deployed[name]["anomalous"] for name in names)

@@ -84,7 +84,7 @@ def test_measurements_survive_an_interruption(tmp_path: Path) -> None:
     later = Measurements(path)
     assert later.get({"table": "frame"}, lambda: next(figures)) == {"ms": 1}
     assert later.get({"table": "fit"}, lambda: next(figures)) == {"error": "no weights"}
-    again = Measurements(path, again=["frame"])
+    again = Measurements(path, forget=lambda key: key["table"] == "frame")
     assert again.get({"table": "frame"}, lambda: next(figures)) == {"ms": 2}
     assert Measurements(path).get({"table": "fit"}, lambda: next(figures)) == {
         "error": "no weights"

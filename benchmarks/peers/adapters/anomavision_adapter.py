@@ -88,6 +88,7 @@ def fit(request: Request) -> Fitted:
         _time_coreset(model, picks)
     with cost() as spent:
         model.fit(DataLoader(good, batch_size=8))
+    vars(model).pop("_select_coreset", None)  # the timed one cannot be saved
     found = Fitted(fit=spent, peak_mib=peak_mib(), picks=picks[0] if picks else None)
     images = {str(path.relative_to(category)): path for path in test_pictures(category)}
     transform = _transform(size)
