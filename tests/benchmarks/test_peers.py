@@ -13,13 +13,13 @@ from benchmarks.peers.page import draw_chart, markdown, not_leading, pareto_fron
 from benchmarks.peers.tools import ROOT, PeerError, Tool, Turns, ask
 
 FAKE = """
-from benchmarks.peers.adapters.protocol import Fitted, Verdict, cost, run, serve
+from benchmarks.peers.adapters.protocol import Fitted, Verdict, cost, peak_mib, run, serve
 
 def fit(request):
     print("a banner, as tools print them")
     with cost() as spent:
         sum(range(1000))
-    found = Fitted(fit=spent, peak_mib=1.0, picks=(7, 2.0))
+    found = Fitted(fit=spent, peak_mib=peak_mib(), picks=(7, 2.0))
     found.training["test/good/0.png"] = Verdict(request["share"], None)
     return found
 
@@ -53,6 +53,7 @@ def test_answer_is_found_among_what_the_tool_prints(fake: Tool, tmp_path: Path) 
     assert found["picks"] == [7, 2.0]
     assert found["training"] == {"test/good/0.png": {"score": 0.5, "anomalous": None}}
     assert found["fit"]["wall_s"] > 0
+    assert 5 < found["peak_mib"] < 200  # its own memory, and not that of the tests
 
 
 def test_failure_is_told_in_the_words_of_the_tool(fake: Tool, tmp_path: Path) -> None:
