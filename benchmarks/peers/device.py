@@ -7,15 +7,18 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import cv2
-import numpy as np
-
 from benchmarks.peers.bench import Bench, Column, Contender, Row, Table
+from benchmarks.peers.camera import (
+    FRAME_INTERVAL_S,
+    VIDEO_FRAMES,
+    VIDEO_SIZE,
+    MjpegCamera,
+    write_video,
+)
 from benchmarks.peers.tools import (
     ANOMALIB,
     ANOMAVISION,
@@ -28,10 +31,7 @@ from benchmarks.peers.tools import (
 
 STARTS = 5
 START_TIMEOUT_S = 300.0
-VIDEO_FRAMES = 1000
 VIDEO_TIMEOUT_S = 600.0
-VIDEO_SIZE = (512, 512)
-FRAME_INTERVAL_S = 0.05
 SENDS_S, AWAY_S, BACK_S = 20.0, 10.0, 30.0
 
 NO_STREAM = "the package has no command or class that scores a video or a camera"
@@ -206,81 +206,8 @@ def _streaming(
 
 
 def _count(lines: list[str]) -> int:
-    """Count the verdicts, each of which is a line."""
-    return sum('"score"' in line for line in list(lines))
-
-
-class MjpegCamera:
-    """An HTTP camera on this machine that can be switched off and on again."""
-
-    def __init__(self) -> None:
-        """Start on a free port."""
-        self.connected = threading.Event()
-        self._on = threading.Event()
-        self._on.set()
-        noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-        picture = cv2.resize(noise, VIDEO_SIZE, interpolation=cv2.INTER_CUBIC)
-        self._jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
-        self._server = self._serve(0)
-        self._port = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self._port}/video.mjpg"
-
-    def go_away(self) -> None:
-        """Close all connections and the port."""
-        self._on.clear()
-        self._server.shutdown()
-        self._server.server_close()
-
-    def come_back(self) -> None:
-        """Listen on the same port again."""
-        self._on.set()
-        self._server = self._serve(self._port)
-
-    def __enter__(self) -> "MjpegCamera":
-        """It runs already."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Switch it off."""
-        self.go_away()
-
-    def _serve(self, port: int) -> ThreadingHTTPServer:
-        camera = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-                self.end_headers()
-                camera.connected.set()
-                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(camera._jpeg)}"
-                try:
-                    while camera._on.wait(0):
-                        self.wfile.write(head.encode() + b"\r\n\r\n" + camera._jpeg + b"\r\n")
-                        time.sleep(FRAME_INTERVAL_S)
-                except (BrokenPipeError, ConnectionResetError):
-                    return
-
-            def log_message(self, *_: object) -> None:
-                return
-
-        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return server
-
-
-def write_video(path: Path) -> None:
-    """Write a moving, noisy scene."""
-    width, height = VIDEO_SIZE
-    rng = np.random.default_rng(0)
-    noise = cv2.GaussianBlur(rng.normal(120, 60, (height, 2 * width, 3)), (0, 0), 3)
-    scene = np.clip(noise, 0, 255).astype(np.uint8)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, VIDEO_SIZE)
-    for index in range(VIDEO_FRAMES):
-        offset = index % width
-        writer.write(np.ascontiguousarray(scene[:, offset : offset + width]))
-    writer.release()
+    """Count the verdicts, each of which is a line; events of edge-ad may name a score, too."""
+    return sum('"score"' in line and '"event"' not in line for line in list(lines))
 
 
 def _padims(bench: Bench) -> list[Contender]:
