@@ -109,8 +109,8 @@ def streaming(
             feeding.join()
             until(lambda: len(verdicts(lines)) == count)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
-            reading.join(20)
+            assert process.wait(60) == 0
+            reading.join(60)
         finally:
             stop.set()
             process.kill()
@@ -128,9 +128,9 @@ def events(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "waited for 20 s"
+        assert time.monotonic() < deadline, "waited for 60 s"
         time.sleep(0.01)
 
 
@@ -225,7 +225,7 @@ def test_a_trial_that_would_change_verdicts_leaves_the_old_model(
             assert answer is not None and not answer["ok"]
     done = install(strict, "--config", settings, "--shadow", 4)
     assert done.exit_code == 5 and "no stream listens" in done.stderr
-    assert model.read_bytes() == first
+    assert model.read_bytes() == first and not model.is_symlink()
 
 
 def test_slots_and_rollback_without_a_stream(golden: Callable[..., Path], tmp_path: Path) -> None:
@@ -368,13 +368,13 @@ def test_a_check_that_crashes_or_hangs_is_a_refusal(
     script = tmp_path / "check.py"
     monkeypatch.setattr(module, "__file__", str(script))
     target = tmp_path / "target.onnx"
-    for code, problem in (
-        ("import os; os.abort()", "broke off with exit code -6"),
-        ("print('no answer')", "broke off with exit code 0"),
-        ("import time; time.sleep(60)", "more than 1 s"),
+    for code, timeout, problem in (
+        ("import os; os.abort()", 60, "broke off with exit code -6"),
+        ("print('no answer')", 60, "broke off with exit code 0"),
+        ("import time; time.sleep(600)", 1, "more than 1 s"),
     ):
         script.write_text(code)
-        done = install(golden("one.onnx"), "--to", target, "--timeout", 1)
+        done = install(golden("one.onnx"), "--to", target, "--timeout", timeout)
         assert done.exit_code == 3 and problem in done.stderr and not target.exists()
 
 
@@ -420,7 +420,8 @@ def test_what_is_asked_for_wrongly(model: Path, tmp_path: Path) -> None:
     done = install(model, "--config", settings)
     assert done.exit_code == 1 and "--camera" in done.output
     done = install(model, "--config", settings, "--camera", "l", "--shadow", 3)
-    assert done.exit_code in (0, 1)
+    assert done.exit_code == 1 and "[install]" in done.output
+    assert not model.is_symlink(), "nothing was changed"
 
 
 def test_a_socket_that_cannot_be(model: Path, pictures: Path, tmp_path: Path) -> None:

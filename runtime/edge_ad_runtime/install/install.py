@@ -139,16 +139,18 @@ def _install(model: Path, slots: Slots, place: Place, terms: Terms) -> Outcome:
         checked = check(candidate, _rule(place, terms))
         if not terms.other_category:
             _check_category(checked, place.path)
-    slots.adopt()
-    slot = before = slots.current
     figures = None
-    # A file that is in use already must not push the one to go back to out of the other slot.
-    if slot is None or not slots.holds(slot, content, signature):
+    before = slots.current
+    if before is not None and slots.holds(before, content, signature):
+        slot = before  # the other slot keeps the model to go back to
+    else:
         if terms.shadow:
             try:
                 figures = _trial(candidate, place, terms)
             except ModelFileError as error:
                 raise RolledBackError(f"{model} failed its trial: {error}") from error
+        slots.adopt()
+        before = slots.current
         slot = slots.keep_candidate()
     running = _switch(slots, slot, before, place, checked, "take over")
     _accept(place, version)
