@@ -24,9 +24,13 @@ logger = logging.getLogger(__name__)
 BLOCK_ROWS = 4096
 """Memory rows compared at a time: bounds the intermediate to patches x 4096."""
 
-HIGHEST = 32
+PATCHES_AT_ONCE = 256
+"""Patches that are compared with all rows at a time, where the memory is searched for its fit."""
+
+HIGHEST, COMPARED = 4, 100_000
 """Patches of a left-out picture, those with the largest distances, for which rows are looked for
-that the memory would have without the picture: they make its score and the peak of its map."""
+that the memory would have without the picture: they make its score and the peak of its map. More
+than 4 where the memory is so small that they are quickly compared with all of its rows."""
 
 
 def squared_distances(points: Tensor, memory: Tensor) -> Tensor:
@@ -165,10 +169,11 @@ class GoodPatches:
                 lost = covered_by == picture
                 search = lost[picture] if bank.exact else torch.ones_like(lost[picture])
                 to_others = bank.distance[picture].clone()
-                to_others[search] = _distance_to(rows, own[search])
+                to_others[search], around = _nearest(own[search], rows)
                 lost[picture] = False
-                new_rows = _chosen_again(own, to_others, patches[lost], rows, radius)
-                to_others = torch.minimum(to_others, _distance_to(new_rows, own))
+                uncovered = _beyond(patches[lost], rows[torch.unique(around)], radius)
+                new_rows = _chosen_again(own, to_others, uncovered, rows, radius)
+                to_others = torch.minimum(to_others, _nearest(own, new_rows)[0])
                 distance[picture] = to_others
                 rows = torch.cat([rows, new_rows])
                 score[picture] = image_score(own[None], to_others[None], rows, neighbours)
@@ -206,11 +211,12 @@ def _chosen_again(
         rows: (m, C), of the other pictures.
         radius: no patch may be farther from the memory.
     """
-    highest = distance.topk(min(HIGHEST, len(distance))).indices
+    n_highest = max(HIGHEST, COMPARED // (len(rows) + 1))
+    highest = distance.topk(min(n_highest, len(distance))).indices
     # Only rows that would be nearer to one of the patches that matter.
     nearer = torch.cdist(own[highest], uncovered) < distance[highest, None]
     candidates = uncovered[nearer.any(dim=0)]
-    to_rows = _distance_to(rows, candidates)
+    to_rows = _nearest(candidates, rows)[0]
     picks: list[int] = []
     while len(candidates) and float(to_rows.max()) > radius:
         picks.append(int(to_rows.argmax()))  # greedy, as the memory itself was chosen
@@ -219,11 +225,26 @@ def _chosen_again(
     return candidates[picks]
 
 
-def _distance_to(rows: Tensor, patches: Tensor) -> Tensor:
-    """Return the distances of patches (P, C) to the nearest of rows (m, C), which may be none."""
+def _beyond(patches: Tensor, rows: Tensor, radius: float) -> Tensor:
+    """Return those of the patches (u, C) that are farther than a radius from rows (r, C)."""
     if len(rows) == 0 or len(patches) == 0:
-        return patches.new_full((len(patches),), torch.inf)
-    return nearest_distance(patches, rows)
+        return patches
+    # Squared distances from products are inexact, and who is near the radius stays.
+    nearest = squared_distances(patches, rows).amin(dim=1) + patches.square().sum(dim=1)
+    return patches[nearest > 0.98 * radius**2]
+
+
+def _nearest(patches: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the nearest of rows (m, C) for patches (P, C): distances (P,) and which ones (P,).
+
+    Of no rows the distance is infinite, and none is the nearest.
+    """
+    if len(rows) == 0 or len(patches) == 0:
+        return patches.new_full((len(patches),), torch.inf), rows.new_empty(0, dtype=torch.int64)
+    norms, columns = rows.square().sum(dim=1), rows.T
+    parts = torch.split(patches, PATCHES_AT_ONCE)
+    found = torch.cat([torch.addmm(norms, part, columns, alpha=-2).argmin(dim=1) for part in parts])
+    return (patches - rows[found]).square().sum(dim=1).sqrt(), found
 
 
 def image_score(patches: Tensor, distance: Tensor, memory: Tensor, neighbours: int) -> Tensor:
