@@ -20,7 +20,7 @@ FALSE_ALARM_RATE = 0.02
 @click.command()
 @results_option("Where the run is written.")
 def demo(results: Path) -> None:
-    """Train PaDiM on real solar cells, export it, and stream the test cells through the file.
+    """Train fusion on real solar cells, export it, and stream the test cells through the file.
 
     At the end it prints how many good cells the exported file stopped and how many defective ones
     it let pass.
@@ -29,15 +29,15 @@ def demo(results: Path) -> None:
     require(("elpv_dataset",), extra="demo", purpose="the demo")
     from edge_ad.cli.train import summary
     from edge_ad.data import load_category
-    from edge_ad.models import PaDiM
+    from edge_ad.models import Fusion
     from edge_ad.train import LimitOptions, train
     from edge_ad_export import export
     from edge_ad_runtime import JsonLines, Scorer, run_stream
     from edge_ad_runtime.cameras import Pictures
 
     category = load_category(CATEGORY, data_root=Path())
-    click.echo("1/3 train: PaDiM on pictures of good solar cells", err=True)
-    run = train(PaDiM(), category, results, LimitOptions(false_alarm_rate=FALSE_ALARM_RATE))
+    click.echo("1/3 train: fusion on pictures of good solar cells", err=True)
+    run = train(Fusion(), category, results, LimitOptions(false_alarm_rate=FALSE_ALARM_RATE))
     click.echo("2/3 export: one ONNX file, compared with PyTorch", err=True)
     exported = export(run.folder)
     click.echo("3/3 stream: the test pictures, as if from a camera", err=True)
