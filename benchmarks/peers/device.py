@@ -24,9 +24,11 @@ from benchmarks.peers.tools import (
     ANOMAVISION,
     DEVICE,
     EDGE_AD,
+    PeerError,
     Tool,
     ask,
     installed_mb,
+    last_words,
 )
 
 STARTS = 5
@@ -142,8 +144,10 @@ def _score_file(tool: Tool, request: dict[str, Any], path: Path) -> Mapping[str,
         try:
             process.wait(VIDEO_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            return {"error": f"not ready after {VIDEO_TIMEOUT_S:.0f} s"}
+            raise PeerError(f"not ready after {VIDEO_TIMEOUT_S:.0f} s") from None
         seconds = time.perf_counter() - started
+    if process.returncode != 0:
+        raise PeerError(f"exit code {process.returncode}: {last_words(''.join(lines))}")
     return {"frames": _count(lines), "seconds": seconds}
 
 
@@ -151,8 +155,12 @@ def _lose_camera(tool: Tool, request: dict[str, Any]) -> Mapping[str, Any]:
     """Let a camera go away and come back; count the frames before and after."""
     camera = MjpegCamera()
     with camera, _streaming(tool, request, camera.url) as (process, lines):
-        if not camera.connected.wait(START_TIMEOUT_S):
-            return {"error": "it did not connect to the camera"}
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not camera.connected.wait(0.2):
+            if process.poll() is not None:
+                raise PeerError(f"exit code {process.returncode}: {last_words(''.join(lines))}")
+            if time.monotonic() > deadline:
+                raise PeerError(f"it did not connect to the camera within {START_TIMEOUT_S:.0f} s")
         time.sleep(SENDS_S)
         camera.go_away()
         time.sleep(AWAY_S)

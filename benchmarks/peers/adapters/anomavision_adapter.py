@@ -100,12 +100,13 @@ def fit(request: Request) -> Fitted:
         maps[name] = _blurred(anomaly_map)
     save_maps(folder, maps)
     torch.save(model, folder / "model.pt")
-    exporter = ModelExporter(folder / "model.pt", folder, logging.getLogger("export"), "cpu")
+    beside = folder / request["method"]  # where `detect` looks for it
+    exporter = ModelExporter(folder / "model.pt", beside, logging.getLogger("export"), "cpu")
     exported = exporter.export_onnx((1, 3, *size), "model.onnx", force_precision="fp32")
     if exported is None:
         found.problems.append("the ONNX export failed")
         return found
-    found.model = found.graph = exported.name
+    found.model = found.graph = str(exported.relative_to(folder))
     deployed = ModelWrapper(str(exported), "cpu")
     for name, path in images.items():
         score, _ = deployed.predict(_image(path, transform))
@@ -196,11 +197,10 @@ def video(request: Request) -> dict[str, float]:
 
     folder = Path(request["folder"])
     config = {
-        "algorithm": "padim",
+        "algorithm": request["method"],
         "class_name": ".",
         "run_name": ".",
-        "model_data_path": str(folder.parent),
-        "model": request["model"],
+        "model": Path(request["model"]).name,
         "device": "cpu",
         "batch_size": 1,
         "resize": list(request["input_size"]),
@@ -215,14 +215,11 @@ def video(request: Request) -> dict[str, float]:
         "stream_source": {"type": "video", "video_path": request["source"]},
         "log_level": "INFO",
     }
-    (folder.parent / "padim").mkdir(exist_ok=True)
-    link = folder.parent / "padim" / request["model"]
-    for item in folder.glob(request["model"] + "*"):
-        target = link.parent / item.name
-        target.unlink(missing_ok=True)
-        target.symlink_to(item.resolve())
-    (folder / "video.yml").write_text(yaml.safe_dump(config))
-    arguments = create_parser().parse_args(["--config", str(folder / "video.yml")])
+    path = folder / "video.yml"
+    path.write_text(yaml.safe_dump(config))
+    # Not in the file: the default of the command line would win over it.
+    options = ["--config", str(path), "--model_data_path", str(folder)]
+    arguments = create_parser().parse_args(options)
     metrics, _ = run_inference(arguments)
     return {"frames": metrics["total_images"], "seconds": metrics["total_time_s"]}
 
