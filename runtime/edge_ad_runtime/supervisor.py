@@ -20,7 +20,7 @@ class Supervisor:
     This is the one place where every exception is caught: an error that nobody foresaw must neither
     end a thread in silence nor, with it, the verdicts that the thread was responsible for.
 
-        supervisor.start("webhook", self._send_all)             # started again when it fails
+        supervisor.start("sender", self._send_all)              # started again when it fails
         supervisor.start("reader left", self._read, died=self._broke_off)
     """
 
