@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_ad.cli.options import device_option, require, threads_option
+from edge_ad.cli.options import FiniteRange, device_option, require, threads_option
 from edge_ad.cli.stream_options import split_name
 from edge_ad_runtime.errors import ConfigError, DataError
 
@@ -44,7 +44,7 @@ _COUNT = 30
 )
 @click.option(
     "--patience",
-    type=click.FloatRange(min=0.1),
+    type=FiniteRange(min=0.1, max=1e6),
     default=60.0,
     show_default=True,
     help="Give up after this many seconds without a new part.",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_ad.cli.options import device_option, require, threads_option
+from edge_ad.cli.options import FiniteRange, device_option, require, threads_option
 from edge_ad_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ REFUSED, ROLLED_BACK, BUSY = 3, 4, 5
 @click.option(
     "--max-latency",
     "max_latency_ms",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True, max=1e9),
     default=2000.0,
     show_default=True,
     metavar="MS",
@@ -64,7 +64,7 @@ REFUSED, ROLLED_BACK, BUSY = 3, 4, 5
 @click.option(
     "--max-changed",
     "most_changed",
-    type=click.FloatRange(min=0, max=1),
+    type=FiniteRange(min=0, max=1),
     default=0.1,
     show_default=True,
     metavar="SHARE",
@@ -72,7 +72,7 @@ REFUSED, ROLLED_BACK, BUSY = 3, 4, 5
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=1),
+    type=FiniteRange(min=1, max=1e6),
     default=600.0,
     show_default=True,
     metavar="S",

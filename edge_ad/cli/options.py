@@ -154,6 +154,19 @@ def require(modules: Sequence[str], extra: str, purpose: str) -> None:
                 raise cannot_load(module, error) from error
 
 
+class FiniteRange(click.FloatRange):
+    """A number within a range, which is neither NaN, that is within every range, nor infinite."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read the number, or end the command."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"expected a finite number, got {value}", param, ctx)
+        return number
+
+
 device_option = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
@@ -171,7 +184,7 @@ threshold_option = click.option(
 )
 min_region_area_option = click.option(
     "--min-region-area",
-    type=click.FloatRange(min=0, max=1, max_open=True),
+    type=FiniteRange(min=0, max=1, max_open=True),
     metavar="SHARE",
     help="Smallest region to report, as a share of the picture, such as 0.001. Default: 0.",
 )

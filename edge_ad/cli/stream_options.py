@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import click
 
 from edge_ad.cli.options import (
+    FiniteRange,
     device_option,
     min_region_area_option,
     threads_option,
@@ -91,7 +92,7 @@ _OPTIONS = (
     click.option("--max-frames", type=click.IntRange(min=1), help="End after this many frames."),
     click.option(
         "--stall-timeout",
-        type=click.FloatRange(min=0),
+        type=FiniteRange(min=0),
         help="Seconds without a new frame after which a camera counts as lost. Default: 5; 0 means "
         "never.",
     ),

@@ -1,14 +1,15 @@
 """What a device needs, in one ZIP: model file, configuration, steps in words, and wheels."""
 
 import json
-import shutil
+import os
 import sys
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_ad_runtime import Scorer
-from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.errors import ConfigError, DataError
 from edge_ad_runtime.stream.config import parse_config
 
 if sys.version_info >= (3, 11):
@@ -44,12 +45,12 @@ def stream_config(model: str, device: Device) -> str:
     """
     rows = [
         "# edge-ad stream --config " + CONFIG_FILE,
-        f"model = {json.dumps(model)}",
+        f"model = {_quoted(model)}",
         'state_file = "state.json"   # keeps limits that people set on the page over a restart',
         "",
         "[[camera]]",
-        f"name = {json.dumps(device.camera)}",
-        f"source = {json.dumps(device.source)}",
+        f"name = {_quoted(device.camera)}",
+        f"source = {_quoted(device.source)}",
         "",
         "[alarm]",
     ]
@@ -62,6 +63,19 @@ def stream_config(model: str, device: Device) -> str:
     text = "\n".join(rows) + "\n"
     parse_config(tomllib.loads(text))
     return text
+
+
+def _quoted(text: str) -> str:
+    """Write a text as TOML does: as JSON, but that nothing printable is escaped, DEL is.
+
+    Raises:
+        ConfigError: it holds half a character, which no file can.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"expected text in UTF-8, got {text[:80]!a}") from error
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def device_steps(model: str) -> str:
@@ -97,16 +111,18 @@ def write_bundle(
     info = Scorer(model, device="cpu").info  # proves that it can be used
     name = f"{info.category}-{info.method}.onnx"
     config = stream_config(name, device or Device())
-    temporary = target.with_name(f".{target.name}.tmp")
     try:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            archive.write(model, name)
-            archive.writestr(CONFIG_FILE, config)
-            archive.writestr(STEPS_FILE, device_steps(name))
-            for wheel in sorted(wheels.glob("*.whl")) if wheels else ():
-                archive.write(wheel, f"{WHEELS_FOLDER}/{wheel.name}")
-        shutil.move(temporary, target)
+        # A name that nobody can guess, and no file that is there already.
+        with tempfile.TemporaryDirectory(prefix=".edge-ad-", dir=target.parent) as folder:
+            whole = Path(folder, "bundle.zip")
+            # Clocks of devices without a battery start in 1970, and ZIPs in 1980.
+            with zipfile.ZipFile(whole, "w", strict_timestamps=False) as archive:
+                archive.write(model, name)
+                for file, text in ((CONFIG_FILE, config), (STEPS_FILE, device_steps(name))):
+                    Path(folder, file).write_text(text, encoding="utf-8")
+                    archive.write(Path(folder, file), file)
+                for wheel in sorted(wheels.glob("*.whl")) if wheels else ():
+                    archive.write(wheel, f"{WHEELS_FOLDER}/{wheel.name}")
+            os.replace(whole, target)
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -112,11 +112,12 @@ class CategoryFolder:
             DataError: it is no longer there, or the key is none.
         """
         parts = Path(key).parts
-        if Path(key).suffix.lower() in PICTURE_SUFFIXES and ".." not in parts and "\0" not in key:
+        inside = not Path(key).anchor and ".." not in parts  # "/etc/x.png" would lead out, too
+        if Path(key).suffix.lower() in PICTURE_SUFFIXES and inside:
             excluded = parts[:1] == (EXCLUDED,)
             place = parts[1:] if excluded else parts
-            found = self._picture(self.path / key, place, key, excluded=excluded)
-            if found is not None and found.path.is_file():
+            found = self._picture(self.path / key, place, key, excluded=excluded) if place else None
+            if found is not None and os.path.isfile(found.path):  # False for what is no path
                 return found
         raise DataError(
             f"the picture {Path(key).name} is no longer there: somebody has moved or deleted it"

@@ -3,14 +3,13 @@
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from edge_ad.data import GOOD
 from edge_ad.project.folder import CategoryFolder, Use, check_label
-from edge_ad.project.zips import check_zip, unpack
+from edge_ad.project.zips import check_zip, reading_zip, unpack
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.model.image import (
@@ -23,6 +22,8 @@ from edge_ad_runtime.model.image import (
 
 _OTHERS = {".heic", ".heif", ".avif", ".gif", ".raw", ".cr2", ".cr3", ".nef", ".dng", ".arw"}
 """Pictures of kinds that are not read; other files are passed over in silence."""
+
+_TEMPORARY = ".edge-ad-intake-"
 
 
 @dataclass(kw_only=True)
@@ -113,7 +114,9 @@ def take_zip(
         DataError: it is no ZIP, unsafe or far too large; nothing of it was taken then.
     """
     try:
-        with zipfile.ZipFile(source) as archive:
+        with reading_zip(source.name):
+            opened = zipfile.ZipFile(source)
+        with opened as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             check_zip(entries, source)
             files = [
@@ -125,8 +128,6 @@ def take_zip(
                 if not _is_hidden(PurePosixPath(entry.filename))
             ]
             return _take_all(files, folder, (use, label), tell)
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{source.name} is damaged or not a ZIP file: pack it again") from error
     except OSError as error:
         raise DataError(f"cannot read {source.name}: {error.strerror or error}") from error
 
@@ -158,7 +159,11 @@ def _take_all(
                 f"{file.place.name} is no PNG, JPEG, BMP, TIFF or WebP file: convert it first"
             )
     stems: dict[tuple[str, str], str] = {}
-    with tempfile.TemporaryDirectory(prefix=".edge-ad-intake-", dir=folder.path) as temporary:
+    try:
+        place = tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=folder.path)
+    except OSError as error:
+        raise _cannot_write(folder, intake, error) from error
+    with place as temporary:
         for number, file in enumerate(known):
             tell(number, len(known))
             copy = Path(temporary) / f"{number}{file.place.suffix.lower()}"
@@ -172,13 +177,11 @@ def _take_all(
                 target = folder.place_for(use, label, _safe_name(file.place.name))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 copy.rename(target)
-            except (DataError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-                intake.refused.append(_sentence(error, copy, file))
+            except DataError as error:
+                # By the name that its owner knows, not by that of the temporary copy.
+                intake.refused.append(str(error).replace(str(copy), file.place.name))
             except OSError as error:
-                raise DataError(
-                    f"cannot write into {folder.path}: {error.strerror}: {len(intake.taken)} "
-                    "pictures were taken, free some space and take the others"
-                ) from error
+                raise _cannot_write(folder, intake, error) from error
             else:
                 stems[label, file.place.stem] = target.stem
                 intake.taken.append(target)
@@ -233,11 +236,17 @@ def _copy(source: Path, to: Path) -> None:
         raise DataError(f"{source.name} is no longer there") from error
 
 
-def _sentence(error: Exception, copy: Path, file: _File) -> str:
-    """Name the file as its owner knows it, not by its temporary copy."""
-    if isinstance(error, DataError):
-        return str(error).replace(str(copy), file.place.name)
-    return f"{file.place.name} is damaged in the ZIP: pack it again"
+def _cannot_write(folder: CategoryFolder, intake: Intake, error: OSError) -> DataError:
+    return DataError(
+        f"cannot write into {folder.path}: {error.strerror or error}: {len(intake.taken)} pictures "
+        "were taken, check the permissions and the space on the disk, and take the others"
+    )
+
+
+def remove_left_intakes(data_root: Path) -> None:
+    """Delete what programs that were killed while they took pictures left in the categories."""
+    for left in data_root.glob(f"*/{_TEMPORARY}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _is_picture(place: PurePosixPath) -> bool:

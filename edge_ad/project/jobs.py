@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import psutil
 
@@ -37,6 +37,9 @@ HERE = "{job}"
 """Stands in a job's arguments for the job's own folder."""
 
 _KILL_SECONDS = 5.0
+_LATEST = 1e11
+"""A time, in seconds since 1970, that no clock shows."""
+
 _LOG_TAIL = 4000
 
 
@@ -87,9 +90,11 @@ class Job:
     def progress(self) -> Progress | None:
         """Return how far it is; None: it has not said yet."""
         try:
-            return Progress(**json.loads((self.folder / PROGRESS_FILE).read_bytes()))
-        except (OSError, ValueError, TypeError):
+            found = Progress(**json.loads((self.folder / PROGRESS_FILE).read_bytes()))
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
+        numbers = isinstance(found.done, int) and isinstance(found.total, int)
+        return found if numbers and isinstance(found.stage, str) else None
 
     def seconds_left(self, now: float) -> float | None:
         """Return about how long it will take from now on; None: not known, or longer than expected.
@@ -106,7 +111,7 @@ class Job:
         """Return what the command printed, as JSON; None: nothing, or not all of it."""
         try:
             return json.loads((self.folder / RESULT_FILE).read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
 
     def log(self) -> str:
@@ -133,9 +138,23 @@ class Job:
         """
         try:
             values = json.loads((folder / JOB_FILE).read_bytes())
-            return cls(folder=folder, **values | {"arguments": tuple(values["arguments"])})
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            job = cls(folder=folder, **values | {"arguments": tuple(values["arguments"])})
+            job._check_types()
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise DataError(f"the job in {folder} cannot be read ({error}): remove it") from error
+        return job
+
+    def _check_types(self) -> None:
+        texts = (self.kind, self.category, self.title, self.message, *self.arguments)
+        times = (self.created_at, self.started_at, self.ended_at, self.born_at)
+        if not all(isinstance(text, str) and "\0" not in text for text in texts):
+            raise ValueError("a text is something else")
+        if not all(isinstance(at, int | float) and 0 <= at < _LATEST for at in times):
+            raise ValueError("a time is something else")
+        if not (isinstance(self.pid, int) and 0 <= self.pid < 2**31):
+            raise ValueError("'pid' is no process number")
+        if not isinstance(self.about, dict) or self.state not in get_args(State):
+            raise ValueError("'about' or 'state' is something else")
 
 
 class Queue:
@@ -274,7 +293,7 @@ def _process(job: Job) -> psutil.Process | None:
         process = psutil.Process(job.pid)
         same = abs(process.create_time() - job.born_at) < 1
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
+    except psutil.Error:  # it has gone, or its number is that of somebody else's process now
         return None
 
 

@@ -9,6 +9,7 @@ from edge_ad.data import GOOD
 from edge_ad.project.folder import CategoryFolder
 from edge_ad.project.intake import take_pictures
 from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.model.document import MAX_NUMBER
 from edge_ad_runtime.model.image import list_pictures
 
 MISSED = "missed"
@@ -55,11 +56,12 @@ def read_marks(source: Path, folder: CategoryFolder) -> list[Marked]:
             continue
         about = _about(path)
         score = about.get("score")
+        within = isinstance(score, int | float) and abs(score) <= MAX_NUMBER
         found.append(
             Marked(
                 path=path,
                 mark="missed" if place[0] == "test" else "false alarm",
-                score=float(score) if isinstance(score, int | float) else None,
+                score=float(score) if isinstance(score, int | float) and within else None,
                 who=str(about.get("who", "")),
                 known=path.name in names,
             )
@@ -91,6 +93,6 @@ def _about(path: Path) -> dict[str, object]:
     """Return what lies beside the picture, as far as it can be read."""
     try:
         document = json.loads(path.with_suffix(".json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}

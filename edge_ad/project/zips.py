@@ -1,8 +1,13 @@
 """ZIPs from anywhere: what is refused before a byte is unpacked, and how one entry is unpacked."""
 
+import lzma
 import shutil
 import stat
+import struct
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from edge_ad_runtime.errors import DataError
@@ -16,6 +21,35 @@ MOST_RATIO, RATIO_FROM = 100, 100 * 2**20
 """Pictures hardly shrink in a ZIP: one that grows a hundredfold to over 100 MiB is no set of
 pictures."""
 
+# What the module zipfile raises for damaged files; NotImplementedError is among the RuntimeErrors.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+
+
+@contextmanager
+def reading_zip(name: str) -> Iterator[None]:
+    """Turn whatever a damaged ZIP makes the module zipfile raise into one sentence.
+
+    Raises:
+        DataError: it is damaged.
+        OSError: the file system failed.
+    """
+    try:
+        yield
+    except (*_DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DataError(f"{name} is damaged or not a ZIP file: pack it again") from error
+
 
 def check_zip(entries: list[zipfile.ZipInfo], source: Path) -> None:
     """Refuse a ZIP that leads out of its folder, is encrypted, or would fill the disk.
@@ -25,7 +59,7 @@ def check_zip(entries: list[zipfile.ZipInfo], source: Path) -> None:
     """
     for entry in entries:
         parts = PurePosixPath(entry.filename.replace("\\", "/")).parts
-        if entry.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
+        if not parts or entry.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
             raise DataError(
                 f"{source.name} holds a path that leads out of it ({entry.filename[:80]}): it was "
                 "refused as a whole, pack the folder of pictures again"
@@ -60,13 +94,17 @@ def unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, to: Path) -> None:
     """Copy one entry to a file, never more of it than a picture may have.
 
     Raises:
-        DataError: it is larger than that.
-        BadZipFile: it is damaged.
+        DataError: it is larger than that, or damaged.
+        OSError: the file cannot be written.
     """
     if entry.file_size > LARGEST_PICTURE_BYTES:
         raise DataError(
             f"{entry.filename} has {entry.file_size / 2**20:.0f} MiB, more than the "
             f"{LARGEST_PICTURE_BYTES // 2**20} MiB that a picture may have: make it smaller"
         )
-    with archive.open(entry) as source, to.open("wb") as target:
+    with (
+        reading_zip(f"{PurePosixPath(entry.filename).name} in the ZIP"),
+        archive.open(entry) as source,
+        to.open("wb") as target,
+    ):
         shutil.copyfileobj(source, target, 2**20)

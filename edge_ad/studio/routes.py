@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -85,7 +86,7 @@ def router(studio: Studio) -> APIRouter:
     async def upload(
         request: Request, category: str, use: str = "train", label: str = "good"
     ) -> Response:
-        name = unquote(request.headers.get("x-file-name", ""))[:200]
+        name = _file_name(unquote(request.headers.get("x-file-name", "")))
         temporary = studio.uploads / f"{secrets.token_hex(8)}{Path(name).suffix.lower()[:8]}"
         try:
             folder = studio.folder(category)
@@ -97,15 +98,16 @@ def router(studio: Studio) -> APIRouter:
 
             def take() -> Intake:
                 # By its own name, for messages and for the file that is made of it.
-                place = temporary.with_suffix("") / Path(name).name
-                place.parent.mkdir()
-                temporary.rename(place)
+                place = temporary.with_suffix("") / name
                 try:
+                    place.parent.mkdir()
+                    temporary.rename(place)
                     chosen: Use = "test" if use == "test" else "train"
                     return take_pictures(place, folder, use=chosen, label=label)
+                except OSError as error:
+                    raise _cannot_store(name, error) from error
                 finally:
-                    place.unlink(missing_ok=True)
-                    place.parent.rmdir()
+                    shutil.rmtree(place.parent, ignore_errors=True)
 
             intake = await run_in_threadpool(take)
         except EdgeAdError as error:
@@ -210,7 +212,7 @@ async def _receive(request: Request, to: Path, name: str) -> None:
         DataError: it is too large, cannot be written, or breaks off.
     """
     announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > MOST_UPLOAD_BYTES:
+    if announced.isdecimal() and float(announced) > MOST_UPLOAD_BYTES:
         raise _too_large(name)
     written = 0
     try:
@@ -223,7 +225,17 @@ async def _receive(request: Request, to: Path, name: str) -> None:
     except ClientDisconnect as error:
         raise DataError(f"{name} did not arrive whole: send it again") from error
     except OSError as error:
-        raise DataError(f"cannot store {name}: {error.strerror}: free some space") from error
+        raise _cannot_store(name, error) from error
+
+
+def _cannot_store(name: str, error: OSError) -> DataError:
+    return DataError(f"cannot store {name}: {error.strerror or error}: free some space")
+
+
+def _file_name(text: str) -> str:
+    """Return the last part of a path that a browser gave, fit for every file system."""
+    path = Path("".join(letter for letter in text if letter.isprintable()))
+    return f"{path.stem[:60]}{path.suffix[:8]}"
 
 
 def _too_large(name: str) -> DataError:
@@ -242,7 +254,7 @@ async def _drawn(
             headers = _FOREVER if keep else None
             return Response(data, media_type=media_type, headers=headers)
         return Response(status_code=404)
-    except DataError:
+    except EdgeAdError:
         return Response(_GONE, media_type="image/svg+xml")
 
 

@@ -1,7 +1,7 @@
 """Serve the Studio: one application behind the guard of the live page."""
 
-import asyncio
 import os
+import threading
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +13,11 @@ from starlette.responses import PlainTextResponse
 
 from edge_ad.studio.state import HOME, Studio
 from edge_ad_runtime.errors import ConfigError, DataError
+from edge_ad_runtime.files import make_writable
 from edge_ad_runtime.page.guard import Guard, token_for
-from edge_ad_runtime.page.server import listen
+from edge_ad_runtime.page.server import Connection, listen
 from edge_ad_runtime.stream.config import ServeConfig
+from edge_ad_runtime.supervisor import Supervisor
 
 try:
     import fcntl
@@ -58,8 +60,10 @@ class StudioServer:
             DataError: the data root cannot be written to.
         """
         token = token_for(config)
+        home = data_root / HOME
+        make_writable(home)
+        self._lock = _lock(home / "lock")  # first: what is tidied up could be another Studio's
         self.studio = Studio(data_root, wheels)
-        self._lock = _lock(self.studio.home / "lock")
         self._socket = listen(config)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         guarded = Guard(
@@ -68,6 +72,7 @@ class StudioServer:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 guarded,
+                http=_StudioConnection,
                 proxy_headers=False,
                 log_level="error",
                 access_log=False,
@@ -99,15 +104,15 @@ def _application(studio: Studio) -> Any:
     application.include_router(routes.router(studio))
     pages.add_pages(studio)
 
-    async def advance() -> None:
-        while True:
-            with suppress(DataError, OSError):
-                await asyncio.to_thread(studio.queue.advance)
-            await asyncio.sleep(_ADVANCE_SECONDS)
+    closing = threading.Event()
 
-    tasks: list[asyncio.Task[None]] = []
-    app.on_startup(lambda: tasks.append(asyncio.create_task(advance())))
-    app.on_shutdown(lambda: [task.cancel() for task in tasks])
+    def advance() -> None:
+        while not closing.wait(_ADVANCE_SECONDS):
+            with suppress(DataError, OSError):
+                studio.queue.advance()
+
+    app.on_startup(lambda: Supervisor().start("jobs", advance))
+    app.on_shutdown(closing.set)
     ui.run_with(
         application,
         title="edge-ad Studio",
@@ -117,6 +122,12 @@ def _application(studio: Studio) -> Any:
         language="en-US",
     )
     return application
+
+
+class _StudioConnection(Connection):
+    """A connection that may take its time once its headers have come: to upload, to draw a map."""
+
+    answer_seconds = 3600.0
 
 
 class _Bodies:
@@ -129,7 +140,7 @@ class _Bodies:
         if scope["type"] == "http" and not scope["path"].startswith(_UPLOADS):
             headers = Headers(scope=scope)
             length = headers.get("content-length", "0")
-            if "transfer-encoding" in headers or not length.isdecimal() or int(length) > _BODY:
+            if "transfer-encoding" in headers or not length.isdecimal() or float(length) > _BODY:
                 await PlainTextResponse("this address takes no files", 413)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

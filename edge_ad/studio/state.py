@@ -1,5 +1,7 @@
 """What all pages share: where things lie on disk, the queue of jobs, and loaded runs."""
 
+import os
+import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from edge_ad.data import list_categories
 from edge_ad.project.folder import CategoryFolder, check_category_name
+from edge_ad.project.intake import remove_left_intakes
 from edge_ad.project.jobs import Job, Queue
 from edge_ad.project.thumbnails import Thumbnails
 from edge_ad.runs import Run
@@ -95,8 +98,12 @@ class Studio:
         make_writable(self.home)
         self.uploads = self.home / "uploads"
         make_writable(self.uploads)
-        for left in self.uploads.iterdir():
-            left.unlink(missing_ok=True)
+        for left in self.uploads.iterdir():  # by a Studio that was killed
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+        remove_left_intakes(self.data_root)
         self.queue = Queue(self.home / "jobs")
         self.thumbnails = Thumbnails(self.home / "thumbnails")
         self.wheels = wheels
@@ -210,6 +217,7 @@ def model_path(export: Job) -> Path:
         DataError: it did not.
     """
     result = export.result()
-    if not isinstance(result, dict) or not result.get("model"):
-        raise DataError(f"{export.title} has written no model file: export again")
-    return Path(result["model"])
+    model = result.get("model") if isinstance(result, dict) else None
+    if not isinstance(model, str) or not os.path.isfile(model):  # False for what is no path, too
+        raise DataError(f"{export.title} has no model file, or it was deleted: export again")
+    return Path(model)

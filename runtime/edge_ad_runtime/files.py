@@ -1,11 +1,15 @@
 """Write files that are either whole or not there, also where others may write; read them back."""
 
+import errno
 import json
 import os
 import secrets
+import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from edge_ad_runtime.errors import DataError
@@ -17,6 +21,7 @@ except ModuleNotFoundError:  # Windows, where a file that is open cannot be dele
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _TEMPORARY = ".edge-ad-*.tmp"
+_LOCK_LOOK_SECONDS = 0.02
 
 
 def write_whole(path: Path, data: bytes, *, replace: bool = True, durable: bool = False) -> None:
@@ -154,6 +159,40 @@ def _lock(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def locked(path: Path, *, seconds: float = 0.0) -> Iterator[None]:
+    """Keep every other process that asks for the same lock file away.
+
+    The file is made if need be, and what it holds is never touched. A link or a pipe that another
+    user has put there is not followed.
+
+    Args:
+        path: of the lock file, which stays.
+        seconds: to wait for the other process.
+
+    Raises:
+        BlockingIOError: another process still holds it.
+        OSError: there can be no such file.
+    """
+    flags = os.O_RDONLY | os.O_CREAT | _NOFOLLOW | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, f"{path.name} is no file")
+        deadline = monotonic() + seconds
+        while fcntl is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if monotonic() > deadline:
+                    raise
+                sleep(_LOCK_LOOK_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def make_writable(folder: Path) -> None:

@@ -5,12 +5,13 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,18 @@ from click.testing import CliRunner, Result
 
 from edge_ad.cli import main
 from edge_ad_runtime import ModelInfo, Scorer
+from edge_ad_runtime.errors import ConfigError
+from edge_ad_runtime.events import Event
 from edge_ad_runtime.files import installed
 from edge_ad_runtime.install.check import CheckRule, check
 from edge_ad_runtime.model.accelerator import AcceleratorConfig
+from edge_ad_runtime.model.accepted import AcceptedVersions
 from edge_ad_runtime.model.golden import GOLDEN_KEY, Golden
 from edge_ad_runtime.model.info import MODEL_KEY, VERSION_KEY, stamp
-from edge_ad_runtime.stream.installs import ask
+from edge_ad_runtime.stream import installs
+from edge_ad_runtime.stream.installs import Installs, InstallSocket, ask
+from edge_ad_runtime.stream.model_file import ModelFile
+from edge_ad_runtime.supervisor import Supervisor
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs POSIX")
 
@@ -473,3 +480,136 @@ def test_the_module_for_mender(golden: Callable[..., Path], tmp_path: Path) -> N
     assert model.read_bytes() == first
     assert call("ArtifactInstall", "second")[0] == 0 and model.read_bytes() == second
     assert call("ArtifactRollback", "second")[0] == 0 and model.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--max-changed", "nan"),
+        ("--max-latency", "nan"),
+        ("--timeout", "nan"),
+        ("--timeout", "inf"),
+    ],
+)
+def test_no_limit_is_lifted_by_what_is_no_number(model: Path, option: str, value: str) -> None:
+    assert install(model, "--to", model.with_name("target.onnx"), option, value).exit_code == 2
+
+
+@pytest.fixture
+def control(tmp_path: Path, write_model: WriteModel) -> Iterator[tuple[Path, list[Event]]]:
+    """The socket of a stream without cameras, and its events."""
+    told: list[Event] = []
+    models = [ModelFile(write_model("model.onnx"), device="cpu", threads=1, threshold=None)]
+    answer = Installs(models, lambda: None, told.append).answer
+    opened = InstallSocket(tmp_path / "s", answer, Supervisor(told.append))
+    yield tmp_path / "s", told
+    opened.close()
+
+
+def test_requests_that_are_none(control: tuple[Path, list[Event]], tmp_path: Path) -> None:
+    path, told = control
+    model = str(tmp_path / "model.onnx")
+    trial = {"ask": "try", "model": model, "candidate": model, "parts": 1, "most_changed": 0.1}
+    trial |= {"max_latency_ms": 9.0, "timeout": 0.01}
+    (tmp_path / "circle").symlink_to("circle")
+    changes: list[dict[str, object]] = [
+        {"parts": float("inf")}, {"parts": 0}, {"parts": 10**30}, {"parts": None},
+        {"most_changed": float("nan")}, {"max_latency_ms": float("nan")},
+        {"timeout": float("nan")}, {"timeout": 10**400}, {"candidate": "a\0"},
+        {"model": f"{tmp_path}/circle/x/m.onnx"}, {"model": "\ud800"}, {"model": "a" * 5000},
+        {"ask": "tell", "message": "\ud800"}, {"ask": "tell", "message": "\n" * 2000},
+        {"ask": "tell"}, {"ask": []}, {},
+    ]  # fmt: skip
+    for change in changes:
+        answer = ask(path, trial | change, 20)
+        assert answer is not None and not answer["ok"], change
+    assert told == []
+
+
+def test_a_request_that_drips_holds_nobody_up(
+    control: tuple[Path, list[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installs, "_REQUEST_SECONDS", 0.3)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(control[0]))
+        stop = threading.Event()
+
+        def drip() -> None:
+            with suppress(OSError):
+                while not stop.wait(0.05):
+                    client.sendall(b" ")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        try:
+            assert ask(control[0], {"ask": "nothing"}, 20) == {"ok": True}
+        finally:
+            stop.set()
+            dripping.join()
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"{}", b'{"ok": 1}', b"[" * 60_000, b"\xff", b""])
+def test_what_listens_may_be_no_stream(tmp_path: Path, answer: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(answer + b"\n" * bool(answer))
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        with pytest.raises(ConfigError, match=r"no stream|gave no answer"):
+            ask(tmp_path / "s", {"ask": "nothing"}, 20)
+        serving.join(20)
+
+
+def test_what_a_neighbour_has_put_there_is_not_touched(model: Path, tmp_path: Path) -> None:
+    """Links and pipes among the slots: nothing behind them is changed, and nothing blocks."""
+    target, victim = tmp_path / "device/m.onnx", tmp_path / "victim"
+    slots = tmp_path / "device/m.onnx.slots"
+    slots.mkdir(parents=True)
+    victim.mkdir()
+    (victim / "mine").write_text("mine")
+    plants: list[Callable[[], None]] = [
+        lambda: (slots / "lock").symlink_to(victim / "mine"),
+        lambda: os.mkfifo(slots / "lock"),
+        lambda: (slots / "new").symlink_to(victim),
+    ]
+    for plant in plants:
+        plant()
+        assert install(model, "--to", target).exit_code == 1
+        for path in slots.iterdir():
+            path.unlink()
+    slots.rmdir()
+    slots.symlink_to(victim)
+    assert install(model, "--to", target).exit_code == 1
+    assert [path.name for path in victim.iterdir()] == ["mine"]
+    assert (victim / "mine").read_text() == "mine" and not target.exists()
+
+
+def test_a_link_that_a_killed_command_left(model: Path, tmp_path: Path) -> None:
+    target = tmp_path / "device/m.onnx"
+    (tmp_path / "device/m.onnx.slots").mkdir(parents=True)
+    (tmp_path / "device/m.onnx.slots/link").symlink_to("nowhere")
+    assert install(model, "--to", target).exit_code == 0
+    assert sorted(path.name for path in target.parent.iterdir()) == ["m.onnx", "m.onnx.slots"]
+    assert sorted(path.name for path in (target.parent / "m.onnx.slots").iterdir()) == ["a", "lock"]
+
+
+def test_versions_accepted_at_the_same_moment_are_all_kept(tmp_path: Path) -> None:
+    """Of several models in one file, by several processes: none is forgotten."""
+    path = tmp_path / "accepted.json"
+
+    def accept(worker: int) -> None:
+        for number in range(5):
+            AcceptedVersions(path).accept(tmp_path / f"{worker}-{number}", 7)
+
+    threads = [threading.Thread(target=accept, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(json.loads(path.read_text())["accepted"]) == 20

@@ -17,6 +17,7 @@ from edge_ad_runtime.install.check import NO_GOLDEN_FRAMES, Checked, CheckRule, 
 from edge_ad_runtime.install.slots import BusyError, Slot, Slots
 from edge_ad_runtime.model.accelerator import AcceleratorConfig
 from edge_ad_runtime.model.accepted import AcceptedVersions
+from edge_ad_runtime.model.document import MAX_TEXT
 from edge_ad_runtime.model.info import verify as verify_checksum
 from edge_ad_runtime.model.scorer import Scorer, read_model
 from edge_ad_runtime.model.signature import beside, read_signature, verify
@@ -213,7 +214,9 @@ def _telling(place: Place) -> Iterator[None]:
     except (RefusedError, RolledBackError) as error:
         if place.socket is not None:
             with suppress(EdgeAdError):  # what matters is the exit code, which tells of it, too
-                ask(place.socket, {"ask": "tell", "message": str(error)}, _TAKE_OVER_SECONDS)
+                text = "".join(letter if letter.isprintable() else " " for letter in str(error))
+                request = {"ask": "tell", "message": text[:MAX_TEXT]}
+                ask(place.socket, request, _TAKE_OVER_SECONDS)
         raise
 
 
@@ -293,8 +296,9 @@ def _trial(candidate: Path, place: Place, terms: Terms) -> Mapping[str, Any]:
             "was changed"
         )
     if not answer["ok"]:
-        raise ModelFileError(str(answer["message"]))
-    return dict(answer["shadow"])
+        raise ModelFileError(str(answer.get("message")))
+    figures = answer.get("shadow")
+    return figures if isinstance(figures, dict) else {}
 
 
 def _switch(
@@ -326,7 +330,7 @@ def _take_over(place: Place, socket: Path | None, checked: Checked, how: str) ->
     request = {"ask": how, "model": str(place.path.absolute()), "content": checked.content}
     answer = ask(socket, request, _TAKE_OVER_SECONDS)
     if answer is not None and not answer["ok"]:
-        raise ModelFileError(str(answer["message"]))
+        raise ModelFileError(str(answer.get("message")))
     return answer is not None
 
 

@@ -9,16 +9,16 @@ The link is replaced by renaming another one over it. So whoever reads the path,
 after a power cut, finds the whole old model or the whole new one, with the signature of its own.
 """
 
+import errno
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from edge_ad_runtime.errors import ConfigError, EdgeAdError, ModelFileError
-from edge_ad_runtime.files import installed, slots_folder, sync_folder, write_whole
+from edge_ad_runtime.files import installed, locked, slots_folder, sync_folder, write_whole
 from edge_ad_runtime.model.device_calibration import calibration_path
 from edge_ad_runtime.model.scorer import read_model
 from edge_ad_runtime.model.signature import beside
@@ -60,20 +60,20 @@ class Slots:
         """
         if fcntl is None:
             raise ConfigError("`edge-ad install` needs Linux or macOS: copy the model file instead")
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            lock = open(self._folder / "lock", "wb")
-        except OSError as error:
-            raise ConfigError(
-                f"cannot write into {self._folder} ({error.strerror}): run the command as a user "
-                "who may, or choose another path with --to"
-            ) from error
-        with lock:
+        with ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                if self._folder.is_symlink():  # what lies there would be deleted
+                    raise OSError(errno.ELOOP, "a link in place of a folder")
+                stack.enter_context(locked(self._folder / "lock"))
+            except BlockingIOError as error:
                 raise BusyError(
                     f"another installation of {self.path} is running: try again when it has ended"
+                ) from error
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot write into {self._folder} ({error.strerror}): run the command as a "
+                    "user who may, or choose another path with --to"
                 ) from error
             yield
 
@@ -155,8 +155,10 @@ class Slots:
         Raises:
             ConfigError: the link cannot be written.
         """
-        link = self.path.with_name(f".edge-ad-{secrets.token_hex(16)}.tmp")
+        # Among the slots, which are locked: what a killed command leaves is replaced the next time.
+        link = self._folder / "link"
         with _writing(self.path.parent):
+            link.unlink(missing_ok=True)
             os.symlink(Path(self._folder.name, slot, self.path.name), link)
             try:
                 os.replace(link, self.path)

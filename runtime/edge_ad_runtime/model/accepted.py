@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from edge_ad_runtime.errors import ConfigError, DataError
-from edge_ad_runtime.files import make_writable, read_document, write_whole
+from edge_ad_runtime.files import locked, make_writable, read_document, write_whole
 
 _VERSION = 1
 _LARGEST_BYTES = 1_000_000
+_LOCK_SECONDS = 10.0
 
 
 class AcceptedVersions:
@@ -46,13 +47,15 @@ class AcceptedVersions:
         Raises:
             DataError: the file cannot be read or written.
         """
-        accepted = self._read()
-        if version <= accepted.get(_key(model), 0):
-            return
-        document = {"version": _VERSION, "accepted": accepted | {_key(model): version}}
         try:
-            text = json.dumps(document, indent=1, sort_keys=True) + "\n"
-            write_whole(self._path, text.encode(), durable=True)
+            # Streams and installations of other models may accept one at the same moment.
+            with locked(self._path.with_name(self._path.name + ".lock"), seconds=_LOCK_SECONDS):
+                accepted = self._read()
+                if version <= accepted.get(_key(model), 0):
+                    return
+                document = {"version": _VERSION, "accepted": accepted | {_key(model): version}}
+                text = json.dumps(document, indent=1, sort_keys=True) + "\n"
+                write_whole(self._path, text.encode(), durable=True)
         except OSError as error:
             raise DataError(
                 f"cannot write the accepted versions {self._path} ({error.strerror}): after a "

@@ -4,7 +4,8 @@ import hmac
 import ipaddress
 import os
 import socket
-from http.cookies import SimpleCookie
+from contextlib import suppress
+from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 from starlette.datastructures import Headers, QueryParams
@@ -146,8 +147,12 @@ def _shown_token(headers: Headers) -> str:
     kind, _, token = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
         return token
-    cookie = SimpleCookie(headers.get("cookie", "")).get(_COOKIE)
-    return cookie.value if cookie else ""
+    # Cookies do not know ports, so those of other pages on this host come along, however odd.
+    for text in headers.get("cookie", "").split(";"):
+        if text.strip().partition("=")[0] == _COOKIE:
+            with suppress(CookieError, KeyError):
+                return SimpleCookie(text)[_COOKIE].value
+    return ""
 
 
 def _without_port(host: str) -> str:

@@ -229,7 +229,7 @@ class _Endless(StreamingResponse):
         super().__init__(viewers.messages(self._viewer), media_type="text/event-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["endless"] = True  # see `_Connection` in server.py
+        scope["state"]["endless"] = True  # see `Connection` in server.py
         try:
             await super().__call__(scope, receive, send)
         finally:

@@ -41,9 +41,6 @@ _FEWEST_CONNECTIONS = 8
 _ASK_SECONDS = 5.0
 """For the headers of a request."""
 
-_ANSWER_SECONDS = 20.0
-"""For the rest of a request and its answer."""
-
 _STUCK_SECONDS = 20.0
 """For a client to read what has been sent."""
 
@@ -84,7 +81,7 @@ class PageServer:
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         self._config = uvicorn.Config(
             guarded,
-            http=_Connection,
+            http=Connection,
             ws="none",
             # A client counts by its own address, whatever it says about itself.
             proxy_headers=False,
@@ -150,12 +147,17 @@ def _most_connections() -> int:
     return max(_FEWEST_CONNECTIONS, min(_MOST_CONNECTIONS, soft // 4))
 
 
-class _Connection(H11Protocol):
+class Connection(H11Protocol):
     """One connection, cut off when it does not ask, cannot be answered, or is one too many.
 
     When there are too many, the one that has made no progress for longest gives way, so that idle
     and half-sent requests keep nobody out. Open pages have places of their own, see `Viewers`.
+
+    Attributes:
+        answer_seconds: for the rest of a request after its headers, and for its answer.
     """
+
+    answer_seconds = 20.0
 
     def connection_made(self, transport: Any) -> None:
         """Take the connection, and let another one go if need be."""
@@ -164,7 +166,7 @@ class _Connection(H11Protocol):
         self._stuck_since: float | None = None
         self._timer = self.loop.call_later(_LOOK_SECONDS, self._look)
         if len(self.connections) > _most_connections():
-            others = [other for other in self.connections if isinstance(other, _Connection)]
+            others = [other for other in self.connections if isinstance(other, Connection)]
             waiting = [other for other in others if not other._is_page and other is not self]
             min(waiting, key=lambda other: other._since, default=self).transport.abort()
 
@@ -184,6 +186,11 @@ class _Connection(H11Protocol):
         """Note when the next request may come."""
         self._since = self.loop.time()
         super().on_response_complete()
+
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        """Leave the connection to the websocket's own bounds."""
+        self._timer.cancel()
+        super().handle_websocket_upgrade(event)
 
     def pause_writing(self) -> None:
         """Note since when the client does not read."""
@@ -206,7 +213,7 @@ class _Connection(H11Protocol):
 
     def _look(self) -> None:
         now = self.loop.time()
-        patience = _ANSWER_SECONDS if self._is_asking else _ASK_SECONDS
+        patience = self.answer_seconds if self._is_asking else _ASK_SECONDS
         late = now - self._since > patience and not self._is_page
         stuck = self._stuck_since is not None and now - self._stuck_since > _STUCK_SECONDS
         if late or stuck:

@@ -25,6 +25,7 @@ from typing import Any
 from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.errors import ConfigError, EdgeAdError, ModelFileError
 from edge_ad_runtime.events import Event, EventKind, Report
+from edge_ad_runtime.model.document import Document
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.model.scorer import Scorer
@@ -33,6 +34,10 @@ from edge_ad_runtime.supervisor import Supervisor
 
 _LOOK_SECONDS = 0.5
 _LONGEST_REQUEST = 65_536
+_REQUEST_SECONDS = 5.0
+"""Until a whole request must have come: the next one waits for as long."""
+
+_MOST_PARTS = 1_000_000
 
 Answer = dict[str, Any]
 
@@ -140,46 +145,47 @@ class Installs:
         self._threshold = threshold
         self._report = report
 
-    def answer(self, request: Mapping[str, Any], gone: Callable[[], bool]) -> Answer:
+    def answer(self, request: Document, gone: Callable[[], bool]) -> Answer:
         """Answer one request.
 
         Raises:
             EdgeAdError: what was asked for cannot be done, or went wrong.
+            ValueError: an entry is missing, or is something else than expected.
         """
-        if request["ask"] == "nothing":
+        asked = request.choice("ask", ("nothing", "tell", "try", "take over", "roll back"))
+        if asked == "nothing":
             return {}
-        if request["ask"] == "tell":
-            self._report(Event(kind="model refused", message=str(request["message"])))
+        if asked == "tell":
+            self._report(Event(kind="model refused", message=request.text("message")))
             return {}
-        model = self._models.get(_real(Path(request["model"])))
+        model = self._models.get(_real(Path(request.text("model"))))
         if model is None:
-            raise ConfigError(f"the stream that is running does not use {request['model']}")
-        if request["ask"] == "try":
+            raise ConfigError(f"the stream that is running does not use {request.text('model')}")
+        if asked == "try":
             return self._try(model, request, gone)
-        return self._take_over(model, request)
+        return self._take_over(
+            model,
+            request.text("content"),
+            "model rolled back" if asked == "roll back" else "model installed",
+        )
 
-    def _try(
-        self, model: ModelFile, request: Mapping[str, Any], gone: Callable[[], bool]
-    ) -> Answer:
+    def _try(self, model: ModelFile, request: Document, gone: Callable[[], bool]) -> Answer:
         figures = self.shadows[model.path].run(
-            model.load(Path(request["candidate"])),
-            parts=int(request["parts"]),
-            most_changed=float(request["most_changed"]),
-            max_latency_ms=float(request["max_latency_ms"]),
-            timeout=float(request["timeout"]),
+            model.load(Path(request.text("candidate"))),
+            parts=request.whole("parts", 1, _MOST_PARTS),
+            most_changed=request.number("most_changed", 0, 1),
+            max_latency_ms=request.number("max_latency_ms", 0),
+            timeout=request.number("timeout", 0),
             given_up=gone,
         )
         return {"shadow": figures}
 
-    def _take_over(self, model: ModelFile, request: Mapping[str, Any]) -> Answer:
-        kind: EventKind = (
-            "model rolled back" if request["ask"] == "roll back" else "model installed"
-        )
+    def _take_over(self, model: ModelFile, content: str, kind: EventKind) -> Answer:
         event = model.reload(self._threshold())
         if event is not None:
             taken = event.kind == "model replaced"
             self._report(replace(event, kind=kind) if taken else event)
-        if model.slot.content != request["content"]:
+        if model.slot.content != content:
             raise ModelFileError(
                 "the stream still uses another model"
                 if event is None
@@ -194,7 +200,7 @@ class InstallSocket:
     def __init__(
         self,
         path: Path,
-        answer: Callable[[Mapping[str, Any], Callable[[], bool]], Answer],
+        answer: Callable[[Document, Callable[[], bool]], Answer],
         supervisor: Supervisor,
     ) -> None:
         """Listen.
@@ -237,12 +243,12 @@ class InstallSocket:
             return bool(ready) and not connection.recv(1, socket.MSG_PEEK)
 
         try:
-            request = json.loads(_line(connection))
+            request = Document.parse(_line(connection, _REQUEST_SECONDS).decode())
             answer = {"ok": True, **self._answer(request, gone)}
         except EdgeAdError as error:
             answer = {"ok": False, "message": str(error)}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            answer = {"ok": False, "message": f"the request cannot be understood ({error!r:.200})"}
+        except (ValueError, RecursionError) as error:
+            answer = {"ok": False, "message": f"the request cannot be understood ({error!s:.200})"}
         connection.sendall(json.dumps(answer).encode() + b"\n")
 
 
@@ -273,20 +279,29 @@ def ask(path: Path, request: Mapping[str, Any], timeout: float) -> Answer | None
             ) from error
         try:
             connection.sendall(json.dumps(request).encode() + b"\n")
-            answer = json.loads(_line(connection))
-        except (OSError, ValueError) as error:
+            answer = json.loads(_line(connection, timeout))
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"the stream at {path} gave no answer ({error})") from error
-    return dict(answer)
+    if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
+        raise ConfigError(f"what listens at {path} is no stream: give its socket another path")
+    return answer
 
 
 def _real(path: Path) -> Path:
     """Return the path as every process names it; the last part may be a link into a slot."""
-    return path.parent.resolve() / path.name
+    return Path(os.path.realpath(path.parent), path.name)  # which bears links in a circle
 
 
-def _line(connection: socket.socket) -> bytes:
-    data = b""
+def _line(connection: socket.socket, seconds: float) -> bytes:
+    """Read a line that must have come whole within so many seconds, however slowly it drips.
+
+    Raises:
+        ValueError: none came.
+        OSError: the connection failed.
+    """
+    data, deadline = b"", monotonic() + seconds
     while not data.endswith(b"\n"):
+        connection.settimeout(max(deadline - monotonic(), 0.001))
         part = connection.recv(4096)
         data += part
         if not part or len(data) > _LONGEST_REQUEST:

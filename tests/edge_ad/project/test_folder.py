@@ -116,3 +116,15 @@ def test_doubtful_pictures_are_flagged(folder: CategoryFolder, tmp_path: Path) -
     assert first["black.png"].startswith("under-exposed")
     assert first["bad.png"].startswith("cannot be read")
     assert set(first) == {"again.png", "soft.png", "white.png", "black.png", "bad.png"}
+
+
+def test_a_key_leads_to_no_picture_outside(tmp_path: Path) -> None:
+    folder = CategoryFolder.create("plate", tmp_path)
+    outside = tmp_path / "secret.png"
+    outside.write_bytes(b"x")
+    for key in (str(outside), "../secret.png", "train/../../secret.png", "train/\0.png"):
+        with pytest.raises(DataError, match="no longer there"):
+            folder.picture(key)
+    for key in (f"{'a' * 300}.png", "a/" * 3000 + "a.png", ".png", "excluded.png", "\ud800.png"):
+        with pytest.raises(DataError, match="no longer there"):
+            folder.picture(key)

@@ -1,5 +1,7 @@
 """Pictures from folders and ZIPs: what is taken, what is refused, and that nothing else happens."""
 
+import errno
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from edge_ad.data import load_category
 from edge_ad.project import zips
 from edge_ad.project.folder import CategoryFolder
-from edge_ad.project.intake import take_pictures
+from edge_ad.project.intake import remove_left_intakes, take_pictures
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.model.image import read_frame
 
@@ -163,3 +165,43 @@ def test_a_folder_without_pictures_says_what_was_expected(
         take_pictures(tmp_path / "none", folder)
     with pytest.raises(DataError, match="found no file or folder"):
         take_pictures(tmp_path / "nowhere", folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"a.png", b"././."),  # no name at all
+        (b"PK\x01\x02\x14\x03\x14\0\0\0\0\0", b"PK\x01\x02\x14\x03\x14\0\0\0\x63\0"),  # a method
+        (b"PK\x03\x04", b"PK\x03\x05"),
+    ],
+)
+def test_a_zip_that_its_module_cannot_read(
+    folder: CategoryFolder, tmp_path: Path, old: bytes, new: bytes
+) -> None:
+    source = zipped(tmp_path / "z.zip", {"a.png": png(90), "b.txt": b"-"})
+    source.write_bytes(source.read_bytes().replace(old, new))
+    try:
+        assert take_pictures(source, folder).refused[0].count("damaged") == 1
+    except DataError as error:
+        assert "leads out of it" in str(error) or "damaged" in str(error)
+    assert files_in(folder) == []
+
+
+def test_what_a_killed_program_left_is_deleted(folder: CategoryFolder) -> None:
+    left = folder.path / ".edge-ad-intake-x"
+    left.mkdir()
+    (left / "0.png").write_bytes(b"x")
+    remove_left_intakes(folder.path.parent)
+    assert [path.name for path in folder.path.iterdir()] == ["train"]
+
+
+def test_a_folder_that_cannot_be_written_to(
+    folder: CategoryFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(**options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "a.png").write_bytes(png(90))
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
+    with pytest.raises(DataError, match="No space left"):
+        take_pictures(tmp_path / "a.png", folder)

@@ -141,3 +141,33 @@ def test_time_left_follows_from_what_was_expected(tmp_path: Path) -> None:
     assert job.seconds_left(150.0) is None
     (tmp_path / "progress.json").write_text(json.dumps({"stage": "fit", "done": 1, "total": 4}))
     assert job.progress() == Progress(stage="fit", done=1, total=4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pid": -5},
+        {"pid": "x"},
+        {"born_at": "x"},
+        {"created_at": float("nan")},
+        {"arguments": [5]},
+        {"arguments": ["\0"]},
+        {"about": None},
+        {"state": "lost"},
+        {"title": 5},
+        None,
+    ],
+)
+def test_a_damaged_job_stops_no_other(queue: Queue, change: dict[str, Any] | None) -> None:
+    damaged = queue.submit("train", "plate", "damaged", ["print", HERE])
+    reach(queue, damaged, "done")
+    path = damaged.folder / "job.json"
+    values = json.loads(path.read_text()) | {"state": "running"} | (change or {})
+    path.write_text("[" * 50_000 if change is None else json.dumps(values))
+    (damaged.folder / "result.json").write_text("[" * 50_000)
+    (damaged.folder / "progress.json").write_text("[" * 50_000)
+    assert (damaged.result(), damaged.progress()) == (None, None)
+    with pytest.raises(DataError, match="cannot be read"):
+        queue.job(damaged.id)
+    other = queue.submit("train", "plate", "other", ["print", HERE])
+    assert reach(queue, other, "done") and [job.title for job in queue.jobs()] == ["other"]

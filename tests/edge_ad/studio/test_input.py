@@ -249,3 +249,15 @@ def test_every_page_forbids_other_addresses(studio: StudioProcess) -> None:
         text = answer.read().decode()
     assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy
     assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//""", text)
+
+
+def test_half_a_request_is_cut_off(studio: StudioProcess) -> None:
+    """So that clients which send no more cannot use up the process's descriptors."""
+    with closing(connect(studio)) as connection:
+        connection.connect()
+        connection.sock.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+        connection.sock.settimeout(20)
+        try:
+            assert connection.sock.recv(100) == b""
+        except ConnectionResetError:
+            pass

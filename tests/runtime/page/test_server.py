@@ -22,7 +22,7 @@ pytest.importorskip("starlette", reason="no starlette: pip install 'edge-ad[serv
 pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'")
 
 from edge_ad_runtime.page.drawing import Drawing
-from edge_ad_runtime.page.guard import token_for
+from edge_ad_runtime.page.guard import Guard, token_for
 from edge_ad_runtime.page.server import PageServer
 from edge_ad_runtime.page.state import PageState
 
@@ -494,3 +494,14 @@ def test_no_page_beyond_this_machine_without_a_token(
 def test_a_port_in_use(server: PageServer, stream: Stream) -> None:
     with pytest.raises(DataError, match="choose another port"):
         PageServer(stream, ServeConfig(port=server.address[1]))
+
+
+@pytest.mark.parametrize("others", ["a(b)=c; ", "a/b=c; path=/; ", 'x={"a":1}; ', "=; ;; "])
+def test_cookies_of_other_pages_keep_nobody_out(others: str) -> None:
+    """Cookies do not know ports: whatever else runs on this host sends its own along."""
+    guard = Guard(None, config=ServeConfig(), token=TOKEN)
+    for token, refused in ((TOKEN, False), ("x" * 20, True)):
+        cookie = f"{others}edge_ad_token={token}; b=c".encode()
+        headers = [(b"host", b"localhost"), (b"cookie", cookie)]
+        scope = {"type": "http", "path": "/x", "query_string": b"", "headers": headers}
+        assert (guard._refusal(scope) is not None) == refused
