@@ -67,8 +67,7 @@ class Judge:
         self._heat = HeatDialog(studio, job, self._run)
         with head(
             "Judge",
-            "Move the limit and watch which parts it stops: a lower one catches more defects, and "
-            "stops more good parts.",
+            "Move the limit and watch which parts it stops and which it lets pass.",
         ):
             go_on("Next: try it live", step_address(category, "live", run=job.id))
         with ui.row().classes("items-center"):
@@ -119,11 +118,14 @@ class Judge:
                 "<span><i style='background:#b3261e'></i>defective</span></span>",
                 sanitize=False,
             )
-        with ui.column().classes("panel"):
-            self._below_title = ui.label().style("font-weight: 600")
-            self._below = ui.element("div").classes("strip")
-            self._above_title = ui.label().style("font-weight: 600")
-            self._above = ui.element("div").classes("strip")
+        # Beside each other, as the two sides of the limit on the chart.
+        with ui.element("div").classes("columns"):
+            with ui.column().classes("panel wide"):
+                self._below_title = ui.label().style("font-weight: 600")
+                self._below = ui.element("div").classes("strip")
+            with ui.column().classes("panel wide"):
+                self._above_title = ui.label().style("font-weight: 600")
+                self._above = ui.element("div").classes("strip")
         self._move()
 
     def _limit(self) -> float:
@@ -143,10 +145,8 @@ class Judge:
         items = self._ranked()
         below = [index for index in items if self._score(index) < limit][::-1]
         above = [index for index in items if self._score(index) >= limit]
-        self._below_title.set_text(f"Pass: {len(below)} pictures, the nearest to the limit first")
-        self._above_title.set_text(
-            f"Are stopped: {len(above)} pictures, the nearest to the limit first"
-        )
+        self._below_title.set_text(f"Pass: {len(below)} pictures, the nearest first")
+        self._above_title.set_text(f"Are stopped: {len(above)} pictures, the nearest first")
         self._fill(self._below, below[:_BESIDE])
         self._fill(self._above, above[:_BESIDE])
         self._take.set_enabled(abs(limit - run.metrics.threshold) > 1e-9 * limit)

@@ -164,10 +164,10 @@ class Live:
                 go_on("Next: deploy", step_address(category, "deploy", run=job.id))
         ui.timer(0.15, self._show)
         # A page that is closed, or loaded anew, holds no camera.
-        ui.context.client.on_delete(self._close)
+        ui.context.client.on_delete(self._forget)
 
     async def _on_start(self) -> None:
-        self._close()
+        self._forget()
         session = Session(self._scorer)
         browser = self._kind.value == "browser"
         self._start.disable()
@@ -194,6 +194,7 @@ class Live:
 
     def _on_stop(self) -> None:
         self._close()
+        self._browser_box.clear()
         self._start.enable()
         self._end.disable()
 
@@ -202,10 +203,14 @@ class Live:
             self._session.said = str(answer["error"])
 
     def _close(self) -> None:
+        """End the trial; its last picture stays."""
         if self._session is not None:
             self._session.close()
+
+    def _forget(self) -> None:
+        self._close()
+        if self._session is not None:
             self._studio.sessions.pop(self._session.id, None)
-            self._browser_box.clear()
 
     def _show(self) -> None:
         session = self._session

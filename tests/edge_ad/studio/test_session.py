@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edge_ad.data import load_category
+from edge_ad.runs import Run
 from edge_ad_runtime import Scorer, read_frame
 from tests.edge_ad.studio.conftest import StudioProcess, Until
 
@@ -96,11 +97,13 @@ def test_from_a_folder_to_the_device(
         slider.press("ArrowLeft")
     until(lambda: chart.text_content() != before)
     until(lambda: page.get_by_text(re.compile("Are stopped: [0-9]+ pict")).inner_text() != stopped)
-    limit = float(re.sub("[^0-9.]", "", chart.text_content().rpartition(" ")[2]))
+    run = studio.queue.job(training.id).folder / "part" / "fusion"
+    trained = Run.read(run).metrics.threshold
     button(page, "Use this limit").click()
     page.get_by_text("The limit is set.").first.wait_for()
-    run = studio.queue.job(training.id).folder / "part" / "fusion"
-    assert f'"threshold": {limit:.1f}'[:-1] in (run / "metrics.json").read_text()
+    limit = Run.read(run).metrics.threshold
+    assert limit < trained
+    until(lambda: chart.text_content() == f"decision limit {limit:.4g}")
     page.locator(".strip figure").first.click()
     page.get_by_text("Range of the colours").wait_for()
     heat = page.locator(".q-dialog img").last
@@ -137,7 +140,8 @@ def test_from_a_folder_to_the_device(
     button(page, "Start").click()
     page.get_by_text("The source has ended.").wait_for()
     page.get_by_text("11 parts:").wait_for()
-    assert page.locator(".live img").get_attribute("src").startswith("/studio/live/")
+    source = page.locator(".live img").get_attribute("src")
+    assert page.request.get(f"{studio.url}{source}").headers["content-type"] == "image/jpeg"
 
 
 def test_learning_from_the_line(
