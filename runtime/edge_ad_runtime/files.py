@@ -101,6 +101,19 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def read_regular(path: Path, most_bytes: int) -> bytes:
+    """Read at most so many bytes of a file; a pipe that somebody has put there does not block.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with open(os.open(path, flags), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        return file.read(most_bytes)
+
+
 def read_document(path: Path, *, version: int, most_bytes: int) -> dict[str, Any] | None:
     """Read a JSON object with the entry `version`; None: there is no file.
 
@@ -114,8 +127,7 @@ def read_document(path: Path, *, version: int, most_bytes: int) -> dict[str, Any
         ValueError: it is longer, not a JSON object, or of another version.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(most_bytes + 1)
+        data = read_regular(path, most_bytes + 1)
     except FileNotFoundError:
         return None
     if len(data) > most_bytes:

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from edge_ad_runtime.errors import ConfigError, ModelFileError
 from edge_ad_runtime.files import make_writable, remove_leftovers, write_whole
+from edge_ad_runtime.model.accepted import AcceptedVersions
+from edge_ad_runtime.model.device_calibration import calibration_path, read_calibrations
+from edge_ad_runtime.model.signature import beside, read_signature
 
 KILLED = """
 import os, sys
@@ -84,3 +88,17 @@ def test_leftovers_of_the_killed_are_removed_but_not_those_of_the_living(tmp_pat
     while temporary() and time.monotonic() < deadline:
         make_writable(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
+def test_a_pipe_beside_a_model_blocks_nothing(tmp_path: Path) -> None:
+    """As its calibration, its signature, or the accepted versions."""
+    model = tmp_path / "m.onnx"
+    for path in (calibration_path(model), beside(model), tmp_path / "accepted.json"):
+        os.mkfifo(path)
+    with pytest.raises(ModelFileError, match="not a regular file"):
+        read_calibrations(model, "")
+    with pytest.raises(ModelFileError, match="not a regular file"):
+        read_signature(model)
+    with pytest.raises(ConfigError, match="not a regular file"):
+        AcceptedVersions(tmp_path / "accepted.json").least(model)

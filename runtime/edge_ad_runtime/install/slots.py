@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Literal
 
 from edge_ad_runtime.errors import ConfigError, EdgeAdError, ModelFileError
-from edge_ad_runtime.files import installed, locked, slots_folder, sync_folder, write_whole
+from edge_ad_runtime.files import (
+    installed,
+    locked,
+    read_regular,
+    slots_folder,
+    sync_folder,
+    write_whole,
+)
 from edge_ad_runtime.model.device_calibration import calibration_path
 from edge_ad_runtime.model.scorer import read_model
 from edge_ad_runtime.model.signature import beside
@@ -201,8 +208,7 @@ def _content(path: Path) -> bytes | None:
         ModelFileError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return file.read(_LARGEST_COMPANION)
+        return read_regular(path, _LARGEST_COMPANION)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_ad_runtime.errors import ConfigError, MissingExtraError, ModelFileError
-from edge_ad_runtime.files import installed
+from edge_ad_runtime.files import installed, read_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -95,8 +95,7 @@ def read_signature(model: Path) -> bytes:
     """
     path = beside(model)
     try:
-        with path.open("rb") as file:
-            return file.read(_LONGEST_SIGNATURE)
+        return read_regular(path, _LONGEST_SIGNATURE)
     except OSError as error:
         raise ModelFileError(
             f"its signature {path} cannot be read ({error.strerror}): sign the file "

@@ -324,8 +324,8 @@ def _listen(path: Path) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"cannot listen at the socket {path} ({error.strerror or error}): expected a path of "
-            "less than 108 bytes in a folder that can be written to"
+            f"cannot listen at the socket {path} ({error.strerror or error}): expected a free path "
+            "of less than 108 bytes in a folder that can be written to"
         ) from error
     except ConfigError:
         listener.close()

@@ -95,7 +95,7 @@ def test_good_files_are_taken(studio: StudioProcess, folder: CategoryFolder) -> 
     ("name", "data", "sentence"),
     [
         ("evil.zip", zipped(**{"../../evil.png": b"x"}), "leads out of it"),
-        ("torn.zip", b"PK\x03\x04torn", "damaged or no ZIP"),
+        ("torn.zip", b"PK\x03\x04torn", "damaged or not a ZIP"),
         ("phone.heic", b"\0\0\0\x18ftypheic", "convert it first"),
         ("phone.png", b"\0\0\0\x18ftypheic" + bytes(90), "it is HEIC or AVIF"),
         ("../../evil.sh", b"rm", "convert it first"),
