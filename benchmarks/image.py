@@ -12,7 +12,6 @@ Debian, and the output says so.
 """
 
 import os
-import platform
 import shutil
 import ssl
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.image_checks import CHECKS, CheckFailedError, Engine, Target, call
+from benchmarks.image_checks import CHECKS, HERE, CheckFailedError, Engine, Target, call
 
 ROOT = Path(__file__).parents[1]
 SUITE = "bookworm"
@@ -30,7 +29,6 @@ TOOLS = ("buildah", "podman", "conmon", "runc", "debootstrap")
 # Of the plain image. For the Jetson image, NVIDIA's would mean nothing without a Jetson; Debian's
 # shows that the file builds and starts.
 BASE = "docker.io/library/debian:bookworm-slim"
-HERE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 
 TARGETS = (
     Target("Dockerfile", "amd64"),
@@ -169,10 +167,10 @@ def build(engine: Engine, target: Target, folder: Path, context: Path, base: str
             "--build-arg=ORT_INDEX_URL=file:///index/simple",
             f"--build-arg=ORT_VERSION={gpu_runtime(index, target.architecture)}",
         ]
-    dockerfile = context / target.dockerfile
-    engine.buildah(
-        "bud", *options, f"--arch={target.architecture}", f"--file={dockerfile}", os.fspath(context)
-    )
+    file = f"--file={context / target.dockerfile}"
+    architecture = f"--arch={target.architecture}"
+    arguments = ["bud", *options, architecture, file, os.fspath(context)]
+    engine.buildah(*arguments, cpuinfo=engine.cpuinfo(target))
 
 
 def gpu_runtime(index: Path, architecture: str) -> str:

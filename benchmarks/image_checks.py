@@ -4,6 +4,7 @@ Every container starts with a read-only root, without capabilities and without a
 """
 
 import json
+import platform
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import click
 
+from benchmarks.arm import PROCESSORS
+
+HERE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 GOLDEN = Path(__file__).parents[1] / "tests/golden"
 MODEL = "padim/chip-padim.onnx"
 TOLERANCE = 2e-3
@@ -53,9 +57,14 @@ class Engine:
         store, runs = self.folder / "images", self.folder / "runs"
         self.options = [f"--root={store}", f"--runroot={runs}", "--storage-driver=vfs"]
 
-    def buildah(self, *arguments: str, seconds: int = 3600) -> str:
-        """Run buildah and return its stdout."""
-        return call(["buildah", *self.options, *arguments], seconds=seconds).stdout.strip()
+    def buildah(self, *arguments: str, cpuinfo: Path | None = None) -> str:
+        """Run buildah, if need be with another /proc/cpuinfo, and return its stdout."""
+        command = ["buildah", *self.options, *arguments]
+        if cpuinfo is not None:
+            # In a mount namespace of its own, since a volume does not reach into /proc.
+            script = 'mount --bind "$0" /proc/cpuinfo && exec "$@"'
+            command = ["unshare", "--mount", "sh", "-c", script, str(cpuinfo), *command]
+        return call(command, seconds=3600).stdout.strip()
 
     def podman(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run podman."""
@@ -63,18 +72,37 @@ class Engine:
         return call(["podman", *self.options, *settings, *arguments], check=check)
 
     def run(
-        self, image: str, *command: str, entry: str | None = None
+        self, target: Target, *command: str, entry: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in a container that may do nothing but compute, to its end."""
         entry_point = [] if entry is None else [f"--entrypoint={entry}"]
         return self.podman(
-            "run", "--rm", *self.locked_down(), *entry_point, image, *command, check=False
+            "run",
+            "--rm",
+            *self.locked_down(target),
+            *entry_point,
+            target.name,
+            *command,
+            check=False,
         )
 
-    def locked_down(self) -> list[str]:
+    def cpuinfo(self, target: Target) -> Path | None:
+        """Return what /proc/cpuinfo should say where a processor is emulated.
+
+        QEMU shows the one of this machine, and importing ONNX Runtime 1.31 or newer crashes on it.
+        """
+        if target.architecture == HERE:
+            return None
+        path = self.folder / "cpuinfo"
+        path.write_text(PROCESSORS["cortex-a76"].cpuinfo())
+        return path
+
+    def locked_down(self, target: Target) -> list[str]:
         """Return the options of each container."""
+        cpuinfo = self.cpuinfo(target)
         return [
             *LOCKED_DOWN,
+            *([f"--volume={cpuinfo}:/proc/cpuinfo:ro"] if cpuinfo else []),
             f"--volume={GOLDEN}:/golden:ro",
             f"--env=EDGE_AD_MODEL=/golden/{MODEL}",
         ]
@@ -91,7 +119,7 @@ def size(engine: Engine, target: Target) -> str:
 
 def user(engine: Engine, target: Target) -> str:
     """User."""
-    name: str = expect(engine.run(target.name, "-un", entry="id"), 0).stdout.strip()
+    name: str = expect(engine.run(target, "-un", entry="id"), 0).stdout.strip()
     if name != "edge-ad":
         raise CheckFailedError(f"expected the user edge-ad, got {name}")
     return name
@@ -101,7 +129,7 @@ def scores(engine: Engine, target: Target) -> str:
     """Golden pictures through `predict`."""
     device = ["--device", "cpu", "--json"]
     pictures = ["/golden/good.png", "/golden/scratch.png"]
-    done = expect(engine.run(target.name, "predict", f"/golden/{MODEL}", *pictures, *device), 0)
+    done = expect(engine.run(target, "predict", f"/golden/{MODEL}", *pictures, *device), 0)
     if "rror" in done.stderr:
         raise CheckFailedError(f"expected no error on stderr, got {done.stderr}")
     golden = json.loads((GOLDEN / "scores.json").read_text())["padim"]
@@ -120,19 +148,19 @@ def health(engine: Engine, target: Target) -> str:
         raise CheckFailedError(f"expected a command, got {kind}")
     shell, *arguments = command
     if target.dockerfile == "Dockerfile":
-        expect(engine.run(target.name, *arguments, entry=shell), 0)
+        expect(engine.run(target, *arguments, entry=shell), 0)
         return "exit code 0"
     # There is no GPU here, and a device that lost its GPU must not call itself healthy.
-    done = expect(engine.run(target.name, *arguments, entry=shell), 1)
+    done = expect(engine.run(target, *arguments, entry=shell), 1)
     on_cpu = [argument.replace("--device cuda", "--device cpu") for argument in arguments]
-    expect(engine.run(target.name, *on_cpu, entry=shell), 0)
+    expect(engine.run(target, *on_cpu, entry=shell), 0)
     return f"exit code 1 without a GPU (`{last(done.stderr)}`), 0 with `--device cpu`"
 
 
 def stream(engine: Engine, target: Target) -> str:
     """Stream over a folder."""
     source = ["stream", "--camera", "/golden/clients/frames", "--device", "cpu"]
-    done = expect(engine.run(target.name, *source), 0)
+    done = expect(engine.run(target, *source), 0)
     verdicts = [line for line in map(json.loads, done.stdout.splitlines()) if "score" in line]
     pictures = len(list((GOLDEN / "clients/frames").iterdir()))
     if len(verdicts) != pictures:
@@ -144,7 +172,7 @@ def termination(engine: Engine, target: Target) -> str:
     """SIGTERM while it waits for pictures."""
     source = ["stream", "--camera", "/golden/clients/frames", "--watch", "--device", "cpu"]
     container = engine.podman(
-        "run", "--detach", *engine.locked_down(), target.name, *source
+        "run", "--detach", *engine.locked_down(target), target.name, *source
     ).stdout.strip()
     try:
         deadline = time.monotonic() + 300
@@ -166,9 +194,7 @@ def termination(engine: Engine, target: Target) -> str:
 
 def missing_camera(engine: Engine, target: Target) -> str:
     """Missing camera."""
-    done = expect(
-        engine.run(target.name, "stream", "--camera", "/dev/video0", "--device", "cpu"), 1
-    )
+    done = expect(engine.run(target, "stream", "--camera", "/dev/video0", "--device", "cpu"), 1)
     return f"exit code 1: `{last(done.stderr)}`"
 
 
