@@ -9,6 +9,7 @@ import sys
 import tracemalloc
 import zipfile
 from collections.abc import MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from io import BytesIO
 from pathlib import Path
@@ -177,10 +178,12 @@ def test_an_upload_goes_to_disk_as_it_comes(tmp_path: Path) -> None:
         sent.append(message)
 
     tracemalloc.start()
-    asyncio.run(application(scope, receive, send))
+    # In a thread of its own: the browser of other tests has a loop in this one.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: asyncio.run(application(scope, receive, send))).result()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert b"no ZIP" in b"".join(message.get("body", b"") for message in sent)
+    assert b"large.zip is damaged or" in b"".join(message.get("body", b"") for message in sent)
     assert peak < 16 * 2**20
 
 
