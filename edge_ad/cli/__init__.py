@@ -1,6 +1,7 @@
 """The command line: parse, call one function, print. Heavy imports stay inside the commands."""
 
 import copy
+import errno
 import logging
 import sys
 from typing import Any
@@ -36,6 +37,12 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except EdgeAdError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            # A file has its name in the error: without one, it is what stands behind stdout.
+            if error.errno != errno.ENOSPC or error.filename is not None:
+                raise
+            reason = "cannot write the result to standard output (no space left on the disk)"
+            raise click.ClickException(reason) from error
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(130)

@@ -43,3 +43,19 @@ def test_the_module_is_the_command() -> None:
         command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
     )
     assert done.returncode == 0 and "version" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+def test_a_full_disk_behind_stdout() -> None:
+    model = next(Path(__file__).parents[1].glob("golden/padim/*.onnx"))
+    command = [sys.executable, "-m", "edge_ad", "info", str(model)]
+    path = os.pathsep.join(sys.path)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": path},
+        )
+    assert done.returncode == 1 and done.stderr.startswith("Error: cannot write the result")
