@@ -114,6 +114,7 @@ def _preamble(bench: Bench) -> str:
         f"AnomaVision {version(ANOMAVISION, 'anomavision')} with PyTorch "
         f"{version(ANOMAVISION, 'torch')} and ONNX Runtime {version(ANOMAVISION, 'onnxruntime')}",
     ]
+    listed = "\n".join(f"- {one}" for one in versions)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     today = datetime.now(timezone.utc).date().isoformat()
     return f"""# edge-ad beside its peers
@@ -122,7 +123,7 @@ Written by `make bench` on {today}. Machine: {_processor()}, {os.cpu_count()} co
 {platform.python_version()}; load averages at the end {load} (above {os.cpu_count()}, other work was
 running, and the times and the ratios between *different* tables are too high).
 
-- {chr(10).join(f"{one}." for one in versions).replace(chr(10), chr(10) + "- ")}
+{listed}
 
 All tools learn from the same pictures of the same classes ({", ".join(bench.class_names)}), at the
 same input size ({bench.classes[0].input_size[0]} x {bench.classes[0].input_size[1]} pixels for

@@ -4,6 +4,7 @@ Whoever is compared takes turns: other work on the machine then slows all alike,
 hold even where the milliseconds do not.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -141,8 +142,13 @@ def _run_frames(bench: Bench, threads: int) -> Mapping[str, Any]:
             except PeerError as error:
                 failed[contender.name] = {"error": str(error)}
         for round_ in range(WARM_UP + bench.rounds):
-            for name, process in running.items():
-                answer = process.turn()
+            for name, process in list(running.items()):
+                try:
+                    answer = process.turn()
+                except PeerError as error:
+                    failed[name] = {"error": str(error)}
+                    del running[name]
+                    continue
                 if round_ >= WARM_UP:
                     found.setdefault(name, []).append(answer)
     medians = {
@@ -177,7 +183,7 @@ def _table(
             wall, cpu = one.get("wall_ms"), one.get("cpu_ms")
             figures += [wall, cpu]
             if ratio:
-                bare = times[threads][BACKBONE]
+                bare = times[threads].get(BACKBONE, {"wall_ms": math.nan, "cpu_ms": math.nan})
                 figures += [
                     wall / bare["wall_ms"] if wall else None,
                     cpu / bare["cpu_ms"] if cpu else None,
