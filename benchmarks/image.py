@@ -28,7 +28,7 @@ SUITE = "bookworm"
 TOOLS = ("buildah", "podman", "conmon", "runc", "debootstrap")
 # Of the plain image. For the Jetson image, NVIDIA's would mean nothing without a Jetson; Debian's
 # shows that the file builds and starts.
-BASE = "docker.io/library/debian:bookworm-slim"
+BASE = "debian:bookworm-slim"
 
 TARGETS = (
     Target("Dockerfile", "amd64"),
