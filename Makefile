@@ -44,3 +44,41 @@ bench: .venv/installed
 
 # dist/edge_ad-*.whl; takes seconds, since nothing is installed for it
 wheel: | .venv/pyvenv.cfg
+	rm -f dist/edge_ad-*.whl
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+# For a device without internet: the wheel and everything that it needs, in one folder. On the device:
+#   pip install --no-index --find-links edge-ad-bundle 'edge-ad[device]'
+# pip asks this machine's Python which packages are needed, so that tomli, for Python 3.10, is named.
+# BUNDLE_PLATFORM=manylinux_2_28_aarch64 and BUNDLE_PYTHON=3.10 choose another machine than this one.
+BUNDLE_EXTRAS ?= device,serve
+BUNDLE_PYTHON ?= $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+BUNDLE_PLATFORM ?= manylinux_2_28_$(shell uname -m)
+bundle: wheel
+	rm -rf dist/edge-ad-bundle
+	$(BIN)/pip download --quiet --only-binary=:all: --python-version $(BUNDLE_PYTHON) \
+		$(foreach tag,$(BUNDLE_PLATFORM) manylinux_2_27_$(lastword $(subst 28_, ,$(BUNDLE_PLATFORM))) \
+			manylinux_2_17_$(lastword $(subst 28_, ,$(BUNDLE_PLATFORM))) \
+			manylinux2014_$(lastword $(subst 28_, ,$(BUNDLE_PLATFORM))),--platform $(tag)) \
+		--dest dist/edge-ad-bundle "$$(echo dist/edge_ad-*.whl)[$(BUNDLE_EXTRAS)]" 'tomli>=2.0'
+
+check: .venv/installed
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/pyvenv.cfg:
+	$(PYTHON) -m venv .venv
+
+# Set up once; again only when the dependencies change.
+.venv/installed: pyproject.toml | .venv/pyvenv.cfg
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[cpu,train,demo,dev]'
+	touch $@
+
+.venv-device/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-device
+	.venv-device/bin/pip install --quiet --upgrade pip
+	.venv-device/bin/pip install --quiet --editable '.[cpu,test-device]'
+	touch $@
