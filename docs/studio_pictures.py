@@ -105,10 +105,10 @@ def play(page: Any, url: str, folder: Path) -> None:
     press("Draw a mask (M)")
     press("Brush")
     box = page.locator(".q-dialog img").bounding_box()
-    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.mouse.move(middle[0] + 60, middle[1] + 10)
+    # Where the scratch of this picture lies, as shares of the picture's sides.
+    page.mouse.move(box["x"] + 0.49 * box["width"], box["y"] + 0.71 * box["height"])
     page.mouse.down()
-    page.mouse.move(middle[0] + 130, middle[1] + 30, steps=6)
+    page.mouse.move(box["x"] + 0.50 * box["width"], box["y"] + 0.86 * box["height"], steps=6)
     page.mouse.up()
     shoot(page, "mask")
     press("Cancel")
