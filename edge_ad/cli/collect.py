@@ -75,7 +75,7 @@ def _parse_time(context: click.Context, option: click.Parameter, text: str | Non
 @click.option(
     "--watch", is_flag=True, help="With a folder: take the pictures that arrive from now on."
 )
-@click.option("--keep-alike", is_flag=True, help="Also keep pictures of an static scene.")
+@click.option("--keep-alike", is_flag=True, help="Also keep pictures of a static scene.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def collect(
     camera: str,
@@ -132,7 +132,7 @@ def collect(
         tell=tell,
     )
     with asked_by_message(mqtt, pace, tell), asked_by(key, trigger, pace):
-        interrupted = _interrupted(work, output, tell)
+        interrupted = _interrupted(work, output, collection, tell)
     _report(collection, output, as_json=as_json)
     if interrupted:
         raise SystemExit(130)
@@ -160,7 +160,9 @@ def _pace(
     return Pace(None if on_demand else usual if every is None else every, changed=changed)
 
 
-def _interrupted(work: Callable[[], None], output: Path, tell: "_Teller") -> bool:
+def _interrupted(
+    work: Callable[[], None], output: Path, collection: "Collection", tell: "_Teller"
+) -> bool:
     """Do the work, and return whether somebody ended it with Ctrl-C."""
     from edge_ad_runtime.files import remove_leftovers
 
@@ -168,6 +170,8 @@ def _interrupted(work: Callable[[], None], output: Path, tell: "_Teller") -> boo
         work()
     except KeyboardInterrupt:
         remove_leftovers(output)
+        if collection.paths and not collection.paths[-1].exists():
+            collection.paths.pop()  # the one that was about to be written
         return True
     finally:
         tell.end()

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edge_ad.cli import main
-from edge_ad_runtime import Frame, list_pictures, read_frame
+from edge_ad_runtime import Frame, files, list_pictures, read_frame
 
 RUN = "from edge_ad.cli import main; main()"
 
@@ -177,6 +177,23 @@ def test_interrupted_the_pictures_up_to_then_are_there(folder: Path, tmp_path: P
     assert json.loads(stdout)["pictures"] == len(there) == len(list_pictures(output)) < 8
     for path in there:
         assert read_frame(path).shape == (120, 160, 3)
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_ctrl_c_around_a_write_counts_what_is_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    def write_whole(path: Path, data: bytes, **options: Any) -> None:
+        second = len(list_pictures(path.parent)) == 1
+        if written or not second:
+            files.write_whole(path, data, **options)
+        if second:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("edge_ad_runtime.stream.collect.write_whole", write_whole)
+    result = collect("--camera", folder, "--output", tmp_path / "out", "--json")
+    assert result.exit_code == 130
+    assert figures(result)["pictures"] == len(list_pictures(tmp_path / "out")) == 1 + written
 
 
 def test_no_model_and_no_pytorch_are_needed(folder: Path, tmp_path: Path) -> None:

@@ -294,15 +294,17 @@ def _keep(
     written, data = cv2.imencode(".png", captured.frame, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not written:
         raise DataError(f"cannot encode a frame of {captured.frame.shape} as PNG")
+    # Counted before it is written: Ctrl-C at any moment leaves no picture that is not counted.
+    collection.paths.append(path)
     try:
         write_whole(path, data.tobytes(), replace=False)
     except OSError as error:
+        collection.paths.pop()
         raise DataError(
             f"cannot write the picture {path}: {error.strerror or error}: "
             f"{len(collection.paths)} pictures are there"
         ) from error
     found = doubts_of(look, collection.looks)
-    collection.paths.append(path)
     collection.looks.append(look)
     if found:
         collection.doubts[path] = found
