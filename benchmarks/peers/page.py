@@ -53,7 +53,12 @@ def not_leading(table: Table) -> list[str]:
         ours = _best([row for row in table.rows if row.ours], index, column)
         peers = [row for row in table.rows if _is_peer(row)]
         theirs = _best(peers, index, column)
-        if theirs is None or (ours is not None and ours * column.better >= theirs * column.better):
+        if theirs is None:
+            continue
+        if ours is not None and (
+            ours * column.better >= theirs * column.better
+            or column.format.format(ours) == column.format.format(theirs)
+        ):
             continue
         leader = next(row.name for row in peers if row.figures[index] == theirs)
         mine = "no figure" if ours is None else column.format.format(ours)
