@@ -113,7 +113,7 @@ def draw_chart(points: Mapping[str, tuple[float, float]], path: Path, classes: i
     import matplotlib
 
     matplotlib.use("svg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     # Ids from a fixed salt and no date, so that the same figures give the same file.
     pyplot.rcParams["svg.hashsalt"] = "edge-ad"
@@ -137,12 +137,14 @@ def draw_chart(points: Mapping[str, tuple[float, float]], path: Path, classes: i
         zorder=2,
     )
     axes.set_xscale("log")
+    for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis(ticker.FormatStrFormatter("%g"))
     axes.set_xlabel("1024 x 1024 frame to verdict, ms (2 threads, logarithmic)")
     axes.set_ylabel(f"image AUROC, %, mean of {classes} classes")
     axes.grid(alpha=0.3, which="both", linewidth=0.5)
     axes.margins(x=0.18, y=0.12)
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
     pyplot.close(figure)
 
 

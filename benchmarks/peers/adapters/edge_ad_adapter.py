@@ -4,7 +4,6 @@ import importlib
 import os
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from benchmarks.peers.adapters.protocol import (
 def fit(request: Request) -> Fitted:
     """Train, export and score the test pictures, once with each."""
     from edge_ad.config import CONFIGS
-    from edge_ad.data import Dataset, load_category
+    from edge_ad.data import load_category
     from edge_ad.models import create
     from edge_ad.runs import Run, model_file
     from edge_ad.train import train
@@ -44,8 +43,7 @@ def fit(request: Request) -> Fitted:
     detector = create(config(**options))
     spent, peak, picks = _time_fit(detector)
     category = load_category(staged.name, staged.parent)
-    fitted_only = replace(category, test=Dataset([], name=category.name))
-    run_: Run = train(detector, fitted_only, folder)
+    run_: Run = train(detector, category, folder)
     found = Fitted(fit=spent[0], peak_mib=peak[0], picks=picks[0] if picks else None)
     maps: dict[str, Map] = {}
     for sample, prediction in detector.predictions(category.test, "score"):
