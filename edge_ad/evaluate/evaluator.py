@@ -153,7 +153,8 @@ def _image_metrics(
     precision, recall, _ = precision_recall_curve(labels, scores)
     return (
         float(roc_auc_score(labels, scores)),
-        float(average_precision_score(labels, scores)),
+        # The sum of its steps may exceed 1 in the last digit.
+        min(float(average_precision_score(labels, scores)), 1.0),
         float(_f1(precision, recall).max()),
     )
 

@@ -152,6 +152,12 @@ def test_image_metrics(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.text.count("image metrics only") == 1
 
 
+def test_a_perfect_detector_has_figures_of_at_most_one() -> None:
+    # scikit-learn's average precision is 1.0000000000000002 here, which no run could be read with.
+    metrics = evaluate([1.0, 2.0, 3.0], [float(score) for score in range(4, 13)]).result().metrics
+    assert metrics.image_auroc == metrics.image_ap == metrics.image_f1 == 1.0
+
+
 @pytest.mark.parametrize(("good", "defective"), [([1.0, 2.0], []), ([], [1.0, 2.0]), ([], [])])
 def test_one_class_alone_gives_no_figures(good: list[float], defective: list[float]) -> None:
     metrics = evaluate(good, defective).result().metrics
