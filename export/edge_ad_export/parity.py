@@ -7,6 +7,7 @@ from scipy.stats import spearmanr
 
 from edge_ad_export.proof import Comparison
 from edge_ad_runtime.errors import ExportError
+from edge_ad_runtime.model.golden import NEGLIGIBLE
 
 MAX_DIFFERENCE = 1e-3
 """fp32: limit for scores and, relative to the map's highest value, for anomaly maps."""
@@ -39,7 +40,8 @@ class Parity:
         precision: of the graph: fp32, fp16 or int8.
         n_pictures: number of pictures compared.
         n_training: training pictures among them; the others are the test split.
-        score_difference: largest relative difference of a score.
+        score_difference: largest relative difference of a score; scores below `NEGLIGIBLE` of the
+            decision limit are compared with that.
         limit_difference: the same, where scores below the decision limit are compared with that.
         map_difference: largest difference of a map value, relative to that map's maximum.
         worst_picture: file name of the picture with the largest score difference.
@@ -77,7 +79,8 @@ class Parity:
         """
         expected, got = comparison.expected, comparison.got
         difference = np.abs(got - expected)
-        relative = difference / np.maximum(np.abs(expected), 1e-12)
+        floor = max(NEGLIGIBLE * abs(limits[0]), 1e-12)
+        relative = difference / np.maximum(np.abs(expected), floor)
         to_limit = difference / np.maximum(np.abs(expected), max(abs(limits[0]), 1e-12))
         worst = int(relative.argmax())
         distinct = len(expected) > 2 and np.ptp(expected) > 0 and np.ptp(got) > 0

@@ -15,7 +15,7 @@ from edge_ad.progress import Bar
 from edge_ad.runs import Run
 from edge_ad_runtime import Result, Scorer
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.model.golden import Golden
+from edge_ad_runtime.model.golden import NEGLIGIBLE, Golden
 from edge_ad_runtime.model.image import Frame
 
 MAX_TRAINING = 64
@@ -102,7 +102,8 @@ class Comparison:
         got: scores by the model file, (n,).
         expected_peaks: highest values of PyTorch's maps, (n,).
         got_peaks: highest values of the model file's maps, (n,).
-        map_difference: largest difference of a map value, relative to that map's highest.
+        map_difference: largest difference of a map value, relative to that map's highest one, or
+            to `NEGLIGIBLE` of the decision limit where that is more.
         metrics: figures of the test pictures by PyTorch, and by the model file.
     """
 
@@ -126,14 +127,14 @@ def compare(detector: Detector, scorer: Scorer, pictures: ProofPictures) -> Comp
     evaluators = Evaluator(), Evaluator()
     scores: list[tuple[float, float]] = []
     peaks: list[tuple[float, float]] = []
-    map_difference = 0.0
+    map_difference, floor = 0.0, max(NEGLIGIBLE * abs(scorer.info.threshold), 1e-12)
     samples = [*pictures.training, *pictures.test]
     for number, (sample, ours, theirs) in enumerate(_scored(detector, scorer, pictures)):
         both: tuple[Prediction | Result, ...] = (ours, theirs)
         maps = [one.anomaly_map for one in both]
         scores.append((ours.score, theirs.score))
         peaks.append((float(maps[0].max()), float(maps[1].max())))
-        scale = max(float(np.abs(maps[0]).max()), 1e-12)
+        scale = max(float(np.abs(maps[0]).max()), floor)
         map_difference = max(map_difference, float(np.abs(maps[1] - maps[0]).max()) / scale)
         if number >= len(pictures.training):
             for evaluator, one in zip(evaluators, both, strict=True):

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from edge_ad.cli import main
 from edge_ad.data import load_category
-from edge_ad.models import PaDiM, load
+from edge_ad.models import SPADE, PaDiM, load
 from edge_ad.train import train
 from edge_ad_export import ExportOptions, export
 from edge_ad_export.parity import Parity
@@ -102,6 +102,21 @@ def test_what_integers_score_too_coarsely_is_exported_in_floats(
     with pytest.raises(ExportError, match="--precision fp32"):
         export(copy, options=ExportOptions(precision="int8"))
     assert export(copy, options=ExportOptions(force=True)).parity.precision == "int8"
+
+
+@pytest.mark.slow
+def test_a_run_without_test_pictures_is_proven_on_those_of_its_own_gallery(
+    data_root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(data_root / "plate" / "train", tmp_path / "data" / "plate" / "train")
+    category = load_category("plate", tmp_path / "data")
+    run = train(SPADE(weights="none", input_size=(64, 96)), category, tmp_path / "results").folder
+    done = export(run, options=ExportOptions(target="portable"))
+    # Their scores are next to nothing, and so is what is left to compare.
+    assert abs(done.parity.worst_scores[0]) < done.info.threshold / 100
+    scorer = Scorer(done.path, device="cpu")
+    assert scorer.golden is not None
+    scorer.golden.check(scorer)
 
 
 def torch_is_exporting() -> bool:
