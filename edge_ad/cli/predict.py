@@ -227,7 +227,8 @@ def _print_table(verdicts: Iterable[tuple["CapturedFrame", "Result"]]) -> None:
         results.append((result.anomalous, result.latency_ms, result.threshold))
     if results:
         anomalous, latencies, thresholds = zip(*results, strict=True)
+        count = "1 picture" if len(results) == 1 else f"{len(results)} pictures"
         click.echo(
-            f"{len(results)} pictures, {sum(anomalous)} anomalous at the threshold "
+            f"{count}, {sum(anomalous)} anomalous at the threshold "
             f"{thresholds[0]:.4f}, {sum(latencies) / len(latencies):.1f} ms each"
         )

@@ -215,7 +215,7 @@ def test_predict_names_what_it_cannot_read(model: Path, pictures: Path, tmp_path
     )
     assert done.returncode == 1
     assert len(json.loads(done.stdout)) == 4
-    for name in ("050.png", "gone.png", "folder empty", "3 paths could not be scored"):
+    for name in ("050.png", "gone.png", "in empty: put some", "3 paths could not be scored"):
         assert name in done.stderr
     assert len(done.stderr.splitlines()) == 5
 

@@ -11,7 +11,7 @@ import io
 import logging
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,10 @@ from edge_ad_runtime.model.accelerator import (
     Options,
     provider_options,
 )
-from edge_ad_runtime.model.info import ModelInfo
+
+if TYPE_CHECKING:
+    # It needs OpenCV, and `doctor` tries the providers where OpenCV cannot be imported.
+    from edge_ad_runtime.model.info import ModelInfo
 
 logger = logging.getLogger(__name__)
 
@@ -223,7 +226,7 @@ def first_line(error: Exception) -> str:
     return text if len(text) <= 200 else text[:200] + "..."
 
 
-def is_fixed_to_one(session: Any, info: ModelInfo) -> bool:
+def is_fixed_to_one(session: Any, info: "ModelInfo") -> bool:
     """Check the graph's names, types and sizes; return whether it takes one frame at a time.
 
     Raises:
@@ -251,7 +254,7 @@ def is_fixed_to_one(session: Any, info: ModelInfo) -> bool:
     return isinstance(shape[0], int)
 
 
-def _are_sides(sides: Sequence[object], info: ModelInfo) -> bool:
+def _are_sides(sides: Sequence[object], info: "ModelInfo") -> bool:
     """Whether height and width of the input are those promised: free ones are named."""
     if info.resize_in_graph:
         return len(sides) == 2 and all(isinstance(side, str) for side in sides)
