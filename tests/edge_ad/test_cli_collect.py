@@ -167,7 +167,12 @@ def test_interrupted_the_pictures_up_to_then_are_there(folder: Path, tmp_path: P
     command = [sys.executable, "-c", RUN, "collect", "--camera", str(folder)]
     command += ["--output", str(output), "--every", "30s", "--json"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell lets what it starts in the background ignore Ctrl-C, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         wait(lambda: output.is_dir() and len(list_pictures(output)) >= 1)
         process.send_signal(signal.SIGINT)

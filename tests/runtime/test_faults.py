@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from edge_ad_runtime import CapturedFrame, Result, Scorer, open_source, run_stream
+from edge_ad_runtime import CapturedFrame, ModelInfo, Result, Scorer, open_source, run_stream
 
 RUN = "from edge_ad.cli import main; main()"
 
@@ -101,9 +102,11 @@ def test_a_jump_of_the_clock_changes_timestamps_only(model: Path) -> None:
 
 
 def test_hangup_reloads_a_running_stream_without_losing_a_frame(
-    write_model: Callable[..., Path], pictures: Path, tmp_path: Path
+    write_model: Callable[..., Path], pictures: Path, info: ModelInfo
 ) -> None:
     model = write_model("model.onnx")
+    # Of a later export, as a new model is: the same one with other scores would be a drift.
+    later = replace(info, created_at="2026-02-02T03:04:05Z").to_metadata()
     for index in range(4000):
         os.link(pictures / "099.png", pictures / f"9{index:05}.png")
     command = [sys.executable, "-c", RUN, "stream", "--camera", str(pictures)]
@@ -117,7 +120,7 @@ def test_hangup_reloads_a_running_stream_without_losing_a_frame(
         lines = [process.stdout.readline()]
         while '"score": 99.0' not in lines[-1]:
             lines.append(process.stdout.readline())
-        os.replace(write_model("half.onnx", divisor=2.0), model)
+        os.replace(write_model("half.onnx", divisor=2.0, metadata=later), model)
         process.send_signal(signal.SIGHUP)
         replaced = False
         for line in process.stdout:

@@ -98,7 +98,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
     assert list((folder / "cwd").iterdir()) == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """A browser whose camera is Chromium's fake device."""
     if CHROMIUM is None:
