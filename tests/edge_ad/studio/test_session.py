@@ -93,10 +93,13 @@ def test_from_a_folder_to_the_device(
     before = chart.text_content()
     stopped = page.get_by_text(re.compile("Are stopped: [0-9]+ pictures")).inner_text()
     slider = page.locator(".q-slider__track-container").first
-    for _ in range(25):
+
+    def moved() -> bool:
         slider.press("ArrowLeft")
-    until(lambda: chart.text_content() != before)
-    until(lambda: page.get_by_text(re.compile("Are stopped: [0-9]+ pict")).inner_text() != stopped)
+        now = page.get_by_text(re.compile("Are stopped: [0-9]+ pictures")).inner_text()
+        return bool(chart.text_content() != before and now != stopped)
+
+    until(moved)
     run = studio.queue.job(training.id).folder / "part" / "fusion"
     trained = Run.read(run).metrics.threshold
     button(page, "Use this limit").click()
@@ -108,12 +111,16 @@ def test_from_a_folder_to_the_device(
     page.get_by_text("Range of the colours").wait_for()
     heat = page.locator(".q-dialog img").last
     before = heat.get_attribute("src")
-    hot = page.locator(".q-dialog .q-slider__thumb").last.bounding_box()
-    page.mouse.move(hot["x"] + hot["width"] / 2, hot["y"] + hot["height"] / 2)
-    page.mouse.down()
-    page.mouse.move(hot["x"] - 150, hot["y"] + hot["height"] / 2, steps=4)
-    page.mouse.up()
-    until(lambda: heat.get_attribute("src") != before)
+
+    def cooled() -> bool:  # a dialog that still moves into place lets the first grip miss
+        hot = page.locator(".q-dialog .q-slider__thumb").last.bounding_box()
+        page.mouse.move(hot["x"] + hot["width"] / 2, hot["y"] + hot["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(hot["x"] - 50, hot["y"] + hot["height"] / 2, steps=4)
+        page.mouse.up()
+        return bool(heat.get_attribute("src") != before)
+
+    until(cooled)
     button(page, "Close").click()
 
     # Deploy: exported, proven, downloaded.
