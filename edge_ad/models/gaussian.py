@@ -11,6 +11,7 @@ from torch import Tensor
 from edge_ad.models.good import FEWEST
 from edge_ad.models.machine import thread_pool
 from edge_ad.models.pooling import (
+    SHARES,
     around,
     choose_share,
     coefficients,
@@ -85,7 +86,7 @@ class GaussianStatistics:
         self._grid = grid
         if share is None:
             enough = self._count >= FEWEST
-            share = choose_share(self._kept_on(grid), epsilon) if enough else 1.0
+            share = choose_share(self._kept_on(grid), epsilon) if enough else SHARES[-1]
         self.pooling = share
         return share
 
