@@ -234,7 +234,7 @@ def test_from_the_first_look_to_a_new_limit(
     page.get_by_text("Saved as").wait_for()
     assert len(list((tmp_path / "marks" / "plate" / "train" / "good").glob("*.png"))) == 1
     page.get_by_role("button", name="Take it back").click()
-    page.get_by_text("Taken back").wait_for()
+    page.get_by_text("Taken back.", exact=True).wait_for()
     assert list((tmp_path / "marks").rglob("*.png")) == []
     page.keyboard.press("Escape")
 
