@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 import tempfile
 import zipfile
@@ -78,17 +79,23 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def device_steps(model: str) -> str:
+def device_steps(model: str, device: Device) -> str:
     """Return what to do on the device, in words and commands."""
+    packages = "edge-ad[device]" if device.port is None else "edge-ad[device,serve]"
+    page = (
+        ""
+        if device.port is None
+        else f"The live page is at http://127.0.0.1:{device.port} on the device itself.\n"
+    )
     return (
         "On the device, in this folder:\n\n"
         "    python3 -m venv .venv\n"
-        f"    .venv/bin/pip install --no-index --find-links {WHEELS_FOLDER} 'edge-ad[device]'\n"
-        f"    .venv/bin/edge-ad doctor --model {model} --camera 0\n"
+        f"    .venv/bin/pip install --no-index --find-links {WHEELS_FOLDER} '{packages}'\n"
+        f"    .venv/bin/edge-ad doctor --model {model} "
+        f"--camera {shlex.quote(device.source)}\n"
         f"    .venv/bin/edge-ad stream --config {CONFIG_FILE}\n\n"
-        f"Without the folder {WHEELS_FOLDER}, and with internet: pip install 'edge-ad[device]'.\n"
-        "The live page is at http://127.0.0.1:8080 on the device itself.\n"
-    )
+        f"Without the folder {WHEELS_FOLDER}, and with internet: pip install '{packages}'.\n"
+    ) + page
 
 
 def write_bundle(
@@ -110,7 +117,8 @@ def write_bundle(
     """
     info = Scorer(model, device="cpu").info  # proves that it can be used
     name = f"{info.category}-{info.method}.onnx"
-    config = stream_config(name, device or Device())
+    device = device or Device()
+    texts = {CONFIG_FILE: stream_config(name, device), STEPS_FILE: device_steps(name, device)}
     try:
         # A name that nobody can guess, and no file that is there already.
         with tempfile.TemporaryDirectory(prefix=".edge-ad-", dir=target.parent) as folder:
@@ -118,7 +126,7 @@ def write_bundle(
             # Clocks of devices without a battery start in 1970, and ZIPs in 1980.
             with zipfile.ZipFile(whole, "w", strict_timestamps=False) as archive:
                 archive.write(model, name)
-                for file, text in ((CONFIG_FILE, config), (STEPS_FILE, device_steps(name))):
+                for file, text in texts.items():
                     Path(folder, file).write_text(text, encoding="utf-8")
                     archive.write(Path(folder, file), file)
                 for wheel in sorted(wheels.glob("*.whl")) if wheels else ():

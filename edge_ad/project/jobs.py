@@ -263,7 +263,7 @@ class Queue:
 
     def _start(self, job: Job) -> None:
         arguments = [text.replace(HERE, str(job.folder)) for text in job.arguments]
-        command = [sys.executable, "-c", "from edge_ad.cli import main; main()", *arguments]
+        command = [sys.executable, "-m", "edge_ad", *arguments]
         with (
             (job.folder / RESULT_FILE).open("wb") as result,
             (job.folder / LOG_FILE).open("wb") as log,

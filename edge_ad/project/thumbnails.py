@@ -12,7 +12,7 @@ from edge_ad.project.folder import Picture
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.model.appearance import Appearance, appearance, earlier_alike
-from edge_ad_runtime.model.image import read_frame
+from edge_ad_runtime.model.image import Frame, read_frame
 from edge_ad_runtime.model.overlay import encode_jpeg
 from edge_ad_runtime.stream.collect import doubts_of
 
@@ -66,17 +66,22 @@ class Thumbnails:
         return self._looks[identity]
 
     def _make(self, path: Path, small: Path) -> None:
-        frame = read_frame(path)
-        scale = SIDE / max(frame.shape[:2])
-        if scale < 1:
-            height, width = (max(1, round(side * scale)) for side in frame.shape[:2])
-            resized = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-            frame = np.asarray(resized, dtype=np.uint8)
+        frame = shrunk(read_frame(path), SIDE)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             write_whole(small, encode_jpeg(frame, quality=_QUALITY))
         except OSError as error:
             raise DataError(f"cannot write a thumbnail: {error.strerror or error}") from error
+
+
+def shrunk(frame: Frame, side: int) -> Frame:
+    """Return the frame with sides of at most so many pixels."""
+    scale = side / max(frame.shape[:2])
+    if scale >= 1:
+        return frame
+    height, width = (max(1, round(length * scale)) for length in frame.shape[:2])
+    resized = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(resized, dtype=np.uint8)
 
 
 def flags(pictures: Sequence[Picture], thumbnails: Thumbnails) -> dict[str, list[str]]:

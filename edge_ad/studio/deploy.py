@@ -196,6 +196,7 @@ class Deploy:
                 camera.style("flex: 1")
                 source.style("flex: 2")
             config = ui.html("", sanitize=False).classes("w-full")
+            steps = ui.html("", sanitize=False).classes("w-full")
 
             def write() -> None:
                 device = _device(camera.value, source.value)
@@ -205,13 +206,13 @@ class Deploy:
                     config.set_content(f"<p class='bad'>{html.escape(str(error))}</p>")
                     return
                 config.set_content(f"<pre class='code'>{html.escape(text)}</pre>")
+                commands = html.escape(device_steps(name, device))
+                steps.set_content(f"<pre class='code'>{commands}</pre>")
 
             camera.on_value_change(write)
             source.on_value_change(write)
             write()
             self._fields = (camera, source)
-            steps = html.escape(device_steps(name))
-            ui.html(f"<pre class='code'>{steps}</pre>", sanitize=False).classes("w-full")
 
     def _draw_downloads(self, export: Job) -> None:
         path = model_path(export)

@@ -8,10 +8,11 @@ from pathlib import Path
 from nicegui import ui
 
 from edge_ad.project.jobs import Job
+from edge_ad.project.thumbnails import shrunk
 from edge_ad.studio.cameras import BrowserCamera
 from edge_ad.studio.deploy import choose_training, export_first
 from edge_ad.studio.layout import complain, go_on, step_address
-from edge_ad.studio.state import Studio, model_job, model_path, shrunk
+from edge_ad.studio.state import Studio, model_job, model_path
 from edge_ad_runtime import CapturedFrame, Result, Scorer, draw_overlay, open_source, run_stream
 from edge_ad_runtime.errors import EdgeAdError
 from edge_ad_runtime.events import Event

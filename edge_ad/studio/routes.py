@@ -20,7 +20,8 @@ from starlette.staticfiles import StaticFiles
 from edge_ad.project.bundle import CONFIG_FILE, Device, stream_config, write_bundle
 from edge_ad.project.folder import Use
 from edge_ad.project.intake import Intake, take_pictures
-from edge_ad.studio.state import Studio, model_path, shrunk
+from edge_ad.project.thumbnails import shrunk
+from edge_ad.studio.state import Studio, model_path
 from edge_ad_runtime.errors import DataError, EdgeAdError
 from edge_ad_runtime.model.image import PICTURE_SUFFIXES, read_frame, read_mask
 from edge_ad_runtime.model.overlay import encode_jpeg, lay_heat
@@ -154,8 +155,9 @@ def router(studio: Studio) -> APIRouter:
             path = studio.folder(category).picture(key).mask
             if path is None:
                 return b""
-            layer = np.zeros((*read_mask(path).shape, 4), np.uint8)
-            layer[read_mask(path)] = (27, 36, 224, 120)
+            defective = read_mask(path)
+            layer = np.zeros((*defective.shape, 4), np.uint8)
+            layer[defective] = (27, 36, 224, 120)
             return cv2.imencode(".png", layer)[1].tobytes()
 
         return await _drawn(draw, "image/png")

@@ -21,7 +21,7 @@ from edge_ad_runtime.supervisor import Supervisor
 
 try:
     import fcntl
-except ModuleNotFoundError:  # Windows, where the second Studio finds its port taken mostly
+except ModuleNotFoundError:  # Windows, where a second Studio usually finds its port taken
     fcntl = None  # type: ignore[assignment]
 
 # NiceGUI compiles its components in the browser, so scripts of the page itself may be inline and

@@ -16,7 +16,7 @@ from edge_ad.data import list_categories
 from edge_ad.project.folder import CategoryFolder, check_category_name
 from edge_ad.project.intake import remove_left_intakes
 from edge_ad.project.jobs import Job, Queue
-from edge_ad.project.thumbnails import Thumbnails
+from edge_ad.project.thumbnails import Thumbnails, shrunk
 from edge_ad.runs import Run
 from edge_ad_runtime import Result, Scorer
 from edge_ad_runtime.errors import DataError
@@ -187,18 +187,6 @@ class Studio:
 def run_folder(job: Job) -> Path:
     """Return the run folder that a training writes."""
     return job.folder / job.category / str(job.about.get("method", ""))
-
-
-def shrunk(frame: Frame, side: int) -> Frame:
-    """Return the frame with sides of at most so many pixels."""
-    import cv2
-
-    scale = side / max(frame.shape[:2])
-    if scale >= 1:
-        return frame
-    height, width = (max(1, round(length * scale)) for length in frame.shape[:2])
-    resized = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-    return np.asarray(resized, dtype=np.uint8)
 
 
 def model_job(studio: Studio, job: Job) -> Job | None:

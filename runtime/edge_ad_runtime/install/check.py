@@ -132,7 +132,7 @@ def _check_here(
 
 
 def _latency_ms(scorer: Scorer) -> float:
-    """Time inferences. On a CPU that others keep busy, the model is charged its own work only."""
+    """Time inferences. On a busy CPU, only the model's own work counts."""
     frame = np.random.default_rng(0).integers(0, 256, (*scorer.info.input_size, 3), dtype=np.uint8)
     scorer.score(frame)
     times = []

@@ -314,21 +314,21 @@ def _switch(
     """
     slots.switch(slot)
     try:
-        running = _take_over(place, place.socket, checked, how)
+        running = _take_over(place, checked, how)
     except EdgeAdError as error:
         if before is not None:
             slots.switch(before)
             with suppress(EdgeAdError):  # it may have taken over, and its answer was lost
-                _take_over(place, place.socket, checked, "roll back")
+                _take_over(place, checked, "roll back")
         raise RolledBackError(f"the previous model stays in use: {error}") from error
     return running
 
 
-def _take_over(place: Place, socket: Path | None, checked: Checked, how: str) -> bool | None:
-    if socket is None:
+def _take_over(place: Place, checked: Checked, how: str) -> bool | None:
+    if place.socket is None:
         return None
     request = {"ask": how, "model": str(place.path.absolute()), "content": checked.content}
-    answer = ask(socket, request, _TAKE_OVER_SECONDS)
+    answer = ask(place.socket, request, _TAKE_OVER_SECONDS)
     if answer is not None and not answer["ok"]:
         raise ModelFileError(str(answer.get("message")))
     return answer is not None

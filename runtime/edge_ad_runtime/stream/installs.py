@@ -289,7 +289,7 @@ def ask(path: Path, request: Mapping[str, Any], timeout: float) -> Answer | None
 
 def _real(path: Path) -> Path:
     """Return the path as every process names it; the last part may be a link into a slot."""
-    return Path(os.path.realpath(path.parent), path.name)  # which bears links in a circle
+    return Path(os.path.realpath(path.parent), path.name)  # also where links lead in a circle
 
 
 def _line(connection: socket.socket, seconds: float) -> bytes:

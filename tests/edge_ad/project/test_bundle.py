@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from edge_ad.project.bundle import CONFIG_FILE, Device, stream_config, write_bundle
+from edge_ad.project.bundle import (
+    CONFIG_FILE,
+    Device,
+    device_steps,
+    stream_config,
+    write_bundle,
+)
 from edge_ad_runtime.errors import ConfigError
 from edge_ad_runtime.stream.config import parse_config, read_document
 
@@ -44,3 +50,12 @@ def test_it_is_written_beside_nothing_else(tmp_path: Path) -> None:
         "m.onnx",
         "victim",
     ]
+
+
+@pytest.mark.parametrize("port", [None, 8443])
+def test_the_steps_install_what_the_configuration_needs(port: int | None) -> None:
+    device = Device(source="rtsp://10.0.0.5/left side", port=port)
+    steps, config = device_steps("m.onnx", device), stream_config("m.onnx", device)
+    assert ("edge-ad[device,serve]" in steps) == ("[serve]" in config) == (port is not None)
+    assert f":{port} " in steps if port else "live page" not in steps
+    assert "--camera 'rtsp://10.0.0.5/left side'" in steps
