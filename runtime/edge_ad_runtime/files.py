@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, BinaryIO
 
 from edge_ad_runtime.errors import DataError
 
@@ -40,11 +40,9 @@ def write_whole(path: Path, data: bytes, *, replace: bool = True, durable: bool 
         FileExistsError: the file is there, and must not be replaced.
         OSError: the file cannot be written; nothing of it remains.
     """
-    temporary = path.with_name(_TEMPORARY.replace("*", secrets.token_hex(16)))
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW
+    temporary, file = _new_temporary(path.parent)
     try:
-        with open(os.open(temporary, flags, 0o666), "wb") as file:
-            _lock(file.fileno())
+        with file:
             file.write(data)
             file.flush()
             if durable:
@@ -57,6 +55,22 @@ def write_whole(path: Path, data: bytes, *, replace: bool = True, durable: bool 
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _new_temporary(folder: Path) -> tuple[Path, BinaryIO]:
+    """Make a file under a name of its own, and lock it: whoever tidies up then knows of its writer.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW
+    while True:
+        path = folder / _TEMPORARY.replace("*", secrets.token_hex(16))
+        file = open(os.open(path, flags, 0o666), "wb")
+        _lock(file.fileno(), wait=True)
+        if path.exists():
+            return path, file
+        file.close()  # `remove_leftovers` came before the lock, and took it for a dead writer's
 
 
 def slots_folder(path: Path) -> Path:
@@ -158,8 +172,12 @@ def remove_leftovers(folder: Path) -> None:
                 os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
+def _lock(descriptor: int, *, wait: bool = False) -> bool:
     """Lock a file until it is closed: as long as it is locked, its writer lives.
+
+    Args:
+        descriptor: of the file.
+        wait: until nobody else holds the lock.
 
     Returns:
         Whether it worked: nobody else holds the lock, and the file system knows locks.
@@ -167,7 +185,7 @@ def _lock(descriptor: int) -> bool:
     if fcntl is None:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:
         return False
     return True

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_ad_runtime import files
 from edge_ad_runtime.errors import ConfigError, ModelFileError
 from edge_ad_runtime.files import make_writable, remove_leftovers, write_whole
 from edge_ad_runtime.model.accepted import AcceptedVersions
@@ -102,3 +103,20 @@ def test_a_pipe_beside_a_model_blocks_nothing(tmp_path: Path) -> None:
         read_signature(model)
     with pytest.raises(ConfigError, match="not a regular file"):
         AcceptedVersions(tmp_path / "accepted.json").least(model)
+
+
+def test_whoever_tidies_up_takes_no_file_from_a_writer_that_has_just_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, begun = files._lock, list[int]()
+
+    def late(descriptor: int, **options: bool) -> bool:
+        begun.append(descriptor)
+        if len(begun) == 1:  # the writer's: its file is there, and not locked yet
+            remove_leftovers(tmp_path)
+        return lock(descriptor, **options)
+
+    monkeypatch.setattr(files, "_lock", late)
+    write_whole(tmp_path / "a.json", b"{}")
+    assert (tmp_path / "a.json").read_bytes() == b"{}"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
