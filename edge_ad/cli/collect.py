@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_ad.cli.collect_requests import asked_by, asked_by_message
 from edge_ad.cli.options import require
 from edge_ad.cli.stream_options import split_name
 from edge_ad_runtime.errors import ConfigError, DataError
 from edge_ad_runtime.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from edge_ad_runtime.stream.collect import Collection, Pace
+    from edge_ad_runtime.stream.collect import Collection
 
 _LIVE_SECONDS = 1.0
 _UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -68,10 +67,12 @@ def _parse_time(context: click.Context, option: click.Parameter, text: str | Non
 )
 @click.option(
     "--trigger",
-    type=click.Choice(["stdin", "mqtt"]),
-    help="Take a picture for each line of stdin, or each message at edge-ad/trigger.",
+    type=click.Choice(["stdin", "http", "mqtt"]),
+    help="Take a picture for each line of stdin, each POST to /trigger, or each message at "
+    "edge-ad/trigger.",
 )
 @click.option("--mqtt", metavar="URL", help="Of --trigger mqtt: mqtt[s]://[USER@]HOST[:PORT].")
+@click.option("--serve", metavar="[HOST:]PORT", help="Of --trigger http: where to listen.")
 @click.option(
     "--watch", is_flag=True, help="With a folder: take the pictures that arrive from now on."
 )
@@ -85,6 +86,7 @@ def collect(
     key: str | None,
     trigger: str | None,
     mqtt: str | None,
+    serve: str | None,
     watch: bool,
     keep_alike: bool,
     as_json: bool,
@@ -99,39 +101,50 @@ def collect(
         raise click.UsageError("give only one of --every, --key and --trigger")
     if (mqtt is None) == (trigger == "mqtt"):
         raise click.UsageError("--trigger mqtt and --mqtt URL belong together")
+    if (serve is None) == (trigger == "http"):
+        raise click.UsageError("--trigger http and --serve [HOST:]PORT belong together")
     require(("cv2",), extra="cpu", purpose="collecting pictures")
+    from edge_ad.cli.collect_requests import asked_by
     from edge_ad_runtime.cameras import open_source
     from edge_ad_runtime.cameras.feed import Feed
+    from edge_ad_runtime.events import Event
     from edge_ad_runtime.files import make_writable
     from edge_ad_runtime.stream.collect import Collection
     from edge_ad_runtime.stream.collect import collect as collect_pictures
+    from edge_ad_runtime.stream.triggers import Triggers
 
-    _, camera = split_name(camera)
+    name, camera = split_name(camera)
     _refuse_own_folder(camera, output)
     changed, collection = threading.Condition(), Collection()
     make_writable(output)
     source = open_source(camera, watch=watch)
-    pace = _pace(every, on_demand=bool(key or trigger), live=source.live, changed=changed)
     tell = _Teller(collection, count)
+
+    def report(event: Event) -> None:
+        tell(event.message)
+
     feed = Feed(
-        source.name,
+        name or source.name,
         source,
         reopen=lambda: open_source(camera),
-        report=lambda event: tell(event.message),
+        report=report,
         changed=changed,
     )
+    usual = _LIVE_SECONDS if source.live else 0.0
+    triggers = Triggers([feed.name], report) if key or trigger else None
     work = partial(
         collect_pictures,
         feed,
         output,
-        pace,
         collection,
         changed=changed,
+        every=usual if every is None else every,
+        triggers=triggers,
         count=count,
         keep_alike=keep_alike,
         tell=tell,
     )
-    with asked_by_message(mqtt, pace, tell), asked_by(key, trigger, pace):
+    with asked_by(triggers, report, key=key, trigger=trigger, mqtt=mqtt, serve=serve):
         interrupted = _interrupted(work, output, collection, tell)
     _report(collection, output, as_json=as_json)
     if interrupted:
@@ -148,16 +161,6 @@ def _refuse_own_folder(camera: str, output: Path) -> None:
     """
     if os.path.isdir(camera) and output.is_dir() and os.path.samefile(camera, output):
         raise ConfigError(f"expected an --output other than the folder {output} itself")
-
-
-def _pace(
-    every: float | None, *, on_demand: bool, live: bool, changed: threading.Condition
-) -> "Pace":
-    """Return when pictures are wanted: on demand, else every so often, all of a file's at once."""
-    from edge_ad_runtime.stream.collect import Pace
-
-    usual = _LIVE_SECONDS if live else 0.0
-    return Pace(None if on_demand else usual if every is None else every, changed=changed)
 
 
 def _interrupted(

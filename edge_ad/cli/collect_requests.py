@@ -1,4 +1,4 @@
-"""Who asks `edge-ad collect` for pictures: a key, lines on standard input, messages of a broker."""
+"""Who asks `edge-ad collect` for pictures: a key, lines of standard input, a broker, HTTP."""
 
 import os
 import select
@@ -6,41 +6,70 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TypeVar
 
 import click
 
-from edge_ad.cli.stream_options import mqtt_fields
+from edge_ad.cli.stream_options import mqtt_fields, serve_fields
+from edge_ad_runtime.config_table import read_table
 from edge_ad_runtime.errors import ConfigError
+from edge_ad_runtime.events import Report
+from edge_ad_runtime.stream.config import ServeConfig, TriggerConfig
+from edge_ad_runtime.stream.triggers import Triggers, accept, accept_lines, standard_input
 from edge_ad_runtime.supervisor import Supervisor
 
-if TYPE_CHECKING:
-    from edge_ad_runtime.stream.collect import Pace
-
+Config = TypeVar("Config")
 _KEYS = {"space": b" ", "enter": b"\n", "tab": b"\t"}
 
 
 @contextmanager
-def asked_by_message(url: str | None, pace: "Pace", tell: Callable[[str], None]) -> Iterator[None]:
-    """Let messages of a broker ask for pictures meanwhile, at the topic of a stream's triggers.
+def asked_by(
+    triggers: Triggers | None,
+    report: Report,
+    *,
+    key: str | None,
+    trigger: str | None,
+    mqtt: str | None,
+    serve: str | None,
+) -> Iterator[None]:
+    """Let whoever the options name ask for pictures meanwhile.
+
+    Args:
+        triggers: take the requests; None: nobody asks.
+        report: takes the events of requests that are refused.
+        key: a key of the terminal.
+        trigger: `stdin`, `mqtt` or `http`.
+        mqtt: the broker's URL.
+        serve: the address at which to listen.
 
     Raises:
-        ConfigError: the broker cannot be used, or not be reached.
+        ConfigError: that is not possible here.
     """
-    if url is None:
+    if triggers is None:
         yield
-        return
-    from edge_ad_runtime.config_table import read_table
+    elif key is not None:
+        with _asked_by_key(triggers, report, key):
+            yield
+    elif mqtt is not None:
+        with _asked_by_message(triggers, report, mqtt):
+            yield
+    elif serve is not None:
+        with _asked_by_http(triggers, report, serve):
+            yield
+    else:
+        Supervisor().start("trigger", partial(accept_lines, triggers, standard_input(), report))
+        yield
+
+
+@contextmanager
+def _asked_by_message(triggers: Triggers, report: Report, url: str) -> Iterator[None]:
     from edge_ad_runtime.outputs.mqtt import MqttConfig, MqttSender
-    from edge_ad_runtime.stream.config import TriggerConfig
 
     # A topic of its own, so that a stream's status is not overwritten.
-    errors: list[str] = []
-    config = read_table(MqttConfig, mqtt_fields(url) | {"topic": "edge-ad-collect"}, errors)
-    if config is None or errors:
-        raise ConfigError(f"cannot use --mqtt: {'; '.join(errors)}")
+    config = _read(MqttConfig, mqtt_fields(url) | {"topic": "edge-ad-collect"}, "--mqtt")
     topic = TriggerConfig().topic
-    sender = MqttSender(config, {topic: lambda payload: pace.ask()}, lambda e: tell(e.message))
+    sender = MqttSender(config, {topic: partial(accept, triggers, report=report)}, report)
     try:
         try:
             sender.send("status", "online")
@@ -55,21 +84,42 @@ def asked_by_message(url: str | None, pace: "Pace", tell: Callable[[str], None])
 
 
 @contextmanager
-def asked_by(key: str | None, trigger: str | None, pace: "Pace") -> Iterator[None]:
-    """Let a key or the lines of stdin ask for pictures meanwhile."""
-    if trigger == "stdin" and sys.stdin is not None:
-        Supervisor().start("trigger", lambda: _read_lines(pace))
-    if key is None:
+def _asked_by_http(triggers: Triggers, report: Report, address: str) -> Iterator[None]:
+    from edge_ad_runtime.page.server import trigger_server
+
+    config = _read(ServeConfig, serve_fields(address), "--serve")
+    server = trigger_server(triggers, config, Supervisor(report))
+    try:
+        where = "http://{}:{}/trigger".format(*server.address)
+        click.echo(f"a POST to {where} asks for a picture, Ctrl-C ends", err=True)
         yield
-        return
+    finally:
+        server.close()
+
+
+def _read(kind: type[Config], fields: dict[str, object], option: str) -> Config:
+    """Return the configuration that an option describes.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    errors: list[str] = []
+    config = read_table(kind, fields, errors)
+    if config is None or errors:
+        raise ConfigError(f"cannot use {option}: {'; '.join(errors)}")
+    return config
+
+
+@contextmanager
+def _asked_by_key(triggers: Triggers, report: Report, key: str) -> Iterator[None]:
     wanted = _KEYS.get(key.lower(), key.encode())
     if len(key) != 1 and key.lower() not in _KEYS:
         raise ConfigError(f"expected --key {', '.join(_KEYS)} or one letter, got {key!r}")
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise ConfigError("--key needs a terminal as stdin: use --trigger stdin without one")
     with _unbuffered_keys() as read:
-        closing = threading.Event()
-        thread = Supervisor().start("keys", lambda: _read_keys(read, wanted, pace, closing))
+        closing, ask = threading.Event(), partial(accept, triggers, b"key", report)
+        thread = Supervisor().start("keys", lambda: _read_keys(read, wanted, ask, closing))
         click.echo(f"press {key} for a picture, Ctrl-C to end", err=True)
         try:
             yield
@@ -78,24 +128,12 @@ def asked_by(key: str | None, trigger: str | None, pace: "Pace") -> Iterator[Non
             thread.join()
 
 
-def _read_lines(pace: "Pace") -> None:
-    # Without Python's buffer, whose lock a thread that waits would hold when the program ends.
-    unfinished = False
-    while data := os.read(sys.stdin.fileno(), 4096):
-        for _ in range(data.count(b"\n")):
-            pace.ask()
-        unfinished = not data.endswith(b"\n")
-    if unfinished:
-        pace.ask()
-    pace.finish()
-
-
 def _read_keys(
-    read: Callable[[], bytes], wanted: bytes, pace: "Pace", closing: threading.Event
+    read: Callable[[], bytes], wanted: bytes, ask: Callable[[], None], closing: threading.Event
 ) -> None:
     while not closing.is_set():
         if read() == wanted:
-            pace.ask()
+            ask()
 
 
 @contextmanager

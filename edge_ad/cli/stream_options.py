@@ -142,7 +142,7 @@ def to_document(options: Mapping[str, Any]) -> dict[str, Any]:
         document["install"] = {"socket": given["install_socket"]}
     if "trigger" in given:
         document["trigger"] = {"mode": given["trigger"]}
-    for key, parse in (("mqtt", mqtt_fields), ("serve", _serve), ("alarm", _alarm)):
+    for key, parse in (("mqtt", mqtt_fields), ("serve", serve_fields), ("alarm", _alarm)):
         if key in given:
             document[key] = parse(given[key])
     if given.get("serve_names"):
@@ -203,7 +203,12 @@ def mqtt_fields(text: str) -> dict[str, Any]:
     return {"tls": scheme == "mqtts"} | {key: value for key, value in fields.items() if value}
 
 
-def _serve(text: str) -> dict[str, Any]:
+def serve_fields(text: str) -> dict[str, Any]:
+    """Read `--serve` into the fields of a `ServeConfig`.
+
+    Raises:
+        ConfigError: it is no such address.
+    """
     host, _, port = text.rpartition(":")
     if re.fullmatch("[0-9]{1,5}", port) is None:
         raise ConfigError(f"expected --serve [HOST:]PORT, got {text!r}")

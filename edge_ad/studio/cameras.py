@@ -9,8 +9,10 @@ from nicegui import ui
 from edge_ad_runtime.cameras import CapturedFrame, FrameSource, open_source
 from edge_ad_runtime.cameras.feed import Feed
 from edge_ad_runtime.errors import EdgeAdError
+from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.image import Frame
-from edge_ad_runtime.stream.collect import Collection, Pace, collect
+from edge_ad_runtime.stream.collect import Collection, collect
+from edge_ad_runtime.stream.triggers import Triggers, accept
 from edge_ad_runtime.supervisor import Supervisor
 
 Answer = Callable[[dict[str, object]], Awaitable[None] | None]
@@ -102,18 +104,26 @@ class CameraCollection:
         self.collection, self.said, self.is_over = Collection(), "", False
         changed = threading.Condition()
         self._seen = _Seen(open_source(spec))
-        self._pace = Pace(seconds, changed=changed)
         self._feed = Feed(
             self._seen.name,
             self._seen,
-            report=lambda event: self._say(event.message),
+            report=self._report,
             changed=changed,
         )
+        self._stop = threading.Event()
+        self._triggers = None if seconds else Triggers([self._feed.name], self._report)
         folder.mkdir(parents=True, exist_ok=True)
 
         def work() -> None:
             collect(
-                self._feed, folder, self._pace, self.collection, changed=changed, tell=self._say
+                self._feed,
+                folder,
+                self.collection,
+                changed=changed,
+                every=seconds or 0.0,
+                triggers=self._triggers,
+                stop=self._stop,
+                tell=self._say,
             )
             self._end(self.collection.complaint)
 
@@ -126,12 +136,16 @@ class CameraCollection:
 
     def ask(self) -> None:
         """Take one picture from now on."""
-        self._pace.ask()
+        if self._triggers is not None:
+            accept(self._triggers, b"picture", self._report)
 
     def close(self) -> None:
         """Take no more pictures and let go of the camera."""
-        self._pace.finish()
+        self._stop.set()
         self._feed.close()
+
+    def _report(self, event: Event) -> None:
+        self._say(event.message)
 
     def _say(self, sentence: str) -> None:
         self.said = sentence

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +280,52 @@ def test_messages_of_a_broker_ask_for_pictures(
     monkeypatch.setattr(Broker, "send", unreachable)
     lost = collect("--camera", folder, *options, *mqtt)
     assert lost.exit_code == 1 and "cannot reach the broker" in lost.stderr
+
+
+def test_requests_by_http_ask_for_pictures(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'")
+    command = [sys.executable, "-c", RUN, "collect", "--camera", f"left={folder}"]
+    command += ["--output", str(tmp_path / "out"), "--count", "2", "--json"]
+    with subprocess.Popen(
+        [*command, "--trigger", "http", "--serve", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None and process.stdout is not None
+        said = process.stderr.readline()
+        (url,) = re.findall(r"http://127.0.0.1:\d+/trigger", said)
+        assert ask(url, '{"id": "part 1", "camera": "left"}') == (202, {"trigger": "part 1"})
+        assert ask(url, '{"camera": "right"}')[0] == 400
+        assert ask(url, "{}", kind="text/plain")[0] == 400
+        assert ask(url, "")[0] == 202
+        assert process.wait(30) == 0
+        assert json.loads(process.stdout.read())["pictures"] == 2
+
+
+def ask(url: str, body: str, kind: str = "application/json") -> tuple[int, Any]:
+    request = urllib.request.Request(url, body.encode(), {"Content-Type": kind})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trigger", "http"], "--trigger http and --serve [HOST:]PORT belong together"),
+        (["--serve", "8080"], "--trigger http and --serve [HOST:]PORT belong together"),
+        (["--trigger", "http", "--serve", "x"], "expected --serve [HOST:]PORT, got 'x'"),
+        (["--trigger", "http", "--serve", "99999"], "cannot use --serve: port"),
+        (["--trigger", "http", "--serve", "0.0.0.0:0"], "set a token"),
+    ],
+)
+def test_refuses_addresses(
+    folder: Path, tmp_path: Path, options: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'")
+    monkeypatch.delenv("EDGE_AD_TOKEN", raising=False)
+    result = collect("--camera", folder, "--output", tmp_path / "out", *options)
+    assert result.exit_code in (1, 2) and message in result.stderr

@@ -14,7 +14,8 @@ from edge_ad_runtime.cameras.feed import Feed, Recovery
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.appearance import appearance
 from edge_ad_runtime.stream import collect as module
-from edge_ad_runtime.stream.collect import Collection, Pace, collect, doubts_of
+from edge_ad_runtime.stream.collect import Collection, collect, doubts_of
+from edge_ad_runtime.stream.triggers import Triggers
 
 
 def scene(value: int) -> Frame:
@@ -48,27 +49,27 @@ def test_on_demand_the_picture_is_one_from_after_the_request(tmp_path: Path) -> 
         while not release.wait(0.01):
             yield scene(shown[0])
 
-    feed, _ = feed_of(live(), changed)
-    pace, collection = Pace(None, changed=changed), Collection()
+    feed, events = feed_of(live(), changed)
+    triggers, collection = Triggers(["left"], events.append), Collection()
     told: list[str] = []
     running = threading.Thread(
         target=collect,
-        args=(feed, tmp_path, pace, collection),
-        kwargs={"changed": changed, "count": 3, "tell": told.append},
+        args=(feed, tmp_path, collection),
+        kwargs={"changed": changed, "triggers": triggers, "count": 3, "tell": told.append},
     )
     running.start()
     for value in (11, 12, 12, 13):
         shown[0] = value
         threading.Event().wait(0.1)  # a part that passes before anybody asks
         before = len(collection.paths), len(told)
-        pace.ask()
+        triggers.request()
         for _ in range(500):
             if (len(collection.paths), len(told)) != before:
                 break
             threading.Event().wait(0.01)
     running.join(10)
     release.set()
-    assert not running.is_alive()
+    assert not running.is_alive() and events == []
     assert told == ["not kept: it shows the same static scene as the picture before it"]
     for value, path in zip((11, 12, 13), collection.paths, strict=True):
         np.testing.assert_array_equal(read_frame(path), scene(value))
@@ -84,14 +85,32 @@ def test_the_end_of_requests_is_the_end(tmp_path: Path) -> None:
                 return
             yield scene(number)
 
-    feed, _ = feed_of(live(), changed)
-    pace, collection = Pace(None, changed=changed), Collection()
-    pace.ask()
-    pace.ask()
-    pace.finish()
-    collect(feed, tmp_path, pace, collection, changed=changed)
+    feed, events = feed_of(live(), changed)
+    triggers, collection = Triggers(["left"], events.append), Collection()
+    triggers.request()
+    triggers.request()
+    triggers.finish()
+    collect(feed, tmp_path, collection, changed=changed, triggers=triggers)
     release.set()
-    assert len(collection.paths) == 2
+    assert len(collection.paths) == 2 and events == []
+
+
+def test_a_request_that_gets_no_picture_is_told(tmp_path: Path) -> None:
+    changed, release, now = threading.Condition(), threading.Event(), itertools.count()
+
+    def nothing() -> Iterator[Frame]:
+        release.wait()
+        yield from ()
+
+    feed, events = feed_of(nothing(), changed)
+    triggers = Triggers(["left"], events.append, timeout=5, clock=lambda: next(now))
+    triggers.request("part 7")
+    triggers.finish()
+    collect(feed, tmp_path, Collection(), changed=changed, triggers=triggers)
+    release.set()
+    assert [event.message for event in events] == [
+        "the trigger part 7 failed at left: no frame within 5 s"
+    ]
 
 
 def test_a_lost_camera_is_opened_again(tmp_path: Path) -> None:
@@ -101,7 +120,7 @@ def test_a_lost_camera_is_opened_again(tmp_path: Path) -> None:
     changed, count = threading.Condition(), 0
     feed, events = feed_of(lost(), changed, FakeCamera([scene(3), scene(4), scene(5)]))  # type: ignore[arg-type]
     collection = Collection()
-    collect(feed, tmp_path, Pace(0, changed=changed), collection, changed=changed, count=2)
+    collect(feed, tmp_path, collection, changed=changed, count=2)
     count = len(list_pictures(tmp_path))
     assert count == len(collection.paths) >= 1
     assert [event.kind for event in events][:2] == ["camera lost", "camera back"]
@@ -124,7 +143,7 @@ def test_what_was_written_before_the_disk_was_full_stays(
         "file", FakeCamera([scene(number) for number in range(9)], live=False), changed=changed
     )
     with pytest.raises(DataError, match="No space left on device: 2 pictures are there"):
-        collect(feed, tmp_path, Pace(0, changed=changed), collection, changed=changed)
+        collect(feed, tmp_path, collection, changed=changed)
     assert collection.paths == written
 
 
@@ -143,8 +162,7 @@ def test_the_pace_is_kept(tmp_path: Path, every: float) -> None:
 
     camera = FakeCamera(live(), now=lambda: start + timedelta(seconds=clock()))
     feed, collection = Feed("left", camera, changed=changed), Collection()
-    pace = Pace(every, changed=changed, clock=clock)
-    collect(feed, tmp_path, pace, collection, changed=changed, count=4, clock=clock)
+    collect(feed, tmp_path, collection, changed=changed, every=every, count=4, clock=clock)
     release.set()
     times = [datetime.strptime(one.name[:21], "%Y%m%dT%H%M%S%f") for one in collection.paths]
     gaps = [(after - before).total_seconds() for before, after in itertools.pairwise(times)]

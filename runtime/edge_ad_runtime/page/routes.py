@@ -23,7 +23,7 @@ from edge_ad_runtime.page.parts import Part
 from edge_ad_runtime.page.state import PageState
 from edge_ad_runtime.page.viewers import Viewers
 from edge_ad_runtime.stream.stream import Stream
-from edge_ad_runtime.stream.triggers import request_by_text
+from edge_ad_runtime.stream.triggers import Triggers, request_by_text
 
 _STATIC = Path(__file__).parent / "static"
 _LARGEST_BODY = 4096
@@ -77,7 +77,7 @@ class Routes:
                 Route("/threshold", self.threshold, methods=["POST"]),
                 Route("/mark", self.mark, methods=["POST"]),
                 Route("/shift", self.shift, methods=["POST"]),
-                Route("/trigger", self.trigger, methods=["POST"]),
+                _trigger_route(self._stream.triggers),
                 Mount("/", StaticFiles(directory=_STATIC, html=True)),
             ],
             exception_handlers={DataError: _refused},
@@ -200,13 +200,6 @@ class Routes:
                 )
             )
 
-    async def trigger(self, request: Request) -> Response:
-        """Ask for a verdict: `{"id": ..., "camera": ...}`, both optional."""
-        if self._stream.triggers is None:
-            return JSONResponse({"error": "this stream scores every frame"}, 409)
-        identity = request_by_text(self._stream.triggers, await _text_body(request))
-        return JSONResponse({"trigger": identity}, 202)
-
     def _camera(self, fields: dict[str, Any]) -> str:
         """Return the camera that a request names.
 
@@ -218,6 +211,23 @@ class Routes:
             known = ", ".join(self._state.cameras)
             raise ConfigError(f"expected a camera out of {known}, got {json.dumps(name)[:80]}")
         return name
+
+
+def trigger_application(triggers: Triggers) -> Starlette:
+    """Return an ASGI application, without its guard, that takes triggers and nothing else."""
+    return Starlette(routes=[_trigger_route(triggers)], exception_handlers={DataError: _refused})
+
+
+def _trigger_route(triggers: Triggers | None) -> Route:
+    """Return the route by which a frame is asked for: `{"id": ..., "camera": ...}`, if at all."""
+
+    async def trigger(request: Request) -> Response:
+        if triggers is None:
+            return JSONResponse({"error": "this stream scores every frame"}, 409)
+        identity = request_by_text(triggers, await _text_body(request))
+        return JSONResponse({"trigger": identity}, 202)
+
+    return Route("/trigger", trigger, methods=["POST"])
 
 
 class _Endless(StreamingResponse):

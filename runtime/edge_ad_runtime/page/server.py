@@ -7,6 +7,8 @@ from typing import Any
 from edge_ad_runtime.errors import ConfigError, MissingExtraError
 from edge_ad_runtime.stream.config import ServeConfig
 from edge_ad_runtime.stream.stream import Stream
+from edge_ad_runtime.stream.triggers import Triggers
+from edge_ad_runtime.supervisor import Supervisor
 
 try:
     import resource
@@ -15,16 +17,17 @@ except ModuleNotFoundError:  # Windows, where descriptors are not counted this w
 
 try:
     import uvicorn
+    from starlette.types import ASGIApp
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     from edge_ad_runtime.page.drawing import Drawing
     from edge_ad_runtime.page.guard import Guard, token_for
     from edge_ad_runtime.page.marks import Marks
-    from edge_ad_runtime.page.routes import Routes
+    from edge_ad_runtime.page.routes import Routes, trigger_application
     from edge_ad_runtime.page.state import PageState
 except ModuleNotFoundError as error:
     raise MissingExtraError(
-        f"the live page needs the package '{error.name}', which is not installed: "
+        f"a page or a trigger by HTTP needs the package '{error.name}', which is not installed: "
         "pip install 'edge-ad[serve]'"
     ) from error
 
@@ -47,8 +50,61 @@ _STUCK_SECONDS = 20.0
 _LOOK_SECONDS = 1.0
 
 
+class Server:
+    """An application behind its guard, served in a thread of its own.
+
+    Attributes:
+        address: host and port under which it listens.
+    """
+
+    def __init__(self, app: ASGIApp, config: ServeConfig, supervisor: Supervisor) -> None:
+        """Listen.
+
+        Args:
+            app: what is served, to those whom the guard lets through.
+            config: where to listen, and who may ask.
+            supervisor: starts the thread.
+
+        Raises:
+            ConfigError: the address cannot be used.
+            DataError: it needs a token that is not set.
+        """
+        guarded = Guard(app, config=config, token=token_for(config))
+        self._socket = listen(config)
+        self.address: tuple[str, int] = self._socket.getsockname()[:2]
+        self._config = uvicorn.Config(
+            guarded,
+            http=Connection,
+            ws="none",
+            # A client counts by its own address, whatever it says about itself.
+            proxy_headers=False,
+            log_level="error",
+            access_log=False,
+            lifespan="off",
+            backlog=_BACKLOG,
+            timeout_graceful_shutdown=1,
+        )
+        self._closing = False
+        self._server: uvicorn.Server | None = None
+        self._thread = supervisor.start("server", self._serve)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._closing = True
+        if self._server is not None:
+            self._server.should_exit = True
+        self._thread.join(_CLOSE_SECONDS)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        """Serve until `close`; on a copy of the socket, so that a fault leaves the socket open."""
+        self._server = uvicorn.Server(self._config)
+        if not self._closing:
+            self._server.run([self._socket.dup()])
+
+
 class PageServer:
-    """The server in a thread of its own.
+    """The live page of a stream.
 
     Attributes:
         address: host and port under which it listens.
@@ -58,7 +114,8 @@ class PageServer:
         """Listen, and take part in the stream's outputs.
 
         Raises:
-            ConfigError: the address cannot be used, or needs a token that is not set.
+            ConfigError: the address cannot be used.
+            DataError: it needs a token that is not set.
         """
         cameras = stream.config.cameras
         # With triggers, frames that nobody asked for are passed over all the time.
@@ -76,41 +133,24 @@ class PageServer:
             most_viewers=min(_MOST_VIEWERS, _most_connections() // 2),
         )
         self._viewers = routes.viewers
-        guarded = Guard(routes.application(), config=config, token=token_for(config))
-        self._socket = listen(config)
-        self.address: tuple[str, int] = self._socket.getsockname()[:2]
-        self._config = uvicorn.Config(
-            guarded,
-            http=Connection,
-            ws="none",
-            # A client counts by its own address, whatever it says about itself.
-            proxy_headers=False,
-            log_level="error",
-            access_log=False,
-            lifespan="off",
-            backlog=_BACKLOG,
-            timeout_graceful_shutdown=1,
-        )
-        self._closing = False
-        self._server: uvicorn.Server | None = None
-        self._thread = stream.supervisor.start("live page", self._serve)
+        self._server = Server(routes.application(), config, stream.supervisor)
+        self.address = self._server.address
         stream.delivery.add(state)
 
     def close(self) -> None:
         """Stop listening."""
-        self._closing = True
         self._viewers.close()
-        if self._server is not None:
-            self._server.should_exit = True
-        self._thread.join(_CLOSE_SECONDS)
+        self._server.close()
         self._drawing.close()
-        self._socket.close()
 
-    def _serve(self) -> None:
-        """Serve until `close`; on a copy of the socket, so that a fault leaves the socket open."""
-        self._server = uvicorn.Server(self._config)
-        if not self._closing:
-            self._server.run([self._socket.dup()])
+
+def trigger_server(triggers: Triggers, config: ServeConfig, supervisor: Supervisor) -> Server:
+    """Return a server that takes triggers by `POST /trigger`, and nothing else.
+
+    Raises:
+        ConfigError, DataError: as `Server`.
+    """
+    return Server(trigger_application(triggers), config, supervisor)
 
 
 def listen(config: ServeConfig) -> socket.socket:

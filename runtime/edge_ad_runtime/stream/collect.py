@@ -14,6 +14,7 @@ from edge_ad_runtime.cameras.feed import Feed
 from edge_ad_runtime.errors import CameraError, DataError
 from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.model.appearance import Appearance, appearance
+from edge_ad_runtime.stream.triggers import Triggers, take_on_demand
 
 _WAIT_SECONDS = 0.2
 _STANDING_SECONDS = 30.0
@@ -64,71 +65,15 @@ class Collection:
         return [before.difference(after) for before, after in pairs]
 
 
-class Pace:
-    """When a picture is wanted: every so many seconds, or when somebody asks for one.
-
-    Attributes:
-        on_demand: pictures are taken only when somebody asks.
-    """
-
-    def __init__(
-        self,
-        seconds: float | None,
-        *,
-        changed: threading.Condition,
-        clock: Callable[[], float] = monotonic,
-    ) -> None:
-        """Want the first picture at once, or wait to be asked.
-
-        Args:
-            seconds: between two pictures; None: on demand.
-            changed: is notified when somebody asks.
-            clock: monotonic, in seconds.
-        """
-        self.on_demand = seconds is None
-        self._seconds = seconds or 0.0
-        self._changed = changed
-        self._clock = clock
-        self._due_at = clock()
-        self._asked = 0
-        self._finished = False
-
-    def ask(self) -> None:
-        """Want one more picture, taken from now on; from any thread."""
-        with self._changed:
-            self._asked += 1
-            self._changed.notify_all()
-
-    def finish(self) -> None:
-        """Nobody will ask again; from any thread."""
-        with self._changed:
-            self._finished = True
-            self._changed.notify_all()
-
-    @property
-    def due(self) -> bool:
-        """Whether a picture is wanted now."""
-        return self._asked > 0 if self.on_demand else self._clock() >= self._due_at
-
-    @property
-    def over(self) -> bool:
-        """Whether no picture will be wanted any more."""
-        return self._finished and not self._asked
-
-    def served(self) -> None:
-        """Note that the wanted picture was taken, or that somebody was told why not."""
-        with self._changed:
-            self._asked = max(0, self._asked - 1)
-        self._due_at = self._clock() + self._seconds
-
-
 def collect(
     feed: Feed,
     folder: Path,
-    pace: Pace,
     collection: Collection,
     *,
     changed: threading.Condition,
+    every: float = 0.0,
+    triggers: Triggers | None = None,
+    stop: threading.Event | None = None,
     count: int | None = None,
     keep_alike: bool = False,
     tell: Callable[[str], None] = lambda text: None,
@@ -141,9 +86,12 @@ def collect(
     Args:
         feed: the camera.
         folder: there already; gets lossless PNG files, each of them whole.
-        pace: when a picture is wanted.
         collection: is filled; whoever interrupts this function still has it.
-        changed: the condition of feed and pace.
+        changed: the condition of the feed, which is also notified at each trigger.
+        every: seconds between two pictures.
+        triggers: take one picture for each of these, of the camera with the feed's name; None:
+            nobody has to ask.
+        stop: set it from another thread to end.
         count: how many pictures; None: as many as there are.
         keep_alike: take pictures that look alike as well.
         tell: takes one sentence about each picture that is doubtful or passed over on demand.
@@ -153,12 +101,22 @@ def collect(
         DataError: a picture cannot be written; those before it are there.
     """
     collector = _Collector(
-        feed, folder, pace, collection, changed, keep_alike=keep_alike, tell=tell, clock=clock
+        feed,
+        folder,
+        collection,
+        changed,
+        every=every,
+        triggers=triggers,
+        keep_alike=keep_alike,
+        tell=tell,
+        clock=clock,
     )
     try:
-        collector.run(count)
+        collector.run(stop or threading.Event(), count)
     finally:
         feed.close()
+        if triggers is not None:
+            triggers.close(feed.name, "the collection has ended")
 
 
 class _Collector:
@@ -168,31 +126,33 @@ class _Collector:
         self,
         feed: Feed,
         folder: Path,
-        pace: Pace,
         collection: Collection,
         changed: threading.Condition,
         *,
+        every: float,
+        triggers: Triggers | None,
         keep_alike: bool,
         tell: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:
         self._feed = feed
         self._folder = folder
-        self._pace = pace
         self._collection = collection
         self._changed = changed
+        self._every = every
+        self._triggers = triggers
         self._keep_alike = keep_alike
         self._tell = tell
         self._clock = clock
-        self._kept_at = self._told_at = clock()
-        self._armed = False
+        self._due_at = self._kept_at = self._told_at = clock()
+        if triggers is not None:
+            triggers.listen(changed)
 
-    def run(self, count: int | None) -> None:
-        while not self._pace.over and (count is None or len(self._collection.paths) < count):
+    def run(self, stop: threading.Event, count: int | None) -> None:
+        while not stop.is_set() and (count is None or len(self._collection.paths) < count):
+            if self._triggers is not None and self._triggers.exhausted:
+                return
             self._feed.watch()
-            if not self._pace.due:
-                self._wait(lambda: self._pace.due or self._pace.over)
-                continue
             try:
                 captured = self._take()
             except CameraError as error:
@@ -208,18 +168,17 @@ class _Collector:
                 self._collection.complaint = "the source has no more pictures" if count else ""
                 return
             else:
-                self._wait(lambda: self._feed.ready)
+                self._wait()
 
     def _take(self) -> CapturedFrame | None:
-        """Return the next frame, on demand one that was captured since somebody asked.
+        """Return the next frame, if one is wanted now.
 
         Raises:
             CameraError, DataError: as `Feed.take`.
         """
-        if self._pace.on_demand and not self._armed:
-            self._armed = True
-            self._feed.drop_waiting()
-        return self._feed.take()
+        if self._triggers is not None:
+            return take_on_demand(self._triggers, self._feed)
+        return self._feed.take() if self._clock() >= self._due_at else None
 
     def _look_at(self, captured: CapturedFrame) -> None:
         """Keep a frame, or pass it over because it shows the scene of the last picture."""
@@ -231,21 +190,29 @@ class _Collector:
             self._kept_at = self._told_at = self._clock()
         else:
             self._pass_over()
-        if kept or self._pace.on_demand:
-            self._armed = False
-            self._pace.served()
+        if self._triggers is not None:
+            self._triggers.served(self._feed.name)
+        elif kept:
+            self._due_at = self._clock() + self._every
 
     def _pass_over(self) -> None:
         self._collection.alike += 1
-        if self._pace.on_demand:
+        if self._triggers is not None:
             self._tell("not kept: it shows the same static scene as the picture before it")
         elif self._clock() - self._told_at > _STANDING_SECONDS:
             self._told_at = self._clock()
             self._tell(f"the scene has stood still for {self._clock() - self._kept_at:.0f} s")
 
-    def _wait(self, wanted: Callable[[], bool]) -> None:
+    def _wait(self) -> None:
         with self._changed:
-            self._changed.wait_for(wanted, _WAIT_SECONDS)
+            self._changed.wait_for(self._has_work, _WAIT_SECONDS)
+
+    def _has_work(self) -> bool:
+        """Whether a round would do something; asked with `_changed` held, and changes nothing."""
+        if self._triggers is None:
+            return self._feed.ready and self._clock() >= self._due_at
+        wanted = self._triggers.peek(self._feed.name) is not None
+        return self._triggers.exhausted or (wanted and self._feed.ready)
 
 
 def doubts_of(look: Appearance, others: Sequence[Appearance]) -> list[str]:

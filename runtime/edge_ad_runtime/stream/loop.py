@@ -15,7 +15,7 @@ from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.outputs import Delivery
-from edge_ad_runtime.stream.triggers import Triggers
+from edge_ad_runtime.stream.triggers import Triggers, take_on_demand
 from edge_ad_runtime.stream.watchers import Monitor
 from edge_ad_runtime.supervisor import Supervisor
 
@@ -214,20 +214,7 @@ class Loop:
             DataError: one frame is lost.
             CameraError: the camera is lost for good.
         """
-        if self._triggers is None:
-            return feed.take()
-        self._triggers.expire(feed.name)
-        request = self._triggers.peek(feed.name)
-        if request is None:
-            return None
-        if not request.armed:
-            request.armed = True
-            feed.drop_waiting()
-        captured = feed.take()
-        if captured is None:
-            return None
-        self._triggers.take(feed.name)
-        return replace(captured, trigger=request.identity)
+        return feed.take() if self._triggers is None else take_on_demand(self._triggers, feed)
 
     def _give_up(self, feed: Feed, error: CameraError) -> None:
         """Go on without a camera that cannot be opened again; the others shall not suffer."""

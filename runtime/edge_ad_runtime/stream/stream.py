@@ -1,11 +1,9 @@
 """A whole stream, from configuration to summary: cameras, models, triggers, alarms, outputs."""
 
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from io import FileIO, UnsupportedOperation
 from pathlib import Path
 from typing import Protocol
 
@@ -28,7 +26,7 @@ from edge_ad_runtime.stream.model_file import ModelFile
 from edge_ad_runtime.stream.model_slot import ModelSlot, Override
 from edge_ad_runtime.stream.summary import StreamSummary, sum_up
 from edge_ad_runtime.stream.thresholds import Thresholds
-from edge_ad_runtime.stream.triggers import ByteLines, Triggers, accept_lines
+from edge_ad_runtime.stream.triggers import Triggers, accept_lines, standard_input
 from edge_ad_runtime.stream.watchers import Alarm, Overload
 from edge_ad_runtime.supervisor import Supervisor
 
@@ -64,6 +62,7 @@ class Stream:
         self.delivery = Delivery()
         self.supervisor = Supervisor(self.delivery.event)
         self.triggers = self._triggers()
+        self._lines = standard_input() if self.config.trigger.mode == "stdin" else None
         with ExitStack() as owned:
             owned.callback(self.delivery.close)
             owned.callback(self.supervisor.close)
@@ -173,8 +172,8 @@ class Stream:
         """
         try:
             loops = self._loops()
-            if self.triggers is not None and self.config.trigger.mode == "stdin":
-                work = partial(accept_lines, self.triggers, _stdin(), self.delivery.event)
+            if self.triggers is not None and self._lines is not None:
+                work = partial(accept_lines, self.triggers, self._lines, self.delivery.event)
                 self.supervisor.start("trigger input", work)
             notify("READY=1")
             try:
@@ -190,10 +189,6 @@ class Stream:
     def _triggers(self) -> Triggers | None:
         if self.config.trigger.mode == "free":
             return None
-        if self.config.trigger.mode == "stdin" and sys.stdin is None:
-            raise ConfigError(
-                "trigger.mode: 'stdin' needs lines on standard input, but standard input is closed"
-            )
         names = [camera.name for camera in self.config.cameras]
         return Triggers(names, self.delivery.event, timeout=self.config.trigger.timeout)
 
@@ -310,15 +305,3 @@ class _OneByOne:
 
     def gains_by_batching(self, size: int) -> bool:
         return False
-
-
-def _stdin() -> ByteLines:
-    """Return standard input without Python's buffer.
-
-    The lock of the buffer, held by a thread that waits for a line, makes the end of Python a fatal
-    error.
-    """
-    try:
-        return FileIO(sys.stdin.fileno(), closefd=False)
-    except UnsupportedOperation:  # it is in memory, where nobody waits
-        return sys.stdin.buffer

@@ -1,14 +1,18 @@
-"""Verdicts on demand: each trigger gets one verdict of each camera it names, or a failure."""
+"""Frames on demand: each trigger gets one frame of each camera it names, or a failure."""
 
 import json
+import sys
 import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import FileIO, UnsupportedOperation
 from time import monotonic
 from typing import Protocol
 
+from edge_ad_runtime.cameras import CapturedFrame
+from edge_ad_runtime.cameras.feed import Feed
 from edge_ad_runtime.errors import ConfigError
 from edge_ad_runtime.events import Event, Report
 
@@ -99,7 +103,7 @@ class Triggers:
             names = [camera] if camera else [n for n in self._waiting if n not in self._closed]
             if not names or camera in self._closed:
                 reason = self._closed.get(camera, "the stream ended")
-                raise ConfigError(f"no verdict can come from {camera or 'any camera'}: {reason}")
+                raise ConfigError(f"no frame can come from {camera or 'any camera'}: {reason}")
             if any(len(self._waiting[name]) >= _MOST_WAITING for name in names):
                 raise ConfigError(
                     f"{_MOST_WAITING} triggers are waiting already: trigger more slowly"
@@ -167,7 +171,7 @@ class Triggers:
         self._report(
             Event(
                 kind="trigger failed",
-                message=f"the trigger {request.identity} got no verdict from {camera}: {reason}",
+                message=f"the trigger {request.identity} failed at {camera}: {reason}",
                 camera=camera,
                 details={"trigger": request.identity},
             )
@@ -177,6 +181,30 @@ class Triggers:
         for changed in self._listeners:
             with changed:
                 changed.notify_all()
+
+
+def take_on_demand(triggers: Triggers, feed: Feed) -> CapturedFrame | None:
+    """Return the frame for the trigger whose turn it is at a camera, if both are there.
+
+    Of a camera it is one that was captured after the trigger was noticed. The trigger is off the
+    list then: say `served` or `failed`.
+
+    Raises:
+        DataError: one frame is lost; the trigger waits for the next one.
+        CameraError: the camera is lost for good.
+    """
+    triggers.expire(feed.name)
+    request = triggers.peek(feed.name)
+    if request is None:
+        return None
+    if not request.armed:
+        request.armed = True
+        feed.drop_waiting()
+    captured = feed.take()
+    if captured is None:
+        return None
+    triggers.take(feed.name)
+    return replace(captured, trigger=request.identity)
 
 
 def request_by_text(triggers: Triggers, text: str) -> str:
@@ -239,6 +267,25 @@ class ByteLines(Protocol):
 
     def readline(self, limit: int = -1, /) -> bytes:
         """Return the next line with its end, at most so many bytes of it; empty: the end."""
+
+
+def standard_input() -> ByteLines:
+    """Return standard input without Python's buffer.
+
+    The lock of the buffer, held by a thread that waits for a line, makes the end of Python a fatal
+    error.
+
+    Raises:
+        ConfigError: it was closed before this process started.
+    """
+    if sys.stdin is None:
+        raise ConfigError(
+            "triggers by 'stdin' need lines on standard input, but standard input is closed"
+        )
+    try:
+        return FileIO(sys.stdin.fileno(), closefd=False)
+    except UnsupportedOperation:  # it is in memory, where nobody waits
+        return sys.stdin.buffer
 
 
 def accept_lines(triggers: Triggers, lines: ByteLines, report: Report) -> None:
