@@ -81,6 +81,11 @@ def slots_folder(path: Path) -> Path:
     return path.with_name(path.name + ".slots")
 
 
+def install_lock(path: Path) -> Path:
+    """Return the file that `edge-ad install` holds locked while it works on the slots of a path."""
+    return slots_folder(path) / "lock"
+
+
 def installed(path: Path) -> Path:
     """Return the file in a slot to which `edge-ad install` has led a path, else the path.
 

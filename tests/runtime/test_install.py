@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 
 from edge_ad.cli import main
 from edge_ad_runtime import ModelInfo, Scorer
-from edge_ad_runtime.errors import ConfigError
+from edge_ad_runtime.errors import EdgeAdError
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.files import installed
 from edge_ad_runtime.install.check import CheckRule, check
@@ -36,6 +36,11 @@ from edge_ad_runtime.stream.model_file import ModelFile
 from edge_ad_runtime.supervisor import Supervisor
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs POSIX")
+
+
+class Killed(BaseException):
+    """Nothing of ours catches it, so nothing is tidied up."""
+
 
 RUN = "from edge_ad.cli import main; main()"
 WriteModel = Callable[..., Path]
@@ -235,6 +240,64 @@ def test_a_trial_that_would_change_verdicts_leaves_the_old_model(
     assert model.read_bytes() == first and not model.is_symlink()
 
 
+def test_who_is_killed_or_stopped_in_the_middle(
+    golden: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First `edge-ad install`, before it asks the stream; then the stream, during a trial."""
+    from edge_ad_runtime.install import install as module
+
+    def kill(*_: object) -> None:
+        raise Killed
+
+    model, second = golden("model.onnx", divisor=2.0), golden("second.onnx")
+    trial: list[Result] = []
+    tried = threading.Event()
+    read_answer = installs._line
+
+    def read_answer_later(connection: socket.socket, seconds: float) -> bytes:
+        tried.set()
+        return read_answer(connection, seconds)
+
+    with streaming(model, tmp_path) as (control, lines):
+        place = module.Place(path=model, threads=1, socket=control)
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "_take_over", kill)
+            with pytest.raises(Killed):
+                module.install(second, place, module.Terms())
+        until(lambda: verdicts(lines)[-1]["score"] == 90.0)
+        assert events(lines) == ["model replaced"]
+        arguments = ["--config", config(tmp_path, model, control), "--shadow", 1_000_000]
+        work = threading.Thread(
+            target=lambda: trial.append(install(tmp_path / "third.onnx", *arguments))
+        )
+        golden("third.onnx", divisor=2.0)
+        monkeypatch.setattr(installs, "_line", read_answer_later)
+        work.start()
+        assert tried.wait(60)
+    work.join(60)
+    assert trial[0].exit_code == 5 and not trial[0].stdout
+    assert trial[0].stderr.startswith("Error: the trial has no outcome: the stream at ")
+    assert model.read_bytes() == second.read_bytes()
+    left = {path.name for path in model.parent.rglob("*")} - {"arriving"}
+    assert "new" not in left and "link" not in left and not any("tmp" in name for name in left)
+
+
+def test_a_running_installation_asks_the_stream_itself(
+    control: tuple[Path, list[Event]], golden: Callable[..., Path], tmp_path: Path
+) -> None:
+    from edge_ad_runtime.install.slots import Slots
+
+    slots = Slots(tmp_path / "model.onnx")
+    with slots.locked():
+        slots.adopt()
+        slots.stage(golden("new.onnx", divisor=2.0).read_bytes(), None)
+        slots.switch(slots.keep_candidate())
+        for _ in range(3):
+            assert ask(control[0], {"ask": "nothing"}, 20) == {"ok": True}
+        assert control[1] == []
+    until(lambda: [event.kind for event in control[1]] == ["model replaced"])
+
+
 def test_slots_and_rollback_without_a_stream(golden: Callable[..., Path], tmp_path: Path) -> None:
     target = tmp_path / "device"
     target.mkdir()
@@ -314,10 +377,6 @@ def test_signatures_and_calibrations_change_with_their_model(
         "model rolled back",
         None,
     ]
-
-
-class Killed(BaseException):
-    """Nothing of ours catches it, so nothing is tidied up."""
 
 
 def test_a_kill_at_any_moment_leaves_a_whole_model(
@@ -500,8 +559,8 @@ def control(tmp_path: Path, write_model: WriteModel) -> Iterator[tuple[Path, lis
     """The socket of a stream without cameras, and its events."""
     told: list[Event] = []
     models = [ModelFile(write_model("model.onnx"), device="cpu", threads=1, threshold=None)]
-    answer = Installs(models, lambda: None, told.append).answer
-    opened = InstallSocket(tmp_path / "s", answer, Supervisor(told.append))
+    installs = Installs(models, lambda: None, told.append)
+    opened = InstallSocket(tmp_path / "s", installs, Supervisor(told.append))
     yield tmp_path / "s", told
     opened.close()
 
@@ -561,7 +620,7 @@ def test_what_listens_may_be_no_stream(tmp_path: Path, answer: bytes) -> None:
 
         serving = threading.Thread(target=serve)
         serving.start()
-        with pytest.raises(ConfigError, match=r"no stream|gave no answer"):
+        with pytest.raises(EdgeAdError, match=r"no stream|gave no answer"):
             ask(tmp_path / "s", {"ask": "nothing"}, 20)
         serving.join(20)
 

@@ -6,7 +6,9 @@ ends it before anything else when memory is short, so that a stream beside it go
 """
 
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -22,6 +24,9 @@ from edge_ad_runtime.model.accelerator import CPU, AcceleratorConfig
 from edge_ad_runtime.model.scorer import Scorer
 
 NO_GOLDEN_FRAMES = "no golden frames in this file"
+
+_GRACE_SECONDS = 5
+"""For `check` to end the process before it ends itself."""
 
 _TIMED = 3
 """Inferences, of which the median counts; one before them is not timed."""
@@ -155,6 +160,8 @@ def _give_way() -> None:
 def _main() -> None:
     _give_way()
     request = json.loads(sys.stdin.read())
+    # Whoever started this may have been killed, and then nobody else ends what hangs.
+    signal.alarm(math.ceil(request["timeout"]) + _GRACE_SECONDS)
     accelerator = request["accelerator"]
     try:
         checked = _check_here(

@@ -21,7 +21,7 @@ from edge_ad_runtime.model.document import MAX_TEXT
 from edge_ad_runtime.model.info import verify as verify_checksum
 from edge_ad_runtime.model.scorer import Scorer, read_model
 from edge_ad_runtime.model.signature import beside, read_signature, verify
-from edge_ad_runtime.stream.installs import ask
+from edge_ad_runtime.stream.installs import NoAnswerError, ask
 
 _TAKE_OVER_SECONDS = 60.0
 
@@ -120,7 +120,7 @@ def install(model: Path, place: Place, terms: Terms) -> Outcome:
     Raises:
         RefusedError: it did not pass its check.
         RolledBackError: it failed beside the stream, or the stream did not take it over.
-        BusyError: another installation is running, or there is no stream for the trial.
+        BusyError: another installation is running, or no stream runs until the end of the trial.
         ConfigError: the device is not set up for it, or its files cannot be written.
         MissingExtraError: a package is missing on this device.
     """
@@ -272,7 +272,7 @@ def _trial(candidate: Path, place: Place, terms: Terms) -> Mapping[str, Any]:
 
     Raises:
         ModelFileError: the candidate failed.
-        BusyError: no stream is running.
+        BusyError: no stream is running, or it ended during the trial.
         ConfigError: the stream cannot be asked.
     """
     if place.socket is None:
@@ -289,7 +289,10 @@ def _trial(candidate: Path, place: Place, terms: Terms) -> Mapping[str, Any]:
         "max_latency_ms": terms.max_latency_ms,
         "timeout": terms.timeout,
     }
-    answer = ask(place.socket, request, terms.timeout + _TAKE_OVER_SECONDS)
+    try:
+        answer = ask(place.socket, request, terms.timeout + _TAKE_OVER_SECONDS)
+    except NoAnswerError as error:
+        raise BusyError(f"the trial has no outcome: {error}; nothing was changed") from error
     if answer is None:
         raise BusyError(
             f"no stream listens at {place.socket}, so there can be no trial with --shadow: nothing "

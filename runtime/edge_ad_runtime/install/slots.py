@@ -19,6 +19,7 @@ from typing import Literal
 
 from edge_ad_runtime.errors import ConfigError, EdgeAdError, ModelFileError
 from edge_ad_runtime.files import (
+    install_lock,
     installed,
     locked,
     read_regular,
@@ -72,7 +73,7 @@ class Slots:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 if self._folder.is_symlink():  # what lies there would be deleted
                     raise OSError(errno.ELOOP, "a link in place of a folder")
-                stack.enter_context(locked(self._folder / "lock"))
+                stack.enter_context(locked(install_lock(self.path)))
             except BlockingIOError as error:
                 raise BusyError(
                     f"another installation of {self.path} is running: try again when it has ended"

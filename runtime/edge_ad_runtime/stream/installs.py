@@ -42,6 +42,10 @@ _MOST_PARTS = 1_000_000
 Answer = dict[str, Any]
 
 
+class NoAnswerError(EdgeAdError):
+    """The stream was asked, and ended or took too long."""
+
+
 class Shadow:
     """Scores parts with a candidate as well, while the verdicts of the running model count.
 
@@ -180,6 +184,13 @@ class Installs:
         )
         return {"shadow": figures}
 
+    def follow(self) -> None:
+        """Take over what an installation that was killed has left installed."""
+        for model in self._models.values():
+            event = model.follow(self._threshold())
+            if event is not None:
+                self._report(event)
+
     def _take_over(self, model: ModelFile, content: str, kind: EventKind) -> Answer:
         event = model.reload(self._threshold())
         if event is not None:
@@ -195,26 +206,29 @@ class Installs:
 
 
 class InstallSocket:
-    """Answers `edge-ad install` in a thread of its own, one request after the other."""
+    """Answers `edge-ad install` in a thread of its own, one request after the other.
+
+    Between two of them it looks whether an installation was killed before it could ask.
+    """
 
     def __init__(
         self,
         path: Path,
-        answer: Callable[[Document, Callable[[], bool]], Answer],
+        installs: Installs,
         supervisor: Supervisor,
     ) -> None:
         """Listen.
 
         Args:
             path: of the socket, which is made.
-            answer: takes a request and whether its sender has gone, and returns the answer.
+            installs: answers the requests.
             supervisor: starts the thread.
 
         Raises:
-            ConfigError: there can be no such socket, or another stream answers at it.
+            ConfigError: there can be no such socket, or another stream listens at it.
         """
         self._path = path
-        self._answer = answer
+        self._installs = installs
         self._closing = threading.Event()
         self._listener = _listen(path)
         self._thread = supervisor.start("installs", self._serve)
@@ -228,6 +242,7 @@ class InstallSocket:
 
     def _serve(self) -> None:
         while not self._closing.is_set():
+            self._installs.follow()
             with suppress(TimeoutError):
                 connection, _ = self._listener.accept()
                 with connection, suppress(OSError):  # it may have gone
@@ -244,8 +259,10 @@ class InstallSocket:
 
         try:
             request = Document.parse(_line(connection, _REQUEST_SECONDS).decode())
-            answer = {"ok": True, **self._answer(request, gone)}
+            answer = {"ok": True, **self._installs.answer(request, gone)}
         except EdgeAdError as error:
+            if self._closing.is_set():
+                return  # a stream that ends says nothing about the model
             answer = {"ok": False, "message": str(error)}
         except (ValueError, RecursionError) as error:
             answer = {"ok": False, "message": f"the request cannot be understood ({error!s:.200})"}
@@ -264,7 +281,8 @@ def ask(path: Path, request: Mapping[str, Any], timeout: float) -> Answer | None
         The answer; None: no stream listens there.
 
     Raises:
-        ConfigError: the socket may not be used by this user, or no answer came.
+        NoAnswerError: the stream ended, or took too long.
+        ConfigError: the socket may not be used by this user, or what listens is no stream.
     """
     with _socket() as connection:
         connection.settimeout(timeout)
@@ -281,7 +299,9 @@ def ask(path: Path, request: Mapping[str, Any], timeout: float) -> Answer | None
             connection.sendall(json.dumps(request).encode() + b"\n")
             answer = json.loads(_line(connection, timeout))
         except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"the stream at {path} gave no answer ({error})") from error
+            raise NoAnswerError(
+                f"the stream at {path} gave no answer ({error}): it has ended, or hangs"
+            ) from error
     if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
         raise ConfigError(f"what listens at {path} is no stream: give its socket another path")
     return answer
@@ -312,10 +332,10 @@ def _line(connection: socket.socket, seconds: float) -> bytes:
 def _listen(path: Path) -> socket.socket:
     listener = _socket()
     try:
-        if path.is_socket():  # of a stream that was killed, unless somebody answers
-            if ask(path, {"ask": "nothing"}, _LOOK_SECONDS) is not None:
+        if path.is_socket():  # of a stream that was killed, unless somebody listens
+            if _in_use(path):
                 raise ConfigError(
-                    f"another stream answers at {path}: give each a socket of its own"
+                    f"another stream listens at {path}: give each a socket of its own"
                 )
             path.unlink()
         listener.bind(os.fspath(path))
@@ -327,11 +347,18 @@ def _listen(path: Path) -> socket.socket:
             f"cannot listen at the socket {path} ({error.strerror or error}): expected a free path "
             "of less than 108 bytes in a folder that can be written to"
         ) from error
-    except ConfigError:
+    except EdgeAdError:
         listener.close()
         raise
     listener.settimeout(_LOOK_SECONDS)
     return listener
+
+
+def _in_use(path: Path) -> bool:
+    try:
+        return ask(path, {"ask": "nothing"}, _LOOK_SECONDS) is not None
+    except NoAnswerError:  # it is busy with a trial
+        return True
 
 
 def _socket() -> socket.socket:

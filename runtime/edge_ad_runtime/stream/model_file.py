@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from edge_ad_runtime.errors import DataError, EdgeAdError, ModelFileError
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.files import installed, other_slot
+from edge_ad_runtime.files import install_lock, installed, locked, other_slot
 from edge_ad_runtime.model.accelerator import AcceleratorConfig
 from edge_ad_runtime.model.accepted import AcceptedVersions
 from edge_ad_runtime.model.device_calibration import DeviceCalibration, read_calibrations
@@ -92,13 +93,27 @@ class ModelFile:
         """
         return self._make(path, required=self._required)
 
+    def follow(self, threshold: float | None) -> Event | None:
+        """Take over what `edge-ad install` has installed, if it was killed before it could ask.
+
+        That is the case where the path has been led to a slot since the last look, and nobody holds
+        the lock of the slots.
+
+        Returns:
+            As `reload`.
+        """
+        link = _link(self.path)
+        if link is None or link == self._link or _being_installed(self.path):
+            return None
+        return self.reload(threshold)
+
     def _load_or_fall_back(self) -> Scorer:
         """Load the model, or else the one that `edge-ad install` keeps for a rollback.
 
         Raises:
             ModelFileError, DeviceError: neither can be used.
         """
-        current = installed(self.path)
+        self._link, current = _link(self.path), installed(self.path)
         try:
             return self.load(current)
         except ModelFileError as error:
@@ -129,7 +144,7 @@ class ModelFile:
             return Event(kind="model refused", message=message)
 
     def _reload(self, threshold: float | None) -> Event | None:
-        current = installed(self.path)
+        self._link, current = _link(self.path), installed(self.path)
         if _content(current) != self.slot.content:
             scorer = self.load(current)
             # Not the hash from above: the file may have been replaced once more since.
@@ -183,6 +198,28 @@ class ModelFile:
         except ModelFileError as error:
             logger.warning("the limit of %s itself is in force: %s", self.path, error)
             return NO_CALIBRATIONS
+
+
+def _link(path: Path) -> tuple[Path, int, int] | None:
+    """Tell a link that `edge-ad install` has made from every other one; None: there is none."""
+    slot = installed(path)
+    if slot == path:
+        return None
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return slot, status.st_ino, status.st_mtime_ns
+
+
+def _being_installed(path: Path) -> bool:
+    try:
+        with locked(install_lock(path)):
+            return False
+    except BlockingIOError:
+        return True
+    except OSError:  # this user may not lock it; to take over too early does no harm
+        return False
 
 
 def _content(path: Path) -> str:

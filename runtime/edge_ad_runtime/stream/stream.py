@@ -91,8 +91,8 @@ class Stream:
                     self.delivery.event(model.fallen_back)
             self._installs = Installs(self.models, lambda: self._threshold, self.delivery.event)
             if config.install is not None:
-                path, answer = config.install.socket, self._installs.answer
-                owned.callback(InstallSocket(path, answer, self.supervisor).close)
+                path = config.install.socket
+                owned.callback(InstallSocket(path, self._installs, self.supervisor).close)
             self._owned = owned.pop_all()
 
     def __enter__(self) -> "Stream":
