@@ -17,8 +17,8 @@ from edge_ad_runtime.errors import ConfigError, EdgeAdError, StuckError
 
 if TYPE_CHECKING:
     from edge_ad_runtime.stream.config import StreamConfig
+    from edge_ad_runtime.stream.loops import StreamSummary
     from edge_ad_runtime.stream.stream import Stream
-    from edge_ad_runtime.stream.summary import StreamSummary
 
 
 @click.command()

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from edge_ad_runtime.model.result import Region, Result
     from edge_ad_runtime.model.scorer import Scorer
     from edge_ad_runtime.outputs import JsonLines, OverlayFolder
+    from edge_ad_runtime.stream.loops import StreamSummary
     from edge_ad_runtime.stream.stream import Stream, run_stream
-    from edge_ad_runtime.stream.summary import StreamSummary
 
 # ONNX Runtime reads this when it is imported. Without it, 1.31 and newer write an identity of the
 # device and a database of events into the user's cache folder.

@@ -16,11 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from edge_ad_runtime.errors import ConfigError, DataError
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.page.drawing import Drawing
 from edge_ad_runtime.page.marks import MARKS, Marks
-from edge_ad_runtime.page.news import Known, News, exposition
-from edge_ad_runtime.page.parts import Part
-from edge_ad_runtime.page.state import PageState
+from edge_ad_runtime.page.parts import Drawing, Part
+from edge_ad_runtime.page.state import Known, News, PageState, exposition
 from edge_ad_runtime.page.viewers import Viewers
 from edge_ad_runtime.stream.stream import Stream
 from edge_ad_runtime.stream.triggers import Triggers, request_by_text

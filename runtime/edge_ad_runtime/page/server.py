@@ -20,9 +20,9 @@ try:
     from starlette.types import ASGIApp
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-    from edge_ad_runtime.page.drawing import Drawing
     from edge_ad_runtime.page.guard import Guard, token_for
     from edge_ad_runtime.page.marks import Marks
+    from edge_ad_runtime.page.parts import Drawing
     from edge_ad_runtime.page.routes import Routes, trigger_application
     from edge_ad_runtime.page.state import PageState
 except ModuleNotFoundError as error:

@@ -7,10 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, thread_time
 
-from edge_ad_runtime.page.drawing import Drawing
-from edge_ad_runtime.page.news import Known, News
-from edge_ad_runtime.page.parts import Part
-from edge_ad_runtime.page.state import PageState
+from edge_ad_runtime.page.parts import Drawing, Part
+from edge_ad_runtime.page.state import Known, News, PageState
 
 _TICK_SECONDS = 0.04
 _STATUS_SECONDS = 0.5

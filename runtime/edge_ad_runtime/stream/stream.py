@@ -21,10 +21,9 @@ from edge_ad_runtime.stream.config import CameraConfig, StreamConfig
 from edge_ad_runtime.stream.drift import Drift
 from edge_ad_runtime.stream.installs import Installs, InstallSocket
 from edge_ad_runtime.stream.loop import Loop
-from edge_ad_runtime.stream.loops import notify, run_loops
+from edge_ad_runtime.stream.loops import StreamSummary, notify, run_loops, sum_up
 from edge_ad_runtime.stream.model_file import ModelFile
 from edge_ad_runtime.stream.model_slot import ModelSlot, Override
-from edge_ad_runtime.stream.summary import StreamSummary, sum_up
 from edge_ad_runtime.stream.thresholds import Thresholds
 from edge_ad_runtime.stream.triggers import Triggers, accept_lines, standard_input
 from edge_ad_runtime.stream.watchers import Alarm, Overload

@@ -21,8 +21,8 @@ from edge_ad_runtime.stream.stream import Stream
 pytest.importorskip("starlette", reason="no starlette: pip install 'edge-ad[serve]'")
 pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'")
 
-from edge_ad_runtime.page.drawing import Drawing
 from edge_ad_runtime.page.guard import Guard, token_for
+from edge_ad_runtime.page.parts import Drawing
 from edge_ad_runtime.page.server import PageServer
 from edge_ad_runtime.page.state import PageState
 
@@ -239,7 +239,7 @@ def test_a_shift_begins_at_zero(
 
 
 def test_what_a_camera_waits_for(info: ModelInfo, stream: Stream, verdict: Verdict) -> None:
-    from edge_ad_runtime.page.news import Known, News
+    from edge_ad_runtime.page.state import Known, News
 
     state = PageState({"left": 1, "right": 1}, stream.info_of)
     news = News(stream, state)

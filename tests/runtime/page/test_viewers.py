@@ -15,7 +15,7 @@ from edge_ad_runtime.stream.stream import Stream
 pytest.importorskip("starlette", reason="no starlette: pip install 'edge-ad[serve]'")
 pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'")
 
-from edge_ad_runtime.page.drawing import Drawing
+from edge_ad_runtime.page.parts import Drawing
 from edge_ad_runtime.page.server import PageServer
 from edge_ad_runtime.page.state import PageState
 from edge_ad_runtime.page.viewers import _Pace
