@@ -13,8 +13,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from edge_ad_runtime.errors import ConfigError, DataError
-from edge_ad_runtime.redact import redact
+from edge_ad_runtime.errors import ConfigError, DataError, redact
 
 T = TypeVar("T")
 Field = dataclasses.Field[Any]

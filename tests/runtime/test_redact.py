@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from edge_ad_runtime import CameraError, EdgeAdError, open_source
-from edge_ad_runtime.redact import redact
+from edge_ad_runtime.errors import redact
 
 
 @pytest.mark.parametrize(

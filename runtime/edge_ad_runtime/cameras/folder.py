@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource
-from edge_ad_runtime.errors import DataError, FrameError
+from edge_ad_runtime.errors import DataError, FrameError, redact
 from edge_ad_runtime.model.image import PICTURE_SUFFIXES, Frame, read_frame
 from edge_ad_runtime.model.picture_header import PICTURE_FORMATS
-from edge_ad_runtime.redact import redact
 
 _State = tuple[int, int]
 """Size and time of change in nanoseconds."""

@@ -18,10 +18,9 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 
 from edge_ad_runtime.cameras.base import CameraSettings, CapturedFrame, FrameSource
-from edge_ad_runtime.errors import CameraError, DataError, FrameError
+from edge_ad_runtime.errors import CameraError, DataError, FrameError, redact
 from edge_ad_runtime.model.image import decode_picture
 from edge_ad_runtime.model.picture_header import read_header
-from edge_ad_runtime.redact import redact
 
 _LARGEST_PART_BYTES = 2**26
 """A JPEG of 64 MiB has over 100 megapixels."""

@@ -16,8 +16,7 @@ import numpy as np
 
 from edge_ad_runtime.cameras.base import CameraSettings, CapturedFrame, FrameSource
 from edge_ad_runtime.cameras.mjpeg import open_mjpeg
-from edge_ad_runtime.errors import CameraError, DataError, FrameError
-from edge_ad_runtime.redact import redact
+from edge_ad_runtime.errors import CameraError, DataError, FrameError, redact
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,7 @@ from importlib.metadata import entry_points
 from typing import TypeVar
 
 from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource
-from edge_ad_runtime.errors import CameraError, EdgeAdError
-from edge_ad_runtime.redact import redact
+from edge_ad_runtime.errors import CameraError, EdgeAdError, redact
 
 logger = logging.getLogger(__name__)
 

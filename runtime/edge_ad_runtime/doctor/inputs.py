@@ -40,7 +40,7 @@ def check_devices() -> Iterator[Finding]:
 def check_camera(spec: str) -> Iterator[Finding]:
     """Open a camera and read some frames."""
     from edge_ad_runtime.cameras import open_source
-    from edge_ad_runtime.redact import redact
+    from edge_ad_runtime.errors import redact
 
     name = redact(spec)
     try:

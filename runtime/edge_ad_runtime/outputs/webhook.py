@@ -8,9 +8,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from edge_ad_runtime.config_table import HOST, VARIABLE, Text, setting
-from edge_ad_runtime.errors import ConfigError, MissingExtraError
+from edge_ad_runtime.errors import ConfigError, MissingExtraError, redact
 from edge_ad_runtime.outputs.remote import Refused
-from edge_ad_runtime.redact import redact
 
 _URL = Text(
     rf"https?://([^\s/?#\0]*@)?(\[[0-9a-fA-F:.]+\]|{HOST})(:[0-9]{{1,5}})?([/?][^\s#\0]*)?",

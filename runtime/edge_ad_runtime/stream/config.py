@@ -10,7 +10,7 @@ from typing import Any
 from edge_ad_runtime.cameras import CameraSettings
 from edge_ad_runtime.cameras.feed import Recovery
 from edge_ad_runtime.config_table import ADDRESS, VARIABLE, Text, inline, read_table, setting
-from edge_ad_runtime.errors import ConfigError
+from edge_ad_runtime.errors import ConfigError, redact
 from edge_ad_runtime.model.accelerator import AcceleratorConfig
 from edge_ad_runtime.model.session import DEVICES
 from edge_ad_runtime.outputs.gpio import DigitalConfig
@@ -18,7 +18,6 @@ from edge_ad_runtime.outputs.json_lines import JsonConfig
 from edge_ad_runtime.outputs.mqtt import TOPIC, MqttConfig
 from edge_ad_runtime.outputs.pictures import PicturesConfig
 from edge_ad_runtime.outputs.webhook import WebhookConfig
-from edge_ad_runtime.redact import redact
 from edge_ad_runtime.stream.watchers import AlarmRule
 
 if sys.version_info >= (3, 11):
