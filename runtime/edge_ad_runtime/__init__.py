@@ -88,7 +88,7 @@ _MODULES = {
     "model.scorer": ("Scorer",),
     "cameras": ("CapturedFrame", "FakeCamera", "FrameSource", "open_source"),
     "stream.stream": ("Stream", "run_stream"),
-    "stream.summary": ("StreamSummary",),
+    "stream.loops": ("StreamSummary",),
 }
 
 
