@@ -9,7 +9,7 @@ import pytest
 from edge_ad_runtime import CapturedFrame, Result
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.outputs import Delivery, Output
-from edge_ad_runtime.outputs.json_lines import JsonConfig, JsonFile
+from edge_ad_runtime.outputs.json_file import JsonConfig, JsonFile
 from edge_ad_runtime.outputs.queued import Background
 from edge_ad_runtime.supervisor import Supervisor
 

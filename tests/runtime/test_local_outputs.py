@@ -27,7 +27,7 @@ from edge_ad_runtime import (
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.outputs import Output
 from edge_ad_runtime.outputs.gpio import Digital
-from edge_ad_runtime.outputs.json_lines import RotatingFile
+from edge_ad_runtime.outputs.json_file import RotatingFile
 from edge_ad_runtime.outputs.pictures import KeptPictures, Retention
 from edge_ad_runtime.outputs.queued import Background
 

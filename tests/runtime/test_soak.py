@@ -17,7 +17,7 @@ import pytest
 
 from edge_ad_runtime import FakeCamera, Frame, JsonLines, OverlayFolder, Scorer
 from edge_ad_runtime.outputs import Delivery
-from edge_ad_runtime.outputs.json_lines import RotatingFile
+from edge_ad_runtime.outputs.json_file import RotatingFile
 from edge_ad_runtime.outputs.pictures import Retention
 from edge_ad_runtime.outputs.queued import Background
 from edge_ad_runtime.stream.drift import Drift

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.model.picture_header import PICTURE_FORMATS, read_header
+from edge_ad_runtime.model.picture_file import PICTURE_FORMATS, read_header
 
 Frame = NDArray[np.uint8]
 """uint8, H x W x 3, BGR."""

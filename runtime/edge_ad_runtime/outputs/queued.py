@@ -11,7 +11,7 @@ from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.outputs.base import Output
-from edge_ad_runtime.outputs.json_lines import JsonLines
+from edge_ad_runtime.outputs.json_file import JsonLines
 from edge_ad_runtime.supervisor import Supervisor
 
 _CLOSE_SECONDS = 5.0

@@ -12,7 +12,7 @@ from edge_ad_runtime.cameras import FrameSource, open_source
 from edge_ad_runtime.errors import CameraError, EdgeAdError
 from edge_ad_runtime.outputs import Delivery, JsonLines, Output, OverlayFolder
 from edge_ad_runtime.outputs.gpio import Digital, open_line
-from edge_ad_runtime.outputs.json_lines import JsonFile
+from edge_ad_runtime.outputs.json_file import JsonFile
 from edge_ad_runtime.outputs.mqtt import MqttConfig, MqttSender
 from edge_ad_runtime.outputs.pictures import InfoOf
 from edge_ad_runtime.outputs.queued import Background, LiveLines

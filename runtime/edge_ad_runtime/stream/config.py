@@ -14,7 +14,7 @@ from edge_ad_runtime.errors import ConfigError, redact
 from edge_ad_runtime.model.accelerator import AcceleratorConfig
 from edge_ad_runtime.model.session import DEVICES
 from edge_ad_runtime.outputs.gpio import DigitalConfig
-from edge_ad_runtime.outputs.json_lines import JsonConfig
+from edge_ad_runtime.outputs.json_file import JsonConfig
 from edge_ad_runtime.outputs.mqtt import TOPIC, MqttConfig
 from edge_ad_runtime.outputs.pictures import PicturesConfig
 from edge_ad_runtime.outputs.webhook import WebhookConfig
