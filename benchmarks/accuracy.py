@@ -30,7 +30,8 @@ from edge_ad.config import CONFIGS
 from edge_ad.data import Category, choose_input_size, load_category
 from edge_ad.evaluate.pixel_counts import PRO_LIMIT, PixelCounts
 from edge_ad.models import Detector, PaDiM
-from edge_ad_runtime.model.image import Preprocessing, read_mask
+from edge_ad_runtime.model.image import Preprocessing
+from edge_ad_runtime.model.picture_file import read_mask
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "PaDiM, own covariances": ("padim", {"pooling": 0.0}),

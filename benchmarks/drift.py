@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from edge_ad_runtime import CapturedFrame, Frame, Result, Scorer, list_pictures, read_frame
 from edge_ad_runtime.cameras.base import Prepared
-from edge_ad_runtime.model.appearance import appearance
 from edge_ad_runtime.model.calibration import Calibration, calibrate
 from edge_ad_runtime.model.device_calibration import combine
+from edge_ad_runtime.model.image import appearance
 from edge_ad_runtime.stream.drift import (
     ALARM_CAPITAL,
     MEASURES,

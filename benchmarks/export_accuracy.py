@@ -19,7 +19,7 @@ from edge_ad.cli import main as edge_ad
 from edge_ad.data import load_category
 from edge_ad.evaluate import Evaluator
 from edge_ad_runtime import Scorer
-from edge_ad_runtime.model.image import list_pictures, read_frame
+from edge_ad_runtime.model.picture_file import list_pictures, read_frame
 
 CASES = {
     "efficientnet_lite0": ("256x256", "224x288"),

@@ -113,7 +113,7 @@ def _open(camera: str | None, images: Path | None) -> "tuple[str, FrameSource]":
     from edge_ad_runtime import open_source
     from edge_ad_runtime.cameras import Pictures
     from edge_ad_runtime.model.device_calibration import ANY_CAMERA
-    from edge_ad_runtime.model.image import list_pictures
+    from edge_ad_runtime.model.picture_file import list_pictures
     from edge_ad_runtime.stream.config import default_name
 
     if images is not None:

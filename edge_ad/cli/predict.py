@@ -162,7 +162,7 @@ def _expanded(path: Path) -> list[Path]:
     Raises:
         DataError: the folder holds no picture.
     """
-    from edge_ad_runtime.model.image import list_pictures, no_pictures
+    from edge_ad_runtime.model.picture_file import list_pictures, no_pictures
 
     if glob.has_magic(str(path)) and not path.exists():
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))

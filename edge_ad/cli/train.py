@@ -151,7 +151,7 @@ def _listed(entry: str) -> list[str]:
     Raises:
         ConfigError: the file is not text.
     """
-    from edge_ad_runtime.model.image import PICTURE_SUFFIXES
+    from edge_ad_runtime.model.picture_file import PICTURE_SUFFIXES
 
     path = Path(entry)
     if path.suffix.lower() in PICTURE_SUFFIXES or not path.is_file():

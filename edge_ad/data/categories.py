@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_ad.data.dataset import GOOD, Dataset, Sample
 from edge_ad.data.elpv import ELPV_TYPES, load_elpv
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.model.image import PICTURE_SUFFIXES, list_pictures
+from edge_ad_runtime.model.picture_file import PICTURE_SUFFIXES, list_pictures
 
 logger = logging.getLogger(__name__)
 

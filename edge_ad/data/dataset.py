@@ -16,14 +16,8 @@ from numpy.typing import NDArray
 
 from edge_ad.progress import Bar
 from edge_ad_runtime.errors import ConfigError, DataError
-from edge_ad_runtime.model.image import (
-    Frame,
-    Preprocessing,
-    list_pictures,
-    no_pictures,
-    other_files,
-    read_frame,
-)
+from edge_ad_runtime.model.image import Frame, Preprocessing
+from edge_ad_runtime.model.picture_file import list_pictures, no_pictures, other_files, read_frame
 
 logger = logging.getLogger(__name__)
 

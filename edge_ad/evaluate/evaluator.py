@@ -12,7 +12,8 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from edge_ad.data import Sample, ScoredSample
 from edge_ad.evaluate.pixel_counts import PixelCounts
 from edge_ad_runtime.errors import ConfigError, EdgeAdError
-from edge_ad_runtime.model.image import Preprocessing, read_mask
+from edge_ad_runtime.model.image import Preprocessing
+from edge_ad_runtime.model.picture_file import read_mask
 
 logger = logging.getLogger(__name__)
 

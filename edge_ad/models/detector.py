@@ -27,8 +27,9 @@ from edge_ad_runtime.errors import (
     NotFittedError,
 )
 from edge_ad_runtime.model.calibration import Calibration
-from edge_ad_runtime.model.image import Frame, Preprocessing, read_frame
+from edge_ad_runtime.model.image import Frame, Preprocessing
 from edge_ad_runtime.model.info import Limits
+from edge_ad_runtime.model.picture_file import read_frame
 from edge_ad_runtime.model.result import RegionFinder, Result
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from edge_ad.data import Category, Dataset
 from edge_ad.models import create
 from edge_ad.models.good import FEWEST
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.model.image import read_frame
+from edge_ad_runtime.model.picture_file import read_frame
 
 _FEW, _MORE = 4, 10
 """Pictures of the two fits: what a picture costs, and how that grows with their number."""

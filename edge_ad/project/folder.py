@@ -24,7 +24,7 @@ from edge_ad.data import GOOD
 from edge_ad.data.elpv import ELPV_TYPES
 from edge_ad_runtime.errors import ConfigError, DataError
 from edge_ad_runtime.files import write_whole
-from edge_ad_runtime.model.image import PICTURE_SUFFIXES, list_pictures
+from edge_ad_runtime.model.picture_file import PICTURE_SUFFIXES, list_pictures
 
 Use = Literal["train", "test"]
 

@@ -12,7 +12,7 @@ from edge_ad.project.folder import CategoryFolder, Use, check_label
 from edge_ad.project.zips import check_zip, reading_zip, unpack
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import write_whole
-from edge_ad_runtime.model.image import (
+from edge_ad_runtime.model.picture_file import (
     LARGEST_PICTURE_BYTES,
     PICTURE_SUFFIXES,
     list_pictures,

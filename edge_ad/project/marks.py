@@ -10,7 +10,7 @@ from edge_ad.project.folder import CategoryFolder
 from edge_ad.project.intake import take_pictures
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.model.document import MAX_NUMBER
-from edge_ad_runtime.model.image import list_pictures
+from edge_ad_runtime.model.picture_file import list_pictures
 
 MISSED = "missed"
 

@@ -11,9 +11,9 @@ import numpy as np
 from edge_ad.project.folder import Picture
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import write_whole
-from edge_ad_runtime.model.appearance import Appearance, appearance, earlier_alike
-from edge_ad_runtime.model.image import Frame, read_frame
+from edge_ad_runtime.model.image import Appearance, Frame, appearance, earlier_alike
 from edge_ad_runtime.model.overlay import encode_jpeg
+from edge_ad_runtime.model.picture_file import read_frame
 from edge_ad_runtime.stream.collect import doubts_of
 
 SIDE = 256

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.model.image import LARGEST_PICTURE_BYTES
+from edge_ad_runtime.model.picture_file import LARGEST_PICTURE_BYTES
 
 MOST_ZIP_FILES = 20_000
 MOST_ZIP_BYTES = 8 * 2**30

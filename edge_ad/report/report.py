@@ -15,8 +15,9 @@ from edge_ad.models import Detector
 from edge_ad.models.good import UNUSUAL_SHARE
 from edge_ad.run_metrics import RunMetrics
 from edge_ad.runs import GoodPicture, Run
-from edge_ad_runtime.model.image import Frame, read_frame, read_mask
+from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.overlay import color_range, heat_map, lay_heat
+from edge_ad_runtime.model.picture_file import read_frame, read_mask
 
 _N_WORST, _N_HITS, _N_GOOD, _N_UNUSUAL = 5, 6, 3, 12
 

@@ -12,7 +12,7 @@ from edge_ad.project.masks import Point, Shape, draw_mask
 from edge_ad.studio.gallery import picture_address, version_of
 from edge_ad.studio.layout import complain, say
 from edge_ad_runtime.errors import EdgeAdError
-from edge_ad_runtime.model.image import read_frame, read_mask
+from edge_ad_runtime.model.picture_file import read_frame, read_mask
 
 _RED = "#e0241b"
 _BRUSH = 0.03

@@ -23,8 +23,8 @@ from edge_ad.project.intake import Intake, take_pictures
 from edge_ad.project.thumbnails import shrunk
 from edge_ad.studio.state import Studio, model_path
 from edge_ad_runtime.errors import DataError, EdgeAdError
-from edge_ad_runtime.model.image import PICTURE_SUFFIXES, read_frame, read_mask
 from edge_ad_runtime.model.overlay import encode_jpeg, lay_heat
+from edge_ad_runtime.model.picture_file import PICTURE_SUFFIXES, read_frame, read_mask
 
 MOST_UPLOAD_BYTES = 2**30
 """Of one file."""

@@ -21,7 +21,8 @@ from edge_ad.runs import Run
 from edge_ad_runtime import Result, Scorer
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import make_writable
-from edge_ad_runtime.model.image import Frame, read_frame
+from edge_ad_runtime.model.image import Frame
+from edge_ad_runtime.model.picture_file import read_frame
 
 if TYPE_CHECKING:
     from edge_ad.models import Detector

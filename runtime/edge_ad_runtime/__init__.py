@@ -31,9 +31,10 @@ from edge_ad_runtime.errors import (
 if TYPE_CHECKING:
     from edge_ad_runtime.cameras import CapturedFrame, FakeCamera, FrameSource, open_source
     from edge_ad_runtime.cameras.reader import Reader
-    from edge_ad_runtime.model.image import Frame, Preprocessing, list_pictures, read_frame
+    from edge_ad_runtime.model.image import Frame, Preprocessing
     from edge_ad_runtime.model.info import ModelInfo
     from edge_ad_runtime.model.overlay import draw_overlay, heat_map
+    from edge_ad_runtime.model.picture_file import list_pictures, read_frame
     from edge_ad_runtime.model.result import Region, Result
     from edge_ad_runtime.model.scorer import Scorer
     from edge_ad_runtime.outputs import JsonLines, OverlayFolder
@@ -79,11 +80,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "model.image": ("Frame", "Preprocessing", "list_pictures", "read_frame"),
+    "model.image": ("Frame", "Preprocessing"),
     "model.info": ("ModelInfo",),
     "outputs": ("JsonLines", "OverlayFolder"),
     "model.overlay": ("draw_overlay", "heat_map"),
     "cameras.reader": ("Reader",),
+    "model.picture_file": ("list_pictures", "read_frame"),
     "model.result": ("Region", "Result"),
     "model.scorer": ("Scorer",),
     "cameras": ("CapturedFrame", "FakeCamera", "FrameSource", "open_source"),

@@ -18,7 +18,8 @@ from edge_ad_export.passes.resize import bake_resize
 from edge_ad_export.recipe import choose_recipes
 from edge_ad_runtime import Scorer
 from edge_ad_runtime.errors import ExportError
-from edge_ad_runtime.model.image import Preprocessing, list_pictures, read_frame
+from edge_ad_runtime.model.image import Preprocessing
+from edge_ad_runtime.model.picture_file import list_pictures, read_frame
 
 INPUT_SIZE = (64, 96)
 

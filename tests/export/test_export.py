@@ -19,7 +19,7 @@ from edge_ad_export.parity import Parity
 from edge_ad_export.torch_export import OPSET
 from edge_ad_runtime import Scorer
 from edge_ad_runtime.errors import DataError, ExportError
-from edge_ad_runtime.model.image import list_pictures, read_frame
+from edge_ad_runtime.model.picture_file import list_pictures, read_frame
 
 
 @pytest.fixture(scope="module")

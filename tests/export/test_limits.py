@@ -22,7 +22,7 @@ from edge_ad_export.limits import with_own_limits
 from edge_ad_export.proof import Comparison
 from edge_ad_runtime import Scorer
 from edge_ad_runtime.errors import ConfigError
-from edge_ad_runtime.model.image import list_pictures, read_frame
+from edge_ad_runtime.model.picture_file import list_pictures, read_frame
 
 SIZE = (32, 64)
 

@@ -15,7 +15,7 @@ from edge_ad_export.build import build_graph, has_integer_form
 from edge_ad_export.recipe import Recipe, choose_recipes
 from edge_ad_export.torch_export import OPSET
 from edge_ad_runtime.errors import ExportError
-from edge_ad_runtime.model.image import list_pictures, read_frame
+from edge_ad_runtime.model.picture_file import list_pictures, read_frame
 
 pytestmark = pytest.mark.slow
 

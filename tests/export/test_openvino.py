@@ -10,7 +10,7 @@ from edge_ad.data import Dataset
 from edge_ad.models import SPADE, Detector, Fusion, PaDiM, PatchCore
 from edge_ad_export.build import build_graph
 from edge_ad_export.recipe import Recipe
-from edge_ad_runtime.model.image import list_pictures, read_frame
+from edge_ad_runtime.model.picture_file import list_pictures, read_frame
 
 pytestmark = pytest.mark.slow
 

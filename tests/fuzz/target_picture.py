@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from edge_ad_runtime.model.image import check_frame, read_frame, read_mask
+from edge_ad_runtime.model.image import check_frame
+from edge_ad_runtime.model.picture_file import read_frame, read_mask
 from tests.fuzz.harness import Target, mutate_bytes
 
 _SIDES = (0, 1, 2, 255, 4096, 13_377, 16_383, 30_000, 65_535, 2**20, 2**31 - 1, 2**31, 2**32 - 1)

@@ -12,7 +12,7 @@ import pytest
 from edge_ad_runtime import CameraError, DataError, FakeCamera, Frame, list_pictures, read_frame
 from edge_ad_runtime.cameras.feed import Feed, Recovery
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.model.appearance import appearance
+from edge_ad_runtime.model.image import appearance
 from edge_ad_runtime.stream import collect as module
 from edge_ad_runtime.stream.collect import Collection, collect, doubts_of
 from edge_ad_runtime.stream.triggers import Triggers

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from edge_ad.cli import main
 from edge_ad_runtime import CapturedFrame, ModelInfo, Result
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.model.appearance import SAME_SCENE, appearance
 from edge_ad_runtime.model.calibration import calibrate
+from edge_ad_runtime.model.image import SAME_SCENE, appearance
 from edge_ad_runtime.stream.drift import ALARM_CAPITAL, Drift, ExchangeabilityTest, Reference
 
 Frame = NDArray[np.uint8]

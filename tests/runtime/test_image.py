@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.model.image import Frame, Preprocessing, list_pictures, read_frame, read_mask
+from edge_ad_runtime.model.image import Frame, Preprocessing
+from edge_ad_runtime.model.picture_file import list_pictures, read_frame, read_mask
 
 
 def ramp(height: int = 24, width: int = 40) -> Frame:

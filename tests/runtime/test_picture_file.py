@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.model.image import LARGEST_PICTURE_BYTES, read_frame
-from edge_ad_runtime.model.picture_file import read_header
+from edge_ad_runtime.model.picture_file import LARGEST_PICTURE_BYTES, read_frame, read_header
 
 
 def encode(suffix: str, *, deep: bool = False, grey: bool = False) -> bytes:

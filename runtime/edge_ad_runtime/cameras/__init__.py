@@ -9,7 +9,7 @@ from edge_ad_runtime.cameras.folder import Pictures, WatchedFolder
 from edge_ad_runtime.cameras.opencv import VideoFile, open_device, open_pipeline, open_url
 from edge_ad_runtime.cameras.plugins import find_plugin
 from edge_ad_runtime.errors import CameraError, ConfigError, DataError, redact
-from edge_ad_runtime.model.image import PICTURE_SUFFIXES, list_pictures, no_pictures
+from edge_ad_runtime.model.picture_file import PICTURE_SUFFIXES, list_pictures, no_pictures
 
 __all__ = [
     "CameraSettings",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource
 from edge_ad_runtime.errors import DataError, FrameError, redact
-from edge_ad_runtime.model.image import PICTURE_SUFFIXES, Frame, read_frame
-from edge_ad_runtime.model.picture_file import PICTURE_FORMATS
+from edge_ad_runtime.model.image import Frame
+from edge_ad_runtime.model.picture_file import PICTURE_FORMATS, PICTURE_SUFFIXES, read_frame
 
 _State = tuple[int, int]
 """Size and time of change in nanoseconds."""

@@ -19,8 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from edge_ad_runtime.cameras.base import CameraSettings, CapturedFrame, FrameSource
 from edge_ad_runtime.errors import CameraError, DataError, FrameError, redact
-from edge_ad_runtime.model.image import decode_picture
-from edge_ad_runtime.model.picture_file import read_header
+from edge_ad_runtime.model.picture_file import decode_picture, read_header
 
 _LARGEST_PART_BYTES = 2**26
 """A JPEG of 64 MiB has over 100 megapixels."""

@@ -54,7 +54,7 @@ def check_camera(spec: str) -> Iterator[Finding]:
 def _frames(source: "FrameSource", name: str) -> Iterator[Finding]:
     """Read for a while, in a thread: a driver may never return."""
     from edge_ad_runtime.cameras.reader import Reader
-    from edge_ad_runtime.model.appearance import Appearance, appearance
+    from edge_ad_runtime.model.image import Appearance, appearance
 
     looks: list[Appearance] = []
     arrivals: list[tuple[float, int]] = []

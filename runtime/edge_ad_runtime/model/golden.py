@@ -14,7 +14,8 @@ import cv2
 
 from edge_ad_runtime.errors import DataError, ModelFileError
 from edge_ad_runtime.model.document import Document
-from edge_ad_runtime.model.image import Frame, decode_picture
+from edge_ad_runtime.model.image import Frame
+from edge_ad_runtime.model.picture_file import decode_picture
 
 if TYPE_CHECKING:
     from edge_ad_runtime.model.scorer import Scorer

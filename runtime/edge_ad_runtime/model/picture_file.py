@@ -1,16 +1,175 @@
-"""What a picture file says about itself, read before anything is decoded.
+"""From a picture file to a frame, without trusting what the file says of itself.
 
 A few bytes can announce gigabytes: a PNG of 50 kB decodes to 15 GB if nobody asks its header first.
 """
 
+import os
+import stat
 import struct
+from collections import Counter
+from pathlib import Path
 from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.model.image import Frame
 
 PICTURE_FORMATS = "PNG, JPEG, BMP, TIFF, WebP"
 """The formats that `read_header` knows, for messages."""
 
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+"""File name endings, lower case, that count as pictures in a folder."""
+
+LARGEST_PICTURE_BYTES = 2**29
+"""Largest file, and largest decoded picture: 178 megapixels at 8 bits a channel."""
+
 _MOST_SCANNED_PIXELS = 4e9
 """Ten scans, which is usual, of far more pixels than a picture may have."""
+
+
+def read_frame(path: Path | str) -> Frame:
+    """Read a picture as a frame: grey tripled, 16 bits made 8, alpha dropped, EXIF obeyed.
+
+    16-bit values are divided by 257, so that 0..65535 becomes 0..255 for every picture alike.
+    Files over 512 MiB and pictures that decode to more are refused before they take any memory.
+
+    Raises:
+        DataError: the file cannot be read, is no picture, is cut off, too large, or has another
+            depth.
+    """
+    try:
+        data = _read_file(Path(path))
+    except MemoryError as error:
+        raise _no_memory(str(path)) from error
+    return decode_picture(data, str(path))
+
+
+def _read_file(path: Path) -> bytes:
+    """Return the content of a regular file, without ever waiting for a pipe or a device."""
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode):
+                raise DataError(f"expected a picture at {path}, found a pipe or device: remove it")
+            if state.st_size > LARGEST_PICTURE_BYTES:
+                raise DataError(
+                    f"the file {path} has {state.st_size / 2**20:.0f} MiB, more than the "
+                    f"{LARGEST_PICTURE_BYTES // 2**20} MiB that a picture may have: make it smaller"
+                )
+            return file.read(state.st_size)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(
+            f"cannot read the picture {path}: {reason}: check the path and its permissions"
+        ) from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a FIFO without a writer too, which would wait for one for ever."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def decode_picture(data: bytes, path: str) -> Frame:
+    """Decode the content of a picture file, as `read_frame` does.
+
+    Args:
+        data: the whole file.
+        path: where it comes from, for messages.
+
+    Raises:
+        DataError: as `read_frame`.
+    """
+    header = read_header(data)
+    if header is None:
+        heic = data[4:8] == b"ftyp"
+        raise DataError(
+            f"the file {path} is not a readable picture ({PICTURE_FORMATS}): "
+            + ("it is HEIC or AVIF, convert it" if heic else "replace or remove it")
+        )
+    if header.decoded_bytes > LARGEST_PICTURE_BYTES:
+        raise DataError(
+            f"the picture {path} has {header.width} x {header.height} pixels of {header.bits} "
+            f"bits, which decode to more than {LARGEST_PICTURE_BYTES // 2**20} MiB: make it smaller"
+        )
+    if not header.complete:
+        raise DataError(f"the picture {path} is cut off or damaged: copy it again or remove it")
+    try:
+        pixels = cv2.imdecode(
+            np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+        )
+    except MemoryError as error:
+        raise _no_memory(path) from error
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise _no_memory(path) from error
+        raise DataError(f"the picture {path} is damaged ({error.err}): remove it") from error
+    if pixels is None:
+        raise DataError(f"the picture {path} is damaged and cannot be decoded: remove it")
+    if pixels.dtype == np.uint16:
+        # No value is half-way between two results, and no copy in floats is made.
+        return np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257), dtype=np.uint8)
+    if pixels.dtype != np.uint8:
+        raise DataError(
+            f"expected 8 or 16 bits a channel in {path}, got {pixels.dtype}: convert the picture"
+        )
+    return np.asarray(pixels, dtype=np.uint8)
+
+
+def _no_memory(path: str) -> DataError:
+    return DataError(
+        f"the picture {path} needs more memory than this device has left: make it smaller"
+    )
+
+
+def read_mask(path: Path | str) -> NDArray[np.bool_]:
+    """Read a ground-truth mask: (H, W), True where the part is defective (any value above 0).
+
+    Raises:
+        DataError: as `read_frame`.
+    """
+    return np.asarray(read_frame(path).max(axis=2) > 0)
+
+
+def list_pictures(folder: Path | str) -> list[Path]:
+    """Return the pictures below a folder at any depth, sorted by path, without hidden ones."""
+    folder = Path(folder)
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PICTURE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and os.path.isfile(path)
+    )
+
+
+def other_files(folder: Path) -> str:
+    """Count the files that do not end as a picture does: `3 .heic files and 1 .txt file`."""
+    endings = Counter(
+        path.suffix.lower() or "unnamed"
+        for path in folder.rglob("*")
+        if path.suffix.lower() not in PICTURE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and os.path.isfile(path)
+    )
+    counted = [
+        f"{count} {ending} {'file' if count == 1 else 'files'}"
+        for ending, count in endings.most_common(3)
+    ]
+    return " and ".join(counted)
+
+
+def no_pictures(folder: Path) -> DataError:
+    """Say what a folder holds instead of pictures, and what to do."""
+    others = other_files(folder)
+    if others:
+        return DataError(
+            f"found no pictures ({PICTURE_FORMATS}) in {folder}, only {others}: convert pictures "
+            "of another kind, such as HEIC of phones, to PNG or JPEG"
+        )
+    return DataError(f"found no pictures ({PICTURE_FORMATS}) in {folder}: put some there")
 
 
 class PictureHeader(NamedTuple):
@@ -106,7 +265,11 @@ def _bmp(data: bytes) -> PictureHeader:
 
 
 _TIFF_STARTS = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
+
+
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 256, 257, 258, 322, 323
+
+
 _TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 """Type codes of unsigned numbers (TIFF 6.0, section 2; 16 is BigTIFF's)."""
 

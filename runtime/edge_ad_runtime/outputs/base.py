@@ -1,5 +1,6 @@
-"""What an output is, and how verdicts and events reach all of them, however one may fail."""
+"""What an output is, how verdicts and events reach all of them, and what they look like in JSON."""
 
+import json
 import logging
 import threading
 from abc import ABC, abstractmethod
@@ -180,3 +181,49 @@ def verdict_fields(captured: CapturedFrame, result: Result, camera: str) -> dict
     if captured.trigger is not None:
         fields["trigger"] = captured.trigger
     return fields | result.fields(captured.timestamp)
+
+
+class TextFile(Protocol):
+    """What lines are written to."""
+
+    def write(self, text: str, /) -> int:
+        """Append a text."""
+
+    def flush(self) -> None:
+        """Hold nothing back."""
+
+
+class JsonLines(Output):
+    """One JSON object per line, flushed line by line; events are the lines with the key `event`."""
+
+    name = "lines of JSON"
+
+    def __init__(self, file: TextFile, *, camera: str = "") -> None:
+        """Write to an open text file, which the caller closes.
+
+        Args:
+            file: where the lines go.
+            camera: stands in the lines of frames that do not know their camera.
+        """
+        self._file = file
+        self._camera = camera
+
+    def write(self, captured: CapturedFrame, result: Result) -> None:
+        """Write the line of a verdict.
+
+        Raises:
+            OSError: the file takes no more; BrokenPipeError when its reader has gone.
+        """
+        self._put(verdict_fields(captured, result, self._camera))
+
+    def event(self, event: Event) -> None:
+        """Write the line of an event.
+
+        Raises:
+            OSError: as `write`.
+        """
+        self._put(event.fields())
+
+    def _put(self, fields: dict[str, object]) -> None:
+        self._file.write(json.dumps(fields) + "\n")
+        self._file.flush()

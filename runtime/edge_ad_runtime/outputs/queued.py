@@ -10,8 +10,7 @@ from typing import Generic, TypeVar
 from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.result import Result
-from edge_ad_runtime.outputs.base import Output
-from edge_ad_runtime.outputs.json_file import JsonLines
+from edge_ad_runtime.outputs.base import JsonLines, Output
 from edge_ad_runtime.supervisor import Supervisor
 
 _CLOSE_SECONDS = 5.0

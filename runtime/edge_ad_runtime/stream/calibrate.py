@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_ad_runtime.cameras import FrameSource
 from edge_ad_runtime.cameras.reader import Reader
 from edge_ad_runtime.errors import CameraError, DataError
-from edge_ad_runtime.model.appearance import Appearance, appearance
+from edge_ad_runtime.model.image import Appearance, appearance
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.scorer import Scorer
 

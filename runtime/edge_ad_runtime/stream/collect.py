@@ -13,7 +13,7 @@ from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.cameras.feed import Feed
 from edge_ad_runtime.errors import CameraError, DataError
 from edge_ad_runtime.files import write_whole
-from edge_ad_runtime.model.appearance import Appearance, appearance
+from edge_ad_runtime.model.image import Appearance, appearance
 from edge_ad_runtime.stream.triggers import Triggers, take_on_demand
 
 _WAIT_SECONDS = 0.2

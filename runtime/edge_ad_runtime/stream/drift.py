@@ -16,7 +16,7 @@ from statistics import median
 
 from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.model.appearance import Appearance, appearance
+from edge_ad_runtime.model.image import Appearance, appearance
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.result import Result
 

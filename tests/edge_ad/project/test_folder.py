@@ -10,7 +10,7 @@ from edge_ad.data import load_category
 from edge_ad.project.folder import CategoryFolder
 from edge_ad.project.thumbnails import SIDE, Thumbnails, flags
 from edge_ad_runtime.errors import ConfigError, DataError
-from edge_ad_runtime.model.image import read_frame
+from edge_ad_runtime.model.picture_file import read_frame
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from edge_ad.project import zips
 from edge_ad.project.folder import CategoryFolder
 from edge_ad.project.intake import remove_left_intakes, take_pictures
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.model.image import read_frame
+from edge_ad_runtime.model.picture_file import read_frame
 
 
 def png(value: int) -> bytes:

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from edge_ad.project.folder import CategoryFolder
-from edge_ad_runtime.model.image import read_frame
+from edge_ad_runtime.model.picture_file import read_frame
 
 pytest.importorskip("nicegui", reason="no nicegui: pip install 'edge-ad[studio]'")
 
