@@ -45,7 +45,7 @@ class PixelCounts:
         if not self._defined():
             return None
         false_rate, true_rate = _rates(self._good, self._defective)
-        return float(auc(false_rate, true_rate))
+        return _area(false_rate, true_rate)
 
     def pro(self) -> float | None:
         """Return the area under the per-region overlap, 0..1; None without both kinds of pixels.
@@ -60,10 +60,15 @@ class PixelCounts:
         inside = false_rate <= PRO_LIMIT
         x = np.append(false_rate[inside], PRO_LIMIT)
         y = np.append(overlap[inside], np.interp(PRO_LIMIT, false_rate, overlap))
-        return float(auc(x, y)) / PRO_LIMIT
+        return _area(x / PRO_LIMIT, y)
 
     def _defined(self) -> bool:
         return bool(self._good.any() and self._defective.any())
+
+
+def _area(x: Counts, y: Counts) -> float:
+    """Return the area under a curve within the unit square; rounding may take its sum beyond 1."""
+    return min(float(auc(x, y)), 1.0)
 
 
 def _count(counts: Counts, bins: NDArray[np.uint32], weights: Counts | None = None) -> None:

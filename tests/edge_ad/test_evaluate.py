@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from edge_ad.data import Sample, ScoredSample
 from edge_ad.evaluate import Evaluator
+from edge_ad.evaluate.pixel_counts import PixelCounts
 from edge_ad.run_metrics import decision_rates
 from edge_ad_runtime.errors import DataError, EdgeAdError
 from edge_ad_runtime.model.image import Preprocessing
@@ -156,6 +157,16 @@ def test_a_perfect_detector_has_figures_of_at_most_one() -> None:
     # scikit-learn's average precision is 1.0000000000000002 here, which no run could be read with.
     metrics = evaluate([1.0, 2.0, 3.0], [float(score) for score in range(4, 13)]).result().metrics
     assert metrics.image_auroc == metrics.image_ap == metrics.image_f1 == 1.0
+    # Nor with a PRO of that size, which a sum of steps gave for one in a hundred perfect maps.
+    mask = np.zeros((32, 32), np.bool_)
+    mask[3:6, 3:6] = True
+    for seed in range(200):
+        counts = PixelCounts()
+        values = np.random.default_rng(seed).random((32, 32)) + 5 * mask
+        counts.add(values.astype(np.float32), mask)
+        pro, auroc = counts.pro(), counts.auroc()
+        assert pro is not None and auroc is not None
+        assert 0.9999 < pro <= 1 and 0.9999 < auroc <= 1
 
 
 @pytest.mark.parametrize(("good", "defective"), [([1.0, 2.0], []), ([], [1.0, 2.0]), ([], [])])
