@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edge_ad_export.proof import Comparison
 from edge_ad_runtime import ModelInfo
+from edge_ad_runtime.model.golden import NEGLIGIBLE
 from edge_ad_runtime.model.score_distribution import SMALLEST_RATE
 
 FEWEST_UNSEEN = 10
@@ -27,10 +28,10 @@ def with_own_limits(info: ModelInfo, comparison: Comparison) -> ModelInfo:
     unseen = comparison.good.copy()
     if info.calibration:  # without one, the limit is of pictures that were held out
         unseen[: comparison.n_training] = False
-    if unseen.sum() < FEWEST_UNSEEN:
-        return info
-    score = _factor(comparison.expected[unseen], comparison.got[unseen])
-    peak = _factor(comparison.expected_peaks[unseen], comparison.got_peaks[unseen])
+    score = _factor(comparison.expected[unseen], comparison.got[unseen], info.threshold)
+    peak = _factor(
+        comparison.expected_peaks[unseen], comparison.got_peaks[unseen], info.map_threshold
+    )
     return replace(
         info,
         threshold=info.threshold * score,
@@ -57,6 +58,12 @@ def with_threshold(info: ModelInfo, threshold: float) -> ModelInfo:
     )
 
 
-def _factor(expected: NDArray[np.float64], got: NDArray[np.float64]) -> float:
-    """Return what the values are multiplied by, as a median."""
-    return float(np.median(got / np.maximum(expected, 1e-12)))
+def _factor(expected: NDArray[np.float64], got: NDArray[np.float64], limit: float) -> float:
+    """Return what the values are multiplied by, as a median; 1 where too few can tell.
+
+    A copy of a fitted picture scores next to nothing (SPADE), all of which may be rounding.
+    """
+    telling = expected >= NEGLIGIBLE * abs(limit)
+    if telling.sum() < FEWEST_UNSEEN:
+        return 1.0
+    return float(np.median(got[telling] / np.maximum(expected[telling], 1e-12)))

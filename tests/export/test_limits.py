@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,22 @@ def test_a_common_shift_of_unseen_good_pictures_moves_the_limit(run: Path) -> No
     assert moved.calibration is not None and info.calibration is not None
     assert moved.calibration.limit() == pytest.approx(moved.threshold)
     assert moved.calibration.p_value(1.1 * 50) == pytest.approx(info.calibration.p_value(50))
+
+
+def test_copies_of_fitted_pictures_in_the_test_split_move_nothing(run: Path) -> None:
+    """SPADE scores them with next to nothing, all of which may be rounding."""
+    info = export(run).info
+    compared = comparison(10, 1.1)
+    copies = np.array([False] * 2 + [True] * 10 + [False])
+    nearly_nothing = np.where(copies, 1e-3 * info.threshold, compared.expected)
+    rounded = replace(
+        compared,
+        expected=nearly_nothing,
+        got=50 * nearly_nothing,
+        expected_peaks=nearly_nothing,
+        got_peaks=50 * nearly_nothing,
+    )
+    assert with_own_limits(info, rounded) == info
 
 
 def test_both_figures_are_of_the_test_split_alone(run: Path) -> None:
