@@ -263,3 +263,32 @@ def test_a_small_rate_of_many_scores_is_not_read_between_the_last_two_quantiles(
     assert found.basis == "measured"
     assert found.limit() == pytest.approx(np.log(1000), rel=0.05)
     assert calibrate(scores, scores, rate=0.01).basis == "order statistic"
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0123, "1.2 %"),
+        (0.0999, "10 %"),
+        (0.994, "99 %"),
+        (0.999, "99.9 %"),
+        (1.0, "100 %"),
+        (1e-9, "0.0000001 %"),
+        (1e-176, "0 %"),
+    ],
+)
+def test_a_share_is_short_in_words(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 20])
+def test_extreme_promises_of_few_pictures_are_one_readable_sentence(n: int) -> None:
+    scores = np.sort(np.random.default_rng(n).gamma(5, 1, n))
+    rates = (1e-9, 1e-6, 1e-4, 0.01, 0.5, 0.999)
+    found = [calibrate(scores, scores, rate=rate) for rate in rates]
+    limits = [one.limit() for one in found]
+    assert limits == sorted(limits, reverse=True) and np.isfinite(limits).all()
+    for one in found:
+        assert len(one.promise()) < 300, one.promise()
+    assert "on average 99.9 % of" in found[-1].promise()
+    assert found[-1].promise().endswith("would need 1 picture")

@@ -126,12 +126,13 @@ class Calibration:
         device = self.method == "device"
         parts = "those of the calibration" if device else "those of the training"
         times = "calibrations" if device else "trainings"
+        needed = pictures_for_guarantee(self.rate)
         return (
             f"on average {percent(self.rate)} of good parts like {parts} will be "
             f"called anomalous: {basis} {self.n} pictures{left_out}. With this many pictures the "
             f"real rate lies between {percent(low)} and {percent(high)} in 9 of 10 {times}; a "
-            f"guarantee with 95 % confidence would need {pictures_for_guarantee(self.rate):,} "
-            "pictures"
+            f"guarantee with 95 % confidence would need {needed:,} "
+            f"picture{'s' * (needed != 1)}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -230,11 +231,18 @@ def pictures_for_guarantee(rate: float) -> int:
 
 
 def percent(share: float) -> str:
-    """Write a share in percent with two significant digits: 0.0123 is `1.2 %`."""
-    value = 100 * share
-    if value >= 9.95 or value == 0:
-        return f"{value:.0f} %"
-    decimals = max(0, 1 - math.floor(math.log10(value)))
+    """Write a share in percent with two significant digits: 0.0123 is `1.2 %`.
+
+    Of nearly the whole, what is missing counts: 0.999 is `99.9 %`. What is smaller than any rate
+    that can be promised is `0 %`.
+    """
+    if share < SMALLEST_RATE:
+        return "0 %"
+    value, decimals = 100 * share, 0
+    if value < 9.95:
+        decimals = max(0, 1 - math.floor(math.log10(value)))
+    elif 99.5 <= value < 100:
+        decimals = -math.floor(math.log10(100 - value))
     text = f"{value:.{decimals}f}"
     return (text.rstrip("0").rstrip(".") if "." in text else text) + " %"
 
