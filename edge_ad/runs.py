@@ -23,6 +23,7 @@ from edge_ad.data import GOOD, Sample, ScoredSample
 from edge_ad.run_metrics import RunMetrics
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import write_whole
+from edge_ad_runtime.model.bench import backbone_file
 
 METRICS_FILE = "metrics.json"
 SCORES_FILE = "scores.csv"
@@ -162,7 +163,15 @@ def all_runs(results: Path) -> list[Path]:
 
 def all_models(results: Path) -> list[Path]:
     """Return the exported files of all runs below `results`, the newest first."""
-    return _newest_first(results.glob("*/*/*.onnx"))
+    return _newest_first(
+        model for run in results.glob("*/*") if run.is_dir() for model in exported(run)
+    )
+
+
+def exported(run: Path) -> list[Path]:
+    """Return the model files in a run folder, sorted; bare backbones beside them are none."""
+    files = set(run.glob("*.onnx"))
+    return sorted(files - {backbone_file(model) for model in files})
 
 
 def model_file(run: Path) -> Path:
@@ -232,7 +241,7 @@ def _read_maps(folder: Path) -> dict[int, NDArray[np.float32]]:
     Raises:
         DataError: the file is missing or damaged.
     """
-    # Here, so that a device can list runs without safetensors.
+    # Here, so that a device, which has no safetensors, can list runs.
     import safetensors.numpy
     from safetensors import SafetensorError
 

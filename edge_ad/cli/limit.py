@@ -11,7 +11,7 @@ from edge_ad.cli.train import test_rates
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@rate_option(required=True)
+@rate_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def limit(run: Path, false_alarm_rate: float, as_json: bool) -> None:
     """Set the decision limit of the run folder RUN to another false-alarm rate.
@@ -21,16 +21,16 @@ def limit(run: Path, false_alarm_rate: float, as_json: bool) -> None:
     until it is exported again.
     """
     prepare_training("changing the limit")
-    from edge_ad.runs import Run
+    from edge_ad.runs import Run, exported
     from edge_ad.train import change_limit
 
     before = Run.read(run).metrics.threshold
     changed = change_limit(run, false_alarm_rate)
     metrics = changed.metrics
-    exported = sorted(run.glob("*.onnx"))
+    models = exported(run)
     if as_json:
         figures = {"run": str(run), "threshold_before": before}
-        stale = {"export_again": [str(path) for path in exported]}
+        stale = {"export_again": [str(path) for path in models]}
         click.echo(json.dumps(metrics.to_json() | figures | stale))
         return
     rows = [
@@ -38,7 +38,7 @@ def limit(run: Path, false_alarm_rate: float, as_json: bool) -> None:
         *test_rates(changed),
         *(
             f"exported     {path} still has its old limit: run `edge-ad export {run}` again"
-            for path in exported
+            for path in models
         ),
     ]
     click.echo("\n".join(rows))

@@ -4,15 +4,12 @@ import json
 import logging
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from edge_ad.cli.options import require, results_option
 from edge_ad_runtime.errors import DataError
-
-if TYPE_CHECKING:
-    from edge_ad.runs import Run
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +47,12 @@ def runs(results: Path, as_json: bool) -> None:
     read is named on stderr.
     """
     require(("cv2",), extra="cpu", purpose="listing runs")
-    from edge_ad.runs import Run, all_runs
+    from edge_ad.runs import all_runs
 
     found = []
     for folder in all_runs(results):
         try:
-            found.append(_entry(Run.read(folder)))
+            found.append(_entry(folder))
         except DataError as error:
             logger.error("%s", error)
     if as_json:
@@ -66,14 +63,20 @@ def runs(results: Path, as_json: bool) -> None:
         click.echo(f"no runs below {results}: train one with `edge-ad train`")
 
 
-def _entry(run: "Run") -> dict[str, Any]:
-    """Return what the table shows of a run."""
-    metrics = run.metrics.to_json()
-    trained = datetime.fromtimestamp((run.folder / "detector.json").stat().st_mtime).astimezone()
+def _entry(folder: Path) -> dict[str, Any]:
+    """Return what the table shows of a run.
+
+    Raises:
+        DataError: its figures cannot be read.
+    """
+    from edge_ad.runs import DETECTOR_FILE, model_file, read_metrics
+
+    metrics = read_metrics(folder).to_json()
+    trained = datetime.fromtimestamp((folder / DETECTOR_FILE).stat().st_mtime).astimezone()
     own = {
-        "run": str(run.folder),
+        "run": str(folder),
         "trained": trained.isoformat(sep=" ", timespec="minutes"),
-        "exported": run.model_file.is_file(),
+        "exported": model_file(folder).is_file(),
     }
     return own | {key: metrics[key] for _, key in _COLUMNS if key in metrics}
 

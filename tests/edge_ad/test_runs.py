@@ -12,7 +12,8 @@ import pytest
 
 from edge_ad.data import Sample, ScoredSample
 from edge_ad.run_metrics import RunMetrics
-from edge_ad.runs import GoodPicture, Run, all_runs, model_file
+from edge_ad.runs import GoodPicture, Run, all_models, all_runs, model_file
+from edge_ad.train import stale_exports
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.model.calibration import calibrate
 
@@ -195,3 +196,20 @@ def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
         os.utime(path, (age, age))
     assert [path.name for path in all_runs(tmp_path)] == ["padim", "spade"]
     assert all_runs(tmp_path / "nowhere") == []
+
+
+def test_a_bare_backbone_is_no_model_file(tmp_path: Path) -> None:
+    """`edge-ad stream` without --model would take it: it is written last."""
+    run = tmp_path / "cable/padim"
+    run.mkdir(parents=True)
+    for age, name in enumerate(("cable-padim", "other", "cable-padim-backbone")):
+        (run / f"{name}.onnx").touch()
+        os.utime(run / f"{name}.onnx", (age, age))
+    assert [path.name for path in all_models(tmp_path)] == ["other.onnx", "cable-padim.onnx"]
+
+
+def test_what_lies_beside_the_file_of_a_class_in_brackets_is_stale_too(tmp_path: Path) -> None:
+    names = ["[x]-padim.onnx", "[x]-padim.onnx.calibration.json"]
+    for name in (*names, "[x]-padim.onnx.old"):
+        (tmp_path / name).touch()
+    assert [path.name for path in stale_exports(tmp_path)] == names
