@@ -1,10 +1,12 @@
 """One training run: fit all good pictures, set the limit, evaluate, write the run folder."""
 
+import glob
 import logging
 import os
 import platform
-import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,9 +22,16 @@ from edge_ad.models.good import FEWEST, GoodScores
 from edge_ad.models.saved import cannot_write
 from edge_ad.report import Report, write_report
 from edge_ad.run_metrics import RunMetrics
-from edge_ad.runs import DETECTOR_FILE, REPORT_FILE, GoodPicture, Run, run_folder
+from edge_ad.runs import (
+    DETECTOR_FILE,
+    REPORT_FILE,
+    GoodPicture,
+    Run,
+    read_metrics,
+    run_folder,
+)
 from edge_ad_runtime.errors import ConfigError, DataError
-from edge_ad_runtime.files import make_writable
+from edge_ad_runtime.files import locked, make_writable, temporary_folder
 from edge_ad_runtime.model.score_distribution import check_rate, set_aside
 
 logger = logging.getLogger(__name__)
@@ -31,6 +40,9 @@ FEW_PICTURES = 20
 
 LEAST, MOST = 1e-9, 0.999
 """Range of the false-alarm rate that is told for a limit from F1, however far out it lies."""
+
+LOCK_SECONDS = 60.0
+"""For another process to write the same run; its report takes a few seconds."""
 
 STALE = ".old"
 """Ending that takes an exported file out of use when its run is trained again."""
@@ -130,7 +142,8 @@ def train(
     ).with_limit(calibration, scored, threshold)
     detector.limits, detector.calibration = metrics.limits, calibration
     run = Run(folder=folder, metrics=metrics, scored=scored, good=pictures, good_maps=good.highest)
-    _write(run, detector, save=True)
+    with _alone(folder):
+        _write(run, detector, save=True)
     return run
 
 
@@ -144,23 +157,44 @@ def change_limit(folder: Path | str, rate: float) -> Run:
         ConfigError: the rate cannot be promised.
     """
     check_rate(rate)
-    run = Run.read(folder)
-    if run.metrics.calibration is None:
-        raise DataError(
-            f"{folder} was trained by an earlier edge-ad, which kept no scores of all good "
-            "pictures: train it again with --false-alarm-rate"
-        )
-    calibration = run.metrics.calibration.with_rate(rate)
-    run = run.with_metrics(run.metrics.with_limit(calibration, run.scored))
-    _write(run, load(folder), save=False)
+    read_metrics(Path(folder))  # what is no run cannot be locked
+    with _alone(Path(folder)):
+        run = Run.read(folder)
+        if run.metrics.calibration is None:
+            raise DataError(
+                f"{folder} was trained by an earlier edge-ad, which kept no scores of all good "
+                "pictures: train it again with --false-alarm-rate"
+            )
+        calibration = run.metrics.calibration.with_rate(rate)
+        run = run.with_metrics(run.metrics.with_limit(calibration, run.scored))
+        _write(run, load(folder), save=False)
     return run
 
 
 def stale_exports(folder: Path) -> list[Path]:
     """Return the files in a run folder that an export wrote, and what lies beside them."""
     models = sorted(folder.glob("*.onnx"))
-    beside = [path for model in models for path in folder.glob(f"{model.name}.*")]
+    beside = [path for model in models for path in folder.glob(f"{glob.escape(model.name)}.*")]
     return models + [path for path in beside if path.suffix != STALE]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let no other process change the run meanwhile.
+
+    Raises:
+        DataError: another process still does, or the folder cannot be written to.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder.resolve(), seconds=LOCK_SECONDS, needed=False))
+        except BlockingIOError as error:
+            raise DataError(
+                f"another process is writing the run {folder}: try again when it has ended"
+            ) from error
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        yield
 
 
 def _check_count(good: Dataset) -> None:
@@ -225,8 +259,7 @@ def _write(run: Run, detector: Detector, *, save: bool) -> None:
 
 
 def _replace_files(run: Run, detector: Detector, *, save: bool) -> None:
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=run.folder) as temporary:
-        new = Path(temporary)
+    with temporary_folder(run.folder) as new:
         if save:
             detector.save(new)
         run.write(new)

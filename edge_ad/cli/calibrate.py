@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_ad.cli.options import FiniteRange, device_option, require, threads_option
+from edge_ad.cli.options import (
+    FiniteRange,
+    device_option,
+    rate_option,
+    require,
+    threads_option,
+)
 from edge_ad.cli.stream_options import split_name
 from edge_ad_runtime.errors import ConfigError, DataError
 
@@ -39,9 +45,7 @@ _COUNT = 30
     help=f"How many different parts to use. Default: {_COUNT} from a camera, all pictures of a "
     "folder.",
 )
-@click.option(
-    "--false-alarm-rate", type=float, help="Promised rate, such as 0.01. Default: the model's."
-)
+@rate_option(default="that of the model file")
 @click.option(
     "--patience",
     type=FiniteRange(min=0.1, max=1e6),
@@ -79,13 +83,9 @@ def calibrate(
         raise click.UsageError("give either --camera or --images")
     require(("cv2", "onnxruntime"), extra="cpu", purpose="calibration")
     from edge_ad_runtime import Scorer
-    from edge_ad_runtime.model.device_calibration import DeviceCalibration, combine, digest_of
-    from edge_ad_runtime.model.score_distribution import check_rate
+    from edge_ad_runtime.model.device_calibration import DeviceCalibration, combine
     from edge_ad_runtime.stream.calibrate import doubts
 
-    if false_alarm_rate is not None:
-        check_rate(false_alarm_rate)
-    digest = digest_of(model)
     scorer = Scorer(model, device=device, threads=threads)
     name, source = _open(camera, images)
     if images is None and count is None:
@@ -101,7 +101,7 @@ def calibrate(
         n_device=len(parts.scores),
         calibration=calibration,
     )
-    _report(new, scorer.info.threshold, _write(model, digest, new), as_json=as_json)
+    _report(new, scorer.info.threshold, _write(model, scorer.content, new), as_json=as_json)
 
 
 def _open(camera: str | None, images: Path | None) -> "tuple[str, FrameSource]":

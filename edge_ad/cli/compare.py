@@ -63,6 +63,7 @@ def compare(
     from edge_ad.data import list_categories
     from edge_ad.sweep.benchmark import Cell, Settings, run_benchmark
     from edge_ad.sweep.table import write_tables
+    from edge_ad_runtime.files import make_writable
 
     categories = list_categories(data_root) if classes == ("all",) else classes
     if not categories:
@@ -70,6 +71,7 @@ def compare(
     given = {name: value for name, value in options.items() if value is not None}
     settings = Settings(preset=preset, options=given)
     cells = [Cell(method=method, category=name) for name in categories for method in methods]
+    make_writable(results)
     outcomes = run_benchmark(cells, settings, data_root, results, workers=workers, again=again)
     table, _, document = write_tables(results, outcomes, settings)
     click.echo(document.read_text() if as_json else f"{table.read_text()}\nwritten to {table}")

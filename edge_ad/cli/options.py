@@ -48,19 +48,15 @@ def _rate(text: str) -> float:
         raise click.BadParameter(str(error)) from error
 
 
-def rate_option(*, required: bool = False) -> Callable[[Command], Command]:
-    """Return `--false-alarm-rate`."""
+def rate_option(*, default: str | None = None) -> Callable[[Command], Command]:
+    """Return `--false-alarm-rate`; `default` says what counts without it, None: it is required."""
     return click.option(
         "--false-alarm-rate",
         type=_rate,
         metavar="RATE",
-        required=required,
+        required=default is None,
         help="Share of good parts that may be called anomalous, such as 0.01 or 1%."
-        + (
-            ""
-            if required
-            else " Default: 1 %, or 1/(n+1) if n good pictures are too few to show it."
-        ),
+        + (f" Default: {default}." if default else ""),
     )
 
 
@@ -96,7 +92,13 @@ def progress_file(path: Path | None) -> Iterator[None]:
         ends = progress.done in (0, progress.total)
         if ends or monotonic() - written_at > _PROGRESS_SECONDS:
             written_at = monotonic()
-            write_whole(path, json.dumps(asdict(progress)).encode())
+            try:
+                write_whole(path, json.dumps(asdict(progress)).encode())
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot write the progress file {path} ({error.strerror}): choose another "
+                    "--progress"
+                ) from error
 
     with progress_to(write):
         yield

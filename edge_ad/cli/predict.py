@@ -90,12 +90,11 @@ def _calibrated(scorer: "Scorer", model: Path, camera: str | None) -> "Scorer":
     """
     from edge_ad_runtime.model.device_calibration import (
         ANY_CAMERA,
-        digest_of,
         read_calibrations,
     )
 
     try:
-        known = read_calibrations(model, digest_of(model))
+        known = read_calibrations(model, scorer.content)
     except ModelFileError as error:
         logger.warning("the limit of the model file is in force: %s", error)
         known = {}

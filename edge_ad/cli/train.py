@@ -61,7 +61,7 @@ def _method_command(config_class: type[DetectorConfig]) -> click.Command:
     )
     @data_root_option
     @results_option("Where runs are written.")
-    @rate_option()
+    @rate_option(default="1 %, or 1/(n+1) if n good pictures are too few to show it")
     @click.option(
         "--threshold-from",
         type=click.Choice(["good", "f1"]),
@@ -83,15 +83,24 @@ def _method_command(config_class: type[DetectorConfig]) -> click.Command:
     def command(
         config: DetectorConfig, as_json: bool, progress: Path | None, **values: Any
     ) -> None:
-        with progress_file(progress):
-            runs = list(_runs(config, _Request(**values)))
-        documents = [run.metrics.to_json() | {"run": str(run.folder)} for run in runs]
-        if as_json:
-            click.echo(json.dumps(documents[0] if len(documents) == 1 else documents))
-        else:
-            click.echo("\n\n".join(map(summary, runs)))
+        runs: list[Run] = []
+        try:
+            with progress_file(progress):
+                for run in _runs(config, _Request(**values)):
+                    runs.append(run)
+        finally:
+            if runs:  # those before a failure as well
+                _print(runs, as_json=as_json)
 
     return command
+
+
+def _print(runs: Sequence["Run"], *, as_json: bool) -> None:
+    if not as_json:
+        click.echo("\n\n".join(map(summary, runs)))
+        return
+    documents = [run.metrics.to_json() | {"run": str(run.folder)} for run in runs]
+    click.echo(json.dumps(documents[0] if len(documents) == 1 else documents))
 
 
 for _config in CONFIGS.values():

@@ -63,7 +63,7 @@ def as_dataset(data: Pictures) -> Dataset:
 
 def _items(data: Any) -> Iterator[Any]:
     """Go through anything that can be iterated, or counted and indexed as a torch dataset."""
-    if isinstance(data, np.ndarray) and data.ndim < 4:
+    if getattr(data, "ndim", 4) < 4:  # an array or a tensor
         yield data  # one frame, or what is refused as one
     elif isinstance(data, Iterable):
         yield from data

@@ -42,7 +42,8 @@ def write_detector(detector: "Detector", folder: Path) -> None:
 
 def cannot_write(folder: Path, error: Exception) -> DataError:
     """Say why a detector or a run cannot be written."""
-    reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+    strerror = error.strerror if isinstance(error, OSError) else None
+    reason = strerror or (str(error) or type(error).__name__).splitlines()[0]
     return DataError(f"cannot write into {folder}: {reason}: check the folder and the disk's space")
 
 

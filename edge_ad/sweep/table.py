@@ -43,7 +43,8 @@ def write_tables(results: Path, outcomes: Sequence[CellResult], settings: Settin
     }
     results.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        write_whole(results / name, text.encode())
+        # Paths in an error need not be valid UTF-8; they are written byte by byte.
+        write_whole(results / name, text.encode(errors="surrogateescape"))
     return [results / name for name in texts]
 
 
@@ -66,7 +67,9 @@ def _table(
     with_paper = bool(set(categories) & set(MVTEC_CLASSES))
     ours = {(item.cell.category, item.cell.method): _percent(item, figure) for item in outcomes}
     # A mean over other rows than its neighbour's misleads: only rows that all methods have count.
-    complete = [name for name in categories if all(ours.get((name, one)) for one in methods)]
+    complete = [
+        name for name in categories if all(ours.get((name, one)) is not None for one in methods)
+    ]
     header, rows = ["class"], [[name] for name in (*categories, f"mean of {len(complete)}")]
     for method in methods:
         mine = {name: ours.get((name, method)) for name in categories}

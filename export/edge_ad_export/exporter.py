@@ -3,7 +3,6 @@
 import logging
 import os
 import platform
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +27,7 @@ from edge_ad_export.proof import ProofPictures, compare, golden_frames
 from edge_ad_export.recipe import Recipe, choose_recipes
 from edge_ad_runtime import ModelInfo, Scorer
 from edge_ad_runtime.errors import ConfigError, DataError, ExportError, NotFittedError
-from edge_ad_runtime.files import write_whole
+from edge_ad_runtime.files import remove_leftovers, temporary_folder, write_whole
 from edge_ad_runtime.model.bench import backbone_file
 from edge_ad_runtime.model.document import MAX_NUMBER
 from edge_ad_runtime.model.golden import Golden
@@ -152,6 +151,8 @@ def export_detector(
 def _export(job: "_Job") -> Exported:
     """Write the file in the first form that passes its comparison."""
     options = job.options
+    if job.output.is_dir():
+        raise ExportError(f"expected a file as --output, got the folder {job.output}: add a name")
     recipes = choose_recipes(options.target, options.precision, bake_resize=options.bake_resize)
     if len(recipes) > 1 and not has_integer_form(job.detector):
         recipes = tuple(recipe for recipe in recipes if recipe.precision != "int8")
@@ -186,13 +187,12 @@ def _export_as(recipe: Recipe, job: _Job) -> Exported:
     info = replace(job.info, target=recipe.target, resize_in_graph=recipe.bake_resize)
     backbone = backbone_file(output) if options.with_backbone else None
     try:
-        _clear(output)
-        prefix = f".export-{output.stem}-"
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=output.parent) as folder:
+        remove_leftovers(output.parent)
+        with temporary_folder(output.parent) as folder:
             # Only now, so that a folder that cannot be written to is found before the work.
             job.progress(f"building the graph ({recipe.precision}, {recipe.target})")
             model = build_graph(detector, recipe)
-            temporary = Path(folder) / output.name
+            temporary = folder / output.name
             _write(model, info, temporary)
             job.progress(f"comparing it with PyTorch on {len(job.pictures)} pictures")
             scorer = Scorer(temporary, device="cpu")
@@ -225,12 +225,6 @@ def _export_as(recipe: Recipe, job: _Job) -> Exported:
         parity=parity,
         backbone=backbone,
     )
-
-
-def _clear(output: Path) -> None:
-    """Remove what an export of the same file that was killed left behind."""
-    for folder in output.parent.glob(f".export-{output.stem}-*"):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _judge(parity: Parity, *, exact: bool, force: bool) -> None:

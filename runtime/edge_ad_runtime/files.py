@@ -4,10 +4,11 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, BinaryIO
@@ -20,8 +21,12 @@ except ModuleNotFoundError:  # Windows, where a file that is open cannot be dele
     fcntl = None  # type: ignore[assignment]
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+"""A pipe that somebody has put in place of a file does not block whoever opens it so."""
 _TEMPORARY = ".edge-ad-*.tmp"
 _LOCK_LOOK_SECONDS = 0.02
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EBADF)
+"""Of file systems without locks; EBADF of NFS, which locks only what may be written to."""
 
 
 def write_whole(path: Path, data: bytes, *, replace: bool = True, durable: bool = False) -> None:
@@ -47,6 +52,8 @@ def write_whole(path: Path, data: bytes, *, replace: bool = True, durable: bool 
             file.flush()
             if durable:
                 os.fsync(file.fileno())
+            if fcntl is None:
+                file.close()  # Windows renames no file that is open
             if not replace and os.path.lexists(path):
                 raise FileExistsError(f"{path} is already there")
             os.replace(temporary, path)
@@ -71,6 +78,32 @@ def _new_temporary(folder: Path) -> tuple[Path, BinaryIO]:
         if path.exists():
             return path, file
         file.close()  # `remove_leftovers` came before the lock, and took it for a dead writer's
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Make a folder for files that are not ready yet, and remove it with what is left in it.
+
+    That of a process that was killed goes with `remove_leftovers`.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with ExitStack() as opened:
+        while True:
+            path = parent / _TEMPORARY.replace("*", secrets.token_hex(16))
+            path.mkdir()
+            if fcntl is None:
+                break
+            descriptor = os.open(path, os.O_RDONLY | _NOFOLLOW)
+            opened.callback(os.close, descriptor)
+            _lock(descriptor, wait=True)
+            if path.exists():
+                break  # else `remove_leftovers` came before the lock
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def slots_folder(path: Path) -> Path:
@@ -126,7 +159,7 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     Raises:
         OSError: it cannot be read, or is no regular file.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    flags = os.O_RDONLY | _NONBLOCK | getattr(os, "O_BINARY", 0)
     with open(os.open(path, flags), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
@@ -163,16 +196,16 @@ def read_document(path: Path, *, version: int, most_bytes: int) -> dict[str, Any
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of processes that were killed while they wrote.
+    """Delete the temporary files and folders of processes that were killed while they wrote.
 
     Those that somebody still writes, or that this user may not delete, stay.
     """
     for path in folder.glob(_TEMPORARY):
         with suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY | _NOFOLLOW)
+            descriptor = os.open(path, os.O_RDONLY | _NOFOLLOW | _NONBLOCK)
             try:
                 if _lock(descriptor):
-                    path.unlink()
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
             finally:
                 os.close(descriptor)
 
@@ -197,27 +230,32 @@ def _lock(descriptor: int, *, wait: bool = False) -> bool:
 
 
 @contextmanager
-def locked(path: Path, *, seconds: float = 0.0) -> Iterator[None]:
-    """Keep every other process that asks for the same lock file away.
+def locked(path: Path, *, seconds: float = 0.0, needed: bool = True) -> Iterator[None]:
+    """Keep every other process that asks for the same lock away.
 
-    The file is made if need be, and what it holds is never touched. A link or a pipe that another
+    A file is made if need be, and what it holds is never touched. A link or a pipe that another
     user has put there is not followed.
 
     Args:
-        path: of the lock file, which stays.
+        path: of a lock file, which stays, or of a folder.
         seconds: to wait for the other process.
+        needed: False: go on without where the file system knows no locks, as some of networks.
 
     Raises:
         BlockingIOError: another process still holds it.
-        OSError: there can be no such file.
+        OSError: there can be no such file, or no lock on it.
     """
-    flags = os.O_RDONLY | os.O_CREAT | _NOFOLLOW | getattr(os, "O_NONBLOCK", 0)
+    if fcntl is None:
+        yield
+        return
+    flags = os.O_RDONLY | _NOFOLLOW | _NONBLOCK | (0 if path.is_dir() else os.O_CREAT)
     descriptor = os.open(path, flags, 0o666)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, f"{path.name} is no file")
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise OSError(errno.EINVAL, f"{path.name} is neither a file nor a folder")
         deadline = monotonic() + seconds
-        while fcntl is not None:
+        while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
@@ -225,6 +263,10 @@ def locked(path: Path, *, seconds: float = 0.0) -> Iterator[None]:
                 if monotonic() > deadline:
                     raise
                 sleep(_LOCK_LOOK_SECONDS)
+            except OSError as error:
+                if needed or error.errno not in _NO_LOCKS:
+                    raise
+                break
         yield
     finally:
         os.close(descriptor)

@@ -415,6 +415,10 @@ def test_package_of_weights_that_is_damaged_or_absent(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(EdgeAdError, match="damaged: install that package again"):
         packaged_state_dict("damaged_weights_package")
+    (models / "net-00000000.pth").unlink()
+    models.rmdir()
+    with pytest.raises(EdgeAdError, match="damaged: install that package again"):
+        packaged_state_dict("damaged_weights_package")
     with pytest.raises(MissingExtraError, match=r"edge-ad\[train\]"):
         packaged_state_dict("absent_weights_package")
 

@@ -64,6 +64,25 @@ def test_tables_of_own_classes_have_no_paper_columns() -> None:
     assert "paper" not in text
 
 
+def test_a_figure_of_zero_counts() -> None:
+    text = markdown([result("padim", "plate", 0.0, None), result("padim", "cable", 1.0, None)])
+    assert "| mean of 2 | 50.0 |" in text
+
+
+def test_a_name_that_is_no_text_breaks_no_table(tmp_path: Path) -> None:
+    cell = Cell(method="padim", category="plate")
+    failed = CellResult(cell=cell, metrics=None, error="cannot read \udcff.png")
+    write_tables(tmp_path, [failed], UNTRAINED)
+    assert b"cannot read \xff.png" in (tmp_path / "benchmark.csv").read_bytes()
+
+
+def test_results_that_cannot_be_written_are_told_first(data_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    arguments = ["compare", "--data-root", str(data_root), "--results", str(tmp_path / "file")]
+    told = CliRunner().invoke(main, arguments)
+    assert told.exit_code == 1 and "cannot write into the output folder" in told.stderr
+
+
 def test_mvtec_classes_stand_beside_the_paper() -> None:
     text = markdown([result("patchcore", "bottle", 1.0, 0.98), result("patchcore", "x", 0.5, 0.5)])
     assert "| class | PatchCore (edge-ad) | PatchCore (paper) |" in text

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from edge_ad.cli import main
 from edge_ad_runtime import read_frame
+from edge_ad_runtime.files import locked
 from edge_ad_runtime.model.calibration import Calibration
 
 FAST = ["--weights", "none", "--input-size", "64x96"]
@@ -130,6 +131,25 @@ def test_skip_bad_goes_on_and_counts(good_pictures: Path) -> None:
     result = train(good_pictures.parent, results, "--skip-bad", "--json", category="part")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["n_skipped"] == 1
+
+
+def test_what_was_trained_before_a_failure_is_printed(good_pictures: Path) -> None:
+    (good_pictures.parent / "bad").mkdir()
+    (good_pictures.parent / "bad/1.png").write_bytes(b"not a picture")
+    results = good_pictures.parent.parent / "results"
+    result = train(
+        good_pictures.parent, results, "--json", "--class", "bad", "--dims", "9", category="part"
+    )
+    assert "1 of 2 classes failed: bad" in error_of(result)
+    assert json.loads(result.stdout)["category"] == "part"
+
+
+def test_progress_that_cannot_be_written_is_one_sentence(good_pictures: Path) -> None:
+    place = good_pictures / "nowhere/progress.json"
+    result = train(
+        good_pictures.parent, good_pictures.parent, "--progress", str(place), category="part"
+    )
+    assert "cannot write the progress file" in error_of(result)
 
 
 def test_missing_class_says_which_there_are(data_root: Path, tmp_path: Path) -> None:
@@ -301,7 +321,7 @@ def test_limit_changes_the_promise_without_fitting_again(copy: Path) -> None:
     assert "On average 10 % of good parts" in report and "are they good?" in report
     assert "plate-padim.onnx still has its old limit" in result.stdout
     assert (copy / "detector.safetensors").read_bytes() == detector
-    assert not list(copy.glob(".new-*"))
+    assert not list(copy.glob(".*"))
     again = limit(copy, "--false-alarm-rate", str(before["false_alarm_rate"]), "--json")
     assert json.loads(again.stdout)["threshold"] == before["threshold"]
 
@@ -317,6 +337,15 @@ def test_limit_is_refused_where_it_cannot_be_changed(copy: Path, tmp_path: Path)
     assert (copy / "metrics.json").read_bytes() == before
 
 
+def test_one_process_at_a_time_changes_a_run(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge_ad.train.LOCK_SECONDS", 0)
+    with locked(copy):
+        assert "another process is writing the run" in error_of(
+            limit(copy, "--false-alarm-rate", "0.1")
+        )
+    assert limit(copy, "--false-alarm-rate", "0.1").exit_code == 0
+
+
 def test_runs_are_a_table(copy: Path, tmp_path: Path) -> None:
     (tmp_path / "plate/spade").mkdir()
     (tmp_path / "plate/spade/detector.json").write_bytes(b"{}")
@@ -328,6 +357,8 @@ def test_runs_are_a_table(copy: Path, tmp_path: Path) -> None:
     assert heading.split()[:3] == ["category", "method", "trained"]
     assert row.split()[:2] == ["plate", "padim"]
     assert f"{metrics['threshold']:.4g}" in row and row.endswith("no")
+    # Of a run on a device, which has no safetensors, the figures alone are read.
+    (copy / "good_maps.safetensors").unlink()
     (entry,) = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
     assert entry["run"] == str(copy) and entry["test_miss_rate"] == metrics["test_miss_rate"]
     nothing = CliRunner().invoke(main, ["runs", "--results", str(tmp_path / "nowhere")])

@@ -112,3 +112,9 @@ def test_another_error_than_too_little_memory_stays_what_it_is() -> None:
         telling_when_memory_ends((64, 96), torch.device("cpu")),
     ):
         torch.zeros(2, 3) @ torch.zeros(2, 3)
+
+
+def test_one_tensor_is_one_frame(data_root: Path) -> None:
+    frame = read_frame(data_root / "plate/train/good/000.png")
+    (sample,) = dataset = as_dataset(torch.from_numpy(frame))
+    np.testing.assert_array_equal(dataset.load(sample), frame)

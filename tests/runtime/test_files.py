@@ -1,17 +1,25 @@
 """Files that are whole or not there, also where another user can write."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from edge_ad_runtime import files
 from edge_ad_runtime.errors import ConfigError, ModelFileError
-from edge_ad_runtime.files import make_writable, remove_leftovers, write_whole
+from edge_ad_runtime.files import (
+    locked,
+    make_writable,
+    remove_leftovers,
+    temporary_folder,
+    write_whole,
+)
 from edge_ad_runtime.model.accepted import AcceptedVersions
 from edge_ad_runtime.model.device_calibration import calibration_path, read_calibrations
 from edge_ad_runtime.model.signature import beside, read_signature
@@ -21,7 +29,9 @@ import os, sys
 from pathlib import Path
 from edge_ad_runtime import files
 files.os.replace = lambda *_: print("writing", flush=True) or sys.stdin.read()
-files.write_whole(Path("picture.jpg"), b"data")
+with files.temporary_folder(Path()) as folder:
+    (folder / "half").touch()
+    files.write_whole(Path("picture.jpg"), b"data")
 """
 
 
@@ -82,7 +92,7 @@ def test_leftovers_of_the_killed_are_removed_but_not_those_of_the_living(tmp_pat
         assert process.stdout is not None
         assert process.stdout.readline() == "writing\n"
         remove_leftovers(tmp_path)
-        assert len(temporary()) == 1
+        assert len(temporary()) == 2
         process.send_signal(signal.SIGKILL)
         process.wait(10)
     deadline = time.monotonic() + 5
@@ -97,6 +107,10 @@ def test_a_pipe_beside_a_model_blocks_nothing(tmp_path: Path) -> None:
     model = tmp_path / "m.onnx"
     for path in (calibration_path(model), beside(model), tmp_path / "accepted.json"):
         os.mkfifo(path)
+    leftover = tmp_path / ".edge-ad-0.tmp"
+    os.mkfifo(leftover)
+    remove_leftovers(tmp_path)
+    assert not leftover.exists()
     with pytest.raises(ModelFileError, match="not a regular file"):
         read_calibrations(model, "")
     with pytest.raises(ModelFileError, match="not a regular file"):
@@ -120,3 +134,64 @@ def test_whoever_tidies_up_takes_no_file_from_a_writer_that_has_just_begun(
     write_whole(tmp_path / "a.json", b"{}")
     assert (tmp_path / "a.json").read_bytes() == b"{}"
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_whoever_tidies_up_takes_no_folder_from_a_writer_that_has_just_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, begun = files._lock, list[int]()
+
+    def late(descriptor: int, **options: bool) -> bool:
+        begun.append(descriptor)
+        if len(begun) == 1:
+            remove_leftovers(tmp_path)
+        return lock(descriptor, **options)
+
+    monkeypatch.setattr(files, "_lock", late)
+    with temporary_folder(tmp_path) as folder:
+        remove_leftovers(tmp_path)
+        (folder / "a").touch()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_locks_a_file_is_closed_before_it_is_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows renames no file that is open."""
+    opened, rename = list[BinaryIO](), os.replace
+    new = files._new_temporary
+
+    def noted(folder: Path) -> tuple[Path, BinaryIO]:
+        path, file = new(folder)
+        opened.append(file)
+        return path, file
+
+    def as_on_windows(source: Path, target: Path) -> None:
+        assert all(file.closed for file in opened)
+        rename(source, target)
+
+    monkeypatch.setattr(files, "fcntl", None)
+    monkeypatch.setattr(files, "_new_temporary", noted)
+    monkeypatch.setattr("os.replace", as_on_windows)
+    write_whole(tmp_path / "a", b"data")
+    assert opened and (tmp_path / "a").read_bytes() == b"data"
+    with temporary_folder(tmp_path) as folder, locked(folder):
+        assert folder.is_dir()
+    assert not folder.exists()
+
+
+def test_a_lock_on_a_folder_or_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with locked(tmp_path), pytest.raises(BlockingIOError), locked(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with locked(tmp_path, needed=False):
+        pass
+    with pytest.raises(OSError, match="No locks"), locked(tmp_path):
+        pass

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edge_ad_runtime.errors import ModelFileError
-from edge_ad_runtime.files import installed, read_document, write_whole
+from edge_ad_runtime.files import installed, locked, read_document, write_whole
 from edge_ad_runtime.model.calibration import Calibration, calibrate, percent
 from edge_ad_runtime.model.info import ModelInfo
 
@@ -26,6 +26,7 @@ ANY_CAMERA = ""
 
 _VERSION = 1
 _LARGEST_BYTES = 20_000_000
+_LOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,12 +173,23 @@ def write_calibration(model: Path, digest: str, new: DeviceCalibration) -> Path:
     Raises:
         OSError: it cannot be written; the old one stays.
     """
-    try:
-        known = read_calibrations(model, digest)
-    except ModelFileError:
-        known = {}
-    known[new.camera] = new
-    document = {
+    path = calibration_path(model)
+    # Of the model file, so that no lock file is left: two cameras may be calibrated at once.
+    with locked(model.resolve(), seconds=_LOCK_SECONDS, needed=False):
+        try:
+            known = read_calibrations(model, digest)
+        except ModelFileError:
+            known = {}
+        known[new.camera] = new
+        document = _document(model, digest, known)
+        write_whole(path, json.dumps(document, indent=1, allow_nan=False).encode() + b"\n")
+    return path
+
+
+def _document(
+    model: Path, digest: str, known: Mapping[str, DeviceCalibration]
+) -> dict[str, object]:
+    return {
         "version": _VERSION,
         "model": model.name,
         "model_sha256": digest,
@@ -196,9 +208,6 @@ def write_calibration(model: Path, digest: str, new: DeviceCalibration) -> Path:
             for _, item in sorted(known.items())
         ],
     }
-    path = calibration_path(model)
-    write_whole(path, json.dumps(document, indent=1, allow_nan=False).encode() + b"\n")
-    return path
 
 
 def _entry(item: Any) -> DeviceCalibration:
