@@ -68,15 +68,20 @@ def measure(checkout: Path, data: Path) -> dict[str, int]:
     # A definition and one call: the name stands twice.
     once = sum(words.count(name) == 2 for name in private)
     lines = {path: text.count("\n") for path, text in texts.items()}
+    fronts = [path for path in modules if path.name == "__init__.py"]
+    device = [path for path in modules if "edge_ad_runtime" in str(path)]
     model = checkout / "tests/golden/padim/chip-padim.onnx"
     if not model.exists():
         model = Path(__file__).parents[1] / "tests/golden/padim/chip-padim.onnx"
-    frame_path = path_of(
-        checkout,
-        [
-            ["stream", "--camera", str(data / size / "part/train/good"), "--model", str(model)]
-            for size in ("few", "many")
-        ],
+    frame_path, video_path = (
+        path_of(
+            checkout,
+            [
+                ["stream", "--camera", str(data / size / source), "--model", str(model)]
+                for size in ("few", "many")
+            ],
+        )
+        for source in ("part/train/good", "parts.avi")
     )
     training = ["train", "padim", "--class", "part", "--input-size", "64x64", "--data-root"]
     picture_path = path_of(
@@ -88,12 +93,17 @@ def measure(checkout: Path, data: Path) -> dict[str, int]:
     )
     return {
         "modules": len(modules),
-        f"modules of at most {SMALL} lines": sum(count <= SMALL for count in lines.values()),
-        "modules of the device package": sum("edge_ad_runtime" in str(path) for path in modules),
+        "`__init__.py` among them": len(fronts),
+        f"other modules of at most {SMALL} lines": sum(
+            count <= SMALL for path, count in lines.items() if path not in fronts
+        ),
+        "modules of the device package": len(device),
+        "`__init__.py` of the device package": sum(path in fronts for path in device),
         "lines of the longest module": max(lines.values()),
         "private functions": len(private),
         "private functions that are called once": once,
-        "files that one frame crosses": len(frame_path),
+        "files that one frame of a folder crosses": len(frame_path),
+        "files that one frame of a video crosses": len(video_path),
         "files that one training picture crosses": len(picture_path),
         **{
             what: sum(re.search(example, text, re.I) is not None for text in texts.values())
@@ -128,12 +138,17 @@ def count_calls(checkout: Path, command: list[str]) -> dict[str, int]:
 
 
 def write_parts(root: Path, count: int) -> None:
-    """Write a category of plain parts with noise."""
+    """Write a category of plain parts with noise, and a video of them."""
     rng = np.random.default_rng(0)
+    folder = root / "part/train/good"
+    folder.mkdir(parents=True)
+    motion_jpeg = cv2.VideoWriter.fourcc(*"MJPG")
+    video = cv2.VideoWriter(str(root / "parts.avi"), motion_jpeg, 10, (64, 64))
     for index in range(count):
-        path = root / f"part/train/good/{index:03}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), rng.integers(90, 110, (64, 64, 3), dtype=np.uint8))
+        picture = rng.integers(90, 110, (64, 64, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{index:03}.png"), picture)
+        video.write(picture)
+    video.release()
 
 
 def main() -> None:
