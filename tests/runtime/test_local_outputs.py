@@ -25,7 +25,7 @@ from edge_ad_runtime import (
     run_stream,
 )
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.outputs import Output
+from edge_ad_runtime.outputs import Output, queued
 from edge_ad_runtime.outputs.gpio import Digital
 from edge_ad_runtime.outputs.json_file import RotatingFile
 from edge_ad_runtime.outputs.pictures import KeptPictures, Retention
@@ -127,13 +127,13 @@ def test_retention_knows_the_pictures_of_earlier_runs(
     tmp_path: Path, info: ModelInfo, verdict: MakeVerdict
 ) -> None:
     for number in range(5):
-        path = tmp_path / f"{number:06d}-old.jpg"
+        path = tmp_path / f"{number:06d}-\nold.jpg"
         path.write_bytes(b"0")
         os.utime(path, (number, number))
     output = OverlayFolder(tmp_path, info, retention=Retention(max_count=3), by_camera=True)
     output.write(*verdict(7))
     names = sorted(item.relative_to(tmp_path).parts[0] for item in tmp_path.iterdir())
-    assert names == ["000003-old.jpg", "000004-old.jpg", "left"]
+    assert names == ["000003-\nold.jpg", "000004-\nold.jpg", "left"]
 
 
 @pytest.mark.parametrize(("keep", "count"), [("good", 1), ("anomalous", 2), ("all", 3)])
@@ -182,6 +182,20 @@ def test_with_files_the_stream_waits_for_a_slow_output(verdict: MakeVerdict) -> 
         output.write(*verdict(number))
     output.close()
     assert slow.taken == list(range(10))
+
+
+def test_the_last_pictures_of_files_are_waited_for(
+    verdict: MakeVerdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight large pictures take a small device longer than the end of a live stream may."""
+    monkeypatch.setattr(queued, "_CLOSE_SECONDS", 0.0)
+    slow = Slow()
+    output = Background(slow, wait=True)
+    for number in range(8):
+        output.write(*verdict(number))
+    threading.Timer(0.1, slow.release.set).start()
+    output.close()
+    assert slow.taken == list(range(8))
 
 
 class FakeLine:

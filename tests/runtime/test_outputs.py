@@ -1,5 +1,6 @@
 """Overlays: colours by a fixed range, geometry, and files that are whole or not there."""
 
+import tracemalloc
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -62,6 +63,18 @@ def test_overlay_covers_the_defect_only(
     assert (picture[-1, -1] == 80).all()
     assert (picture[strip + size[0] // 8, size[1] // 16] != 80).any()
     assert (frame == 80).all()
+
+
+def test_an_overlay_takes_a_few_times_the_memory_of_its_picture(info: ModelInfo) -> None:
+    """A device draws pictures of a hundred megapixels beside a stream."""
+    frame = np.full((1500, 2000, 3), 80, np.uint8)
+    tracemalloc.start()
+    try:
+        draw_overlay(frame, result_with_spot(), info)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * frame.nbytes
 
 
 def test_overlay_folder_keeps_the_anomalous(

@@ -19,6 +19,7 @@ _HOTTEST = 225
 """Clear red. The colour map ends in a brown that looks colder than the red before it."""
 
 _LONGEST_JPEG_SIDE = 65_500
+_BAND_PIXELS = 100_000
 
 _RED, _GREEN = (48, 48, 220), (90, 150, 40)
 _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
@@ -61,12 +62,18 @@ def lay_heat(
         outline: False for a good part, on which nothing counts as defective.
     """
     _, high = color_range(low, limit)
-    # What every good part shows stays clear: the picture remains visible where nothing is wrong.
-    cover = (_OPACITY * _heat(values, (low + limit) / 2, high))[:, :, np.newaxis]
-    picture = np.rint(frame * (1 - cover) + heat_map(values, low, high) * cover).astype(np.uint8)
+    picture = np.empty_like(frame)
+    # In bands, since whole pictures of floating-point numbers would fill a device's memory.
+    rows = max(1, _BAND_PIXELS // frame.shape[1])
+    for top in range(0, frame.shape[0], rows):
+        band = slice(top, top + rows)
+        # What every good part shows stays clear, so that the picture remains visible there.
+        cover = (_OPACITY * _heat(values[band], (low + limit) / 2, high))[:, :, np.newaxis]
+        heat = heat_map(values[band], low, high)
+        picture[band] = np.rint(frame[band] * (1 - cover) + heat * cover)
     if outline:
         _outline(picture, values >= limit)
-    return np.asarray(picture, dtype=np.uint8)
+    return picture
 
 
 def draw_overlay(frame: Frame, result: Result, info: ModelInfo) -> Frame:
@@ -170,9 +177,10 @@ def _strip(width: int, result: Result) -> Frame:
     rows = [_row(width, _sentence(result))]
     if result.anomalous and result.p_value is not None:
         rows.append(_row(width, false_alarms_in_words(result.p_value)))
-    covered = np.concatenate(rows)[:, :, np.newaxis]
     ground = np.asarray(_RED if result.anomalous else _GREEN)
-    return np.rint(ground * (1 - covered) + np.asarray(_WHITE) * covered).astype(np.uint8)
+    share = np.arange(256)[:, np.newaxis] / 255
+    shades = np.rint(ground * (1 - share) + np.asarray(_WHITE) * share).astype(np.uint8)
+    return np.asarray(shades[np.concatenate(rows)], dtype=np.uint8)
 
 
 def _sentence(result: Result) -> str:
@@ -180,8 +188,8 @@ def _sentence(result: Result) -> str:
     return f"{verdict}  {result.score:.4g} {sign} {result.threshold:.4g}"
 
 
-def _row(width: int, text: str) -> NDArray[np.float32]:
-    """Draw a row of text as wide as the frame: (h, W), 0 where the ground is seen, else up to 1."""
+def _row(width: int, text: str) -> NDArray[np.uint8]:
+    """Draw a row of text as wide as the frame: (h, W), 0 where the ground is seen, else to 255."""
     (full_width, _), _ = cv2.getTextSize(text, _FONT, 1.0, 2)
     scale = min(0.95 * width / full_width, max(0.5, width / 1200))
     thickness = max(1, round(2 * scale))
@@ -190,4 +198,4 @@ def _row(width: int, text: str) -> NDArray[np.float32]:
     row = np.zeros((height, width), dtype=np.uint8)
     origin = (round(0.02 * width), height - baseline - 2)
     cv2.putText(row, text, origin, _FONT, scale, (255.0,), thickness, cv2.LINE_AA)
-    return np.asarray(row / np.float32(255), dtype=np.float32)
+    return row

@@ -107,7 +107,9 @@ def decode_picture(data: bytes, path: str) -> Frame:
             raise _no_memory(path) from error
         raise DataError(f"the picture {path} is damaged ({error.err}): remove it") from error
     if pixels is None:
-        raise DataError(f"the picture {path} is damaged and cannot be decoded: remove it")
+        raise DataError(
+            f"the picture {path} is damaged, or not of 8 or 16 bits: convert or remove it"
+        )
     if pixels.dtype == np.uint16:
         # No value is half-way between two results, and no copy in floats is made.
         return np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257), dtype=np.uint8)

@@ -28,8 +28,10 @@ _RESERVE_BYTES = 64_000_000
 _RESERVE_SHARE = 0.1
 _LONGEST_NAME = 150
 """In bytes; file systems allow 255, of which number and ending need some."""
-_OURS = re.compile(r"([0-9]{6,}-.+|[0-9]{8}T[0-9]{12}Z-[0-9]{6,})\.jpg")
-"""What `OverlayFolder` calls its files; nothing else is ever deleted."""
+_OURS = re.compile(r"([0-9]{6,}-.+|[0-9]{8}T[0-9]{12}Z-[0-9]{6,})\.jpg", re.DOTALL)
+"""What `OverlayFolder` calls its files, also after a picture with a line break in its name.
+
+Nothing else is ever deleted."""
 
 
 @dataclass(frozen=True, kw_only=True)

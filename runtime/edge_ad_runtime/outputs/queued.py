@@ -14,6 +14,8 @@ from edge_ad_runtime.outputs.base import JsonLines, Output
 from edge_ad_runtime.supervisor import Supervisor
 
 _CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS_OF_FILES = 30.0
+"""For one item, where nothing is urgent: a large picture takes a small device many seconds."""
 
 Item = TypeVar("Item")
 
@@ -77,11 +79,20 @@ class Worker(Generic[Item]):
             raise self._error
 
     def close(self) -> int:
-        """Work the queue off, within seconds; return how many failures no `put` has told of."""
+        """Work the queue off, within seconds; return how many failures no `put` has told of.
+
+        With `wait`, it may take as long as one item after the other is done.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join(_CLOSE_SECONDS)
+        if self._wait:
+            left = -1
+            while self._thread.is_alive() and left != len(self._waiting):
+                left = len(self._waiting)
+                self._thread.join(_CLOSE_SECONDS_OF_FILES)
+        else:
+            self._thread.join(_CLOSE_SECONDS)
         broken = isinstance(self._error, BrokenPipeError)
         return 0 if broken else len(self._waiting) + (self._error is not None)
 
@@ -180,7 +191,7 @@ class Background(Output):
             self._worker.put(partial(self._output.event, event))
 
     def close(self) -> None:
-        """Work the queue off, within seconds, and close the output.
+        """Work the queue off, as `Worker.close`, and close the output.
 
         Raises:
             OSError: something is left, or the output cannot be closed.
