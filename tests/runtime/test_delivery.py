@@ -8,7 +8,7 @@ import pytest
 
 from edge_ad_runtime import CapturedFrame, Result
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.outputs import Delivery, Output
+from edge_ad_runtime.outputs import Delivery, Output, base
 from edge_ad_runtime.outputs.json_file import JsonConfig, JsonFile
 from edge_ad_runtime.outputs.queued import Background
 from edge_ad_runtime.supervisor import Supervisor
@@ -54,16 +54,43 @@ def test_one_that_cannot_be_closed_leaves_no_other_one_open(error: Exception) ->
     assert all(output.closed for output in outputs)
 
 
-def test_a_failure_is_told_to_all_but_the_one_that_failed(verdict: MakeVerdict) -> None:
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time of the clock by which outputs settle, in seconds."""
+    times = [0.0]
+    monkeypatch.setattr(base, "monotonic", lambda: times[0])
+    return times
+
+
+def test_a_failure_is_told_to_all_but_the_one_that_failed(
+    verdict: MakeVerdict, now: list[float]
+) -> None:
     good, bad = Recorder(), Recorder(error=OSError("full"))
     delivery = Delivery([bad, good])
     for number in range(3):
         delivery.verdict(*verdict(number))
     bad.error = None
+    now[0] = base.SETTLED_SECONDS
+    delivery.event(Event(kind="drift", message="an event is no proof: this output takes none"))
+    assert good.events == ["output failed", "drift"]
+    good.events.remove("drift")
+    bad.events.remove("drift")
     delivery.verdict(*verdict(3))
     assert good.events == ["output failed", "output back"] and bad.events == []
     assert good.frames == [0, 1, 2, 3] and bad.frames == [3]
     assert delivery.lost == 3
+
+
+def test_an_output_that_takes_every_other_verdict_is_told_once(
+    verdict: MakeVerdict, now: list[float]
+) -> None:
+    good, slow = Recorder(), Recorder()
+    delivery = Delivery([slow, good])
+    for number in range(100):
+        slow.error = OSError("too slow") if number % 2 else None
+        now[0] += base.SETTLED_SECONDS / 2
+        delivery.verdict(*verdict(number))
+    assert good.events == ["output failed"] and delivery.lost == 50
 
 
 def test_that_one_reader_has_gone_takes_no_verdict_from_the_others(verdict: MakeVerdict) -> None:

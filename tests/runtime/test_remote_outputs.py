@@ -17,7 +17,7 @@ import pytest
 
 from edge_ad_runtime import CapturedFrame, Result
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.outputs import Delivery, Output
+from edge_ad_runtime.outputs import Delivery, Output, remote
 from edge_ad_runtime.outputs.mqtt import MqttConfig
 from edge_ad_runtime.outputs.remote import Refused, Spooled
 from edge_ad_runtime.outputs.spool import Spool
@@ -299,6 +299,7 @@ class Hook(BaseHTTPRequestHandler):
 def test_webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: MakeVerdict) -> None:
     pytest.importorskip("httpx", reason="no httpx: pip install 'edge-ad[webhook]'")
     monkeypatch.setenv("EDGE_AD_WEBHOOK_TOKEN", "t0ken")
+    monkeypatch.setattr(remote, "SETTLED_SECONDS", 0.0)
     Hook.failures, Hook.taken, Hook.tokens = [503, 503, 200, 400], [], set()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
     thread = threading.Thread(target=server.serve_forever)
@@ -320,3 +321,35 @@ def test_webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: MakeV
     assert Hook.tokens == {"Bearer t0ken"}
     assert [event.kind for event in events] == ["output failed", "output back", "output failed"]
     assert "refused a message for good" in events[2].message
+
+
+@pytest.mark.parametrize(("error", "lost"), [(Refused("HTTP 400"), 3), (OSError("HTTP 503"), 0)])
+def test_a_way_that_takes_every_other_message_is_told_once(
+    tmp_path: Path, verdict: MakeVerdict, error: OSError, lost: int
+) -> None:
+    """Each change would be an event on every other output, for as long as it lasts."""
+
+    class Sender:
+        name = "receiver"
+        calls = 0
+
+        def send(self, topic: str, payload: str) -> None:
+            self.calls += 1
+            if self.calls % 2:
+                raise error
+
+        def cancel(self) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    events: list[Event] = []
+    spool = Spool(tmp_path / "spool", limit=100)
+    output = Spooled(Sender(), spool, events.append)
+    for number in range(6):
+        output.write(*verdict(number))
+    wait(lambda: len(spool) == 0)
+    output.close()
+    assert [event.kind for event in events] == ["output failed"]
+    assert output.lost == lost

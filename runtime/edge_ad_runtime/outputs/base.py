@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
+from time import monotonic
 from typing import Protocol
 
 from edge_ad_runtime.cameras import CapturedFrame
@@ -14,6 +15,11 @@ from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.result import Result
 
 logger = logging.getLogger(__name__)
+
+SETTLED_SECONDS = 10.0
+"""Without a failure, until an output counts as working again.
+
+One that is too slow takes every other verdict, and each change would be an event on all others."""
 
 
 class Output(ABC):
@@ -89,7 +95,8 @@ class Delivery:
         """Deliver to these outputs, in this order."""
         self.lost = 0
         self._outputs: list[Output] = []
-        self._failing: set[int] = set()  # ids: an output may be a dataclass, without a hash
+        # When each failed last, by its id: an output may be a dataclass, without a hash.
+        self._failing: dict[int, float] = {}
         self._lock = threading.RLock()
         for output in outputs:
             self.add(output)
@@ -114,6 +121,8 @@ class Delivery:
                     gone = error
                 else:
                     self.lost += not (taken or output.best_effort)
+                    if taken:
+                        self._settle(output)
         if gone is not None:
             raise gone
 
@@ -152,21 +161,26 @@ class Delivery:
                         self._try(output, partial(output.event, event))
 
     def _try(self, output: Output, put: Callable[[], None]) -> bool:
-        """Put something out; the first failure and the first success after it are events."""
+        """Put something out; the first failure is an event."""
         try:
             put()
         except BrokenPipeError:
             raise
         except OSError as error:
-            if id(output) not in self._failing:
-                self._failing.add(id(output))
+            known = id(output) in self._failing
+            self._failing[id(output)] = monotonic()
+            if not known:
                 self._tell(_failed(output, error), about=output)
             return False
-        if id(output) in self._failing:
-            self._failing.discard(id(output))
+        return True
+
+    def _settle(self, output: Output) -> None:
+        """Tell of an output that failed and has taken verdicts for a while."""
+        failed = self._failing.get(id(output))
+        if failed is not None and monotonic() - failed >= SETTLED_SECONDS:
+            del self._failing[id(output)]
             message = f"the output {output.name} works again"
             self._tell(Event(kind="output back", message=message), about=output)
-        return True
 
 
 def _failed(output: Output, error: OSError) -> Event:

@@ -1,19 +1,23 @@
 """Verdicts and events to another machine, in order, each until it is confirmed."""
 
 import json
+import math
 import threading
 import uuid
+from time import monotonic
 from typing import Protocol
 
 from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.events import Event, EventKind, Report
 from edge_ad_runtime.model.result import Result
-from edge_ad_runtime.outputs.base import Output, verdict_fields
+from edge_ad_runtime.outputs.base import SETTLED_SECONDS, Output, verdict_fields
 from edge_ad_runtime.outputs.spool import Spool
 from edge_ad_runtime.supervisor import Supervisor
 
 _CLOSE_SECONDS = 5.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 30.0
+_REFUSAL_SECONDS = 600.0
+"""Without a refusal, until the next one is told again."""
 
 
 class Refused(OSError):
@@ -70,7 +74,8 @@ class Spooled(Output):
         self._own_event: Event | None = None
         self._closing = threading.Event()
         self._away = False
-        self._refusing = False
+        self._away_told = False
+        self._failed_at = self._refused_at = -math.inf
         self._thread = (supervisor or Supervisor()).start(self.name, self._run)
 
     def write(self, captured: CapturedFrame, result: Result) -> None:
@@ -109,9 +114,12 @@ class Spooled(Output):
             try:
                 self._send_next()
                 delay = _FIRST_DELAY
+                if self._away_told:
+                    self._settle()
             except OSError as error:
-                if not self._away:
-                    self._away = True
+                self._away, self._failed_at = True, monotonic()
+                if not self._away_told:
+                    self._away_told = True
                     reason = f"cannot be reached ({error}): verdicts are spooled, and sent later"
                     self._tell("output failed", reason)
                 self._closing.wait(delay)
@@ -128,18 +136,20 @@ class Spooled(Output):
             self._sender.send(topic, payload)
         except Refused as error:
             self.lost += topic.endswith("verdict")
-            if not self._refusing:
-                # Told once until it takes a message again: a wrong setting makes it refuse all.
-                self._refusing = True
+            # Not for each: some receivers refuse everything, some all events, or every other part.
+            before, self._refused_at = self._refused_at, monotonic()
+            if self._refused_at - before > _REFUSAL_SECONDS:
                 reason = f"refused a message for good ({error}): what it refuses is lost"
                 self._tell("output failed", reason)
-        else:
-            self._refusing = False
-            if self._away:
-                self._away = False
-                waiting = len(self._spool)
-                self._tell("output back", f"is back, {waiting} messages are waiting for it")
+        self._away = False
         self._spool.remove(number)
+
+    def _settle(self) -> None:
+        """Tell that the way is there again, once it has held for a while."""
+        if not self._away and monotonic() - self._failed_at >= SETTLED_SECONDS:
+            self._away_told = False
+            waiting = len(self._spool)
+            self._tell("output back", f"is back, {waiting} messages are waiting for it")
 
     def _tell(self, kind: EventKind, message: str) -> None:
         self._own_event = Event(kind=kind, message=f"{self.name} {message}")
