@@ -4,11 +4,11 @@ torchvision is imported inside the functions: it takes longer to import than tor
 default backbone does without it.
 """
 
-import urllib.error
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from edge_ad.backbones.backbone import Backbone
@@ -100,15 +100,16 @@ def _download(name: str, entry: Any) -> dict[str, Tensor]:
     """Fetch the weights, or take them from torch's cache.
 
     Raises:
-        EdgeAdError: no connection; says how to bring the file by hand.
+        EdgeAdError: no connection, or no place to keep them; says how to bring the file by hand.
     """
     try:
         with downloading():
             state: dict[str, Tensor] = entry.get_state_dict(check_hash=True, weights_only=True)
-    except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+    except OSError as error:
         file_name = entry.url.rsplit("/", 1)[1]
         raise EdgeAdError(
-            f"cannot download the weights of {name} ({error}): fetch {entry.url} on a machine "
-            f"with internet, bring {file_name} here and pass it as --weights {file_name}"
+            f"cannot download the weights of {name} into {torch.hub.get_dir()} ({error}): set "
+            f"TORCH_HOME to another folder, or fetch {entry.url} on a machine with internet, bring "
+            f"{file_name} here and pass it as --weights {file_name}"
         ) from error
     return state

@@ -83,9 +83,15 @@ def calibrate(
         raise click.UsageError("give either --camera or --images")
     require(("cv2", "onnxruntime"), extra="cpu", purpose="calibration")
     from edge_ad_runtime import Scorer
-    from edge_ad_runtime.model.device_calibration import DeviceCalibration, combine
+    from edge_ad_runtime.files import make_writable
+    from edge_ad_runtime.model.device_calibration import (
+        DeviceCalibration,
+        calibration_path,
+        combine,
+    )
     from edge_ad_runtime.stream.calibrate import doubts
 
+    make_writable(calibration_path(model).parent)  # before anybody shows parts for minutes
     scorer = Scorer(model, device=device, threads=threads)
     name, source = _open(camera, images)
     if images is None and count is None:

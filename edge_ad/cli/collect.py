@@ -249,7 +249,8 @@ def _report(collection: "Collection", output: Path, *, as_json: bool) -> None:
         )
     if doubts:
         kinds = sorted({text.partition(":")[0] for texts in doubts.values() for text in texts})
-        click.echo(f"doubtful     {len(doubts)} pictures may be {', '.join(kinds)}: see above")
+        count = "1 picture" if len(doubts) == 1 else f"{len(doubts)} pictures"
+        click.echo(f"doubtful     {count} may be {', '.join(kinds)}: see above")
     if collection.complaint:
         click.echo(f"ended        {collection.complaint}")
 

@@ -115,6 +115,8 @@ def write_bundle(
         ConfigError: the configuration cannot be used.
         DataError: a file cannot be read or written.
     """
+    if target.is_dir():
+        raise DataError(f"expected the name of a ZIP file to write, got the folder {target}")
     info = Scorer(model, device="cpu").info  # proves that it can be used
     name = f"{info.category}-{info.method}.onnx"
     device = device or Device()
@@ -133,4 +135,7 @@ def write_bundle(
                     archive.write(wheel, f"{WHEELS_FOLDER}/{wheel.name}")
             os.replace(whole, target)
     except OSError as error:
-        raise DataError(f"cannot write {target}: {error.strerror or error}") from error
+        raise DataError(
+            f"cannot write {target}: {error.strerror or error}: choose another folder, or "
+            "change its permissions"
+        ) from error

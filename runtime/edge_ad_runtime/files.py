@@ -285,6 +285,6 @@ def make_writable(folder: Path) -> None:
         remove_leftovers(folder)
     except OSError as error:
         raise DataError(
-            f"cannot write into the output folder {folder}: {error.strerror}: "
-            "choose another or change its permissions"
+            f"cannot write into the folder {folder}: {error.strerror}: choose another one, or "
+            "change its permissions"
         ) from error

@@ -393,6 +393,16 @@ def test_failed_download_says_how_to_bring_the_file(
     assert capsys.readouterr().out == ""
 
 
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(url: str, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/nonexistent")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: "/nonexistent/.cache/torch/hub")
+    with pytest.raises(EdgeAdError, match=r"into /nonexistent/.cache/torch/hub .*set TORCH_HOME"):
+        create_backbone("resnet18", layers=["layer1"])
+
+
 def test_failed_download_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     timm = timm_or_skip()
 

@@ -242,7 +242,7 @@ def test_refuses_sources_and_folders(folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1 and "found nothing at" in result.stderr
     (tmp_path / "file").touch()
     result = collect("--camera", folder, "--output", tmp_path / "file")
-    assert result.exit_code == 1 and "cannot write into the output folder" in result.stderr
+    assert result.exit_code == 1 and "cannot write into the folder" in result.stderr
     assert re.fullmatch(r"Error: [^\n]+\n", result.stderr)
 
 

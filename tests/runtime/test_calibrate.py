@@ -293,6 +293,20 @@ def test_a_disk_that_takes_nothing(
     assert sorted(path.name for path in trained.parent.glob("*.json*")) == []
 
 
+def test_a_folder_that_cannot_be_written_is_told_before_parts_are_shown(
+    trained: Path, parts: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    result = run("calibrate", trained, "--images", parts(25))
+    assert (
+        result.exit_code == 1 and f"cannot write into the folder {trained.parent}" in result.stderr
+    )
+    assert "of 25 parts" not in result.stderr
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"version": 1, "cameras": [{}]}', b"[" * 9999])
 def test_a_damaged_calibration_is_named_and_not_used(
     trained: Path, parts: Callable[..., Path], content: bytes, caplog: pytest.LogCaptureFixture

@@ -93,5 +93,5 @@ def test_overlay_folder_keeps_the_anomalous(
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, info: ModelInfo) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot write into the output folder"):
+    with pytest.raises(DataError, match="cannot write into the folder"):
         OverlayFolder(tmp_path / "file" / "folder", info)

@@ -173,14 +173,15 @@ class StreamSummary:
     def __str__(self) -> str:
         """Return one line for people."""
         parts = [
-            f"{self.frames} frames",
+            "1 frame" if self.frames == 1 else f"{self.frames} frames",
             f"{self.anomalous} anomalous",
             f"{self.skipped} skipped",
             f"{self.failed} failed",
             f"{self.frames_per_second:.1f} frames per second",
         ]
         if self.lost_outputs:
-            parts.insert(4, f"{self.lost_outputs} verdicts lost by an output")
+            verdicts = "1 verdict" if self.lost_outputs == 1 else f"{self.lost_outputs} verdicts"
+            parts.insert(4, f"{verdicts} lost by an output")
         if self.latency_p50_ms is not None and self.latency_p95_ms is not None:
             parts.append(
                 f"latency p50 {self.latency_p50_ms:.1f} ms, p95 {self.latency_p95_ms:.1f} ms"

@@ -13,7 +13,7 @@ from edge_ad.project.bundle import (
     stream_config,
     write_bundle,
 )
-from edge_ad_runtime.errors import ConfigError
+from edge_ad_runtime.errors import ConfigError, DataError
 from edge_ad_runtime.stream.config import parse_config, read_document
 
 MODEL = next(Path(__file__).parents[2].glob("golden/padim/*.onnx"))
@@ -50,6 +50,11 @@ def test_it_is_written_beside_nothing_else(tmp_path: Path) -> None:
         "m.onnx",
         "victim",
     ]
+
+
+def test_a_folder_is_no_zip(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="expected the name of a ZIP file to write, got the folder"):
+        write_bundle(MODEL, tmp_path)
 
 
 @pytest.mark.parametrize("port", [None, 8443])
