@@ -236,6 +236,12 @@ def test_from_the_first_look_to_a_new_limit(
     page.get_by_role("button", name="Take it back").click()
     page.get_by_text("Taken back.", exact=True).wait_for()
     assert list((tmp_path / "marks").rglob("*.png")) == []
+    # From one part to the next, for fingers that no bar of the chart is wide enough for.
+    shown = page.locator("#part .facts").inner_text()
+    page.get_by_role("button", name="Earlier").press("Enter")
+    wait(lambda: page.locator("#part .facts").inner_text() != shown)
+    page.get_by_role("button", name="Later").press("Enter")
+    wait(lambda: page.locator("#part .facts").inner_text() == shown)
     page.keyboard.press("Escape")
 
     page.on("dialog", lambda dialog: dialog.accept())
@@ -289,4 +295,10 @@ def test_nothing_sticks_out_and_every_button_can_be_hit(
     for button in page.locator("button:visible:not(.look)").all():
         box = button.bounding_box()
         assert box is None or min(box["width"], box["height"]) >= 44, button
+    # However many cameras there are, each verdict stands beside the whole name of its camera.
+    page.locator("article .word").first.evaluate("(word) => (word.textContent = 'ANOMALOUS')")
+    for cameras in ("1", "2", "many"):
+        page.evaluate("(count) => (document.body.dataset.cameras = count)", cameras)
+        name = page.locator("article .name").first
+        assert name.evaluate("(name) => name.scrollWidth <= name.clientWidth"), cameras
     page.close()

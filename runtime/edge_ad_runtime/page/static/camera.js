@@ -32,9 +32,11 @@ export class Camera {
     this.card = document.importNode(document.getElementById("camera").content, true).firstElementChild;
     this.partAt = () => undefined;
     this.find(".name").textContent = name;
+    this.card.ariaLabel = name;
+    this.find(".look").ariaLabel = `Enlarge the last part of ${name}`;
     this.find(".chart").addEventListener("click", (event) => this.openAt(event));
-    this.find(".look").addEventListener("click", () => this.shown && openPart(this.shown));
-    this.find(".mark").addEventListener("click", () => this.shown && openPart(this.shown));
+    this.find(".look").addEventListener("click", () => this.open(this.shown));
+    this.find(".mark").addEventListener("click", () => this.open(this.shown));
     this.find(".change").addEventListener("click", () => askLimit(this));
     this.find(".restart").addEventListener("click", () => this.restart());
   }
@@ -154,7 +156,15 @@ export class Camera {
 
   openAt(event) {
     const point = this.partAt(event.offsetX);
-    if (point) openPart({ ...point, camera: this.name, timestamp: point.time });
+    this.open(point && this.whole(point));
+  }
+
+  open(part) {
+    if (part) openPart(part, () => this.parts.map((point) => this.whole(point)));
+  }
+
+  whole(point) {
+    return { ...point, camera: this.name, timestamp: point.time };
   }
 
   async restart() {

@@ -23,12 +23,12 @@ export function ago(seconds) {
   return `${Math.floor(seconds / 3600)} h ago`;
 }
 
-/** How rare such a score is among good parts; empty where the model file cannot tell. */
+/** How many good parts score as high; empty where the model file cannot tell. */
 export function rarity(part) {
   if (part.p_value === null || part.p_value === undefined) return "";
   const expected = 1000 * part.p_value;
   const number = expected < 0.01 ? "fewer than 0.01" : Number(expected.toPrecision(2)).toLocaleString();
-  return `Expected false alarms in 1,000 good parts: ${number}`;
+  return `${number} in 1,000 good parts score as high`;
 }
 
 /** Where a part is anomalous; empty for a good one. */

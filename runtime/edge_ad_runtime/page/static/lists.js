@@ -55,7 +55,7 @@ function framed(part) {
   image.alt = "";
   text.textContent = `${part.camera} ${score(part.score)}, ${time(part.timestamp)}`;
   button.append(image, text);
-  button.addEventListener("click", () => openPart(part));
+  button.addEventListener("click", () => openPart(part, () => [...newest].reverse()));
   return button;
 }
 

@@ -7,9 +7,12 @@ import { post, who } from "./server.js";
 const dialog = document.getElementById("part");
 const find = (selector) => dialog.querySelector(selector);
 let held = null;
+let among = () => [];
 
-export async function openPart(part) {
+/** Show a part; `parts` gives those among which one can go on, the oldest first. */
+export async function openPart(part, parts) {
   held = part;
+  among = parts;
   find(".pictures").replaceChildren();
   find(".name").textContent = part.camera;
   find(".word").textContent = word(part);
@@ -17,6 +20,8 @@ export async function openPart(part) {
   find(".facts").textContent = facts(part);
   dialog.dataset.verdict = part.anomalous ? "bad" : "good";
   offer("");
+  find(".earlier").disabled = !beside(-1);
+  find(".later").disabled = !beside(1);
   if (!dialog.open) dialog.showModal();
   try {
     const whole = await (await fetch(`part/${part.id}`)).json();
@@ -30,6 +35,18 @@ export async function openPart(part) {
       find(".mark").disabled = true;
     }
   }
+}
+
+/** The part before or after the one that is shown; none at the ends. */
+function beside(step) {
+  const parts = among();
+  const place = parts.findIndex((part) => part.id === held?.id);
+  return place < 0 ? undefined : parts[place + step];
+}
+
+function turn(step) {
+  const part = beside(step);
+  if (part) openPart(part, among);
 }
 
 function facts(part) {
@@ -58,6 +75,8 @@ async function mark(kind) {
 
 find(".mark").addEventListener("click", () => mark(held.anomalous ? "false alarm" : "missed"));
 find(".undo").addEventListener("click", () => mark(null));
+find(".earlier").addEventListener("click", () => turn(-1));
+find(".later").addEventListener("click", () => turn(1));
 find(".close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("close", () => {
   held = null;
