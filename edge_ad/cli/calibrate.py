@@ -91,8 +91,8 @@ def calibrate(
     )
     from edge_ad_runtime.stream.calibrate import doubts
 
-    make_writable(calibration_path(model).parent)  # before anybody shows parts for minutes
     scorer = Scorer(model, device=device, threads=threads)
+    make_writable(calibration_path(model).parent)  # before anybody shows parts for minutes
     name, source = _open(camera, images)
     if images is None and count is None:
         count = _COUNT
