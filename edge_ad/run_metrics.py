@@ -144,7 +144,7 @@ class RunMetrics(Limits):
         except (ValueError, RecursionError, ModelFileError) as error:
             raise DataError(f"{path} is damaged ({error}): train the run again") from error
         raise DataError(
-            f"{path} has format {version}, this edge-ad reads up to {FORMAT_VERSION}: update it"
+            f"{path} has format {version}, but this edge-ad reads up to {FORMAT_VERSION}: update it"
         )
 
     @classmethod

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path(path_type=Path))
 @device_option
 @threads_option
-@click.option("--frames", type=click.IntRange(min=1), default=50, show_default=True)
+@click.option(
+    "--frames",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="How many frames to time.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def bench(model: Path, device: str, threads: int | None, frames: int, as_json: bool) -> None:
     """Time the model file MODEL on 512 x 512 frames, one at a time and in the best batch size.

@@ -71,8 +71,12 @@ def _parse_time(context: click.Context, option: click.Parameter, text: str | Non
     help="Take a picture for each line of stdin, each POST to /trigger, or each message at "
     "edge-ad/trigger.",
 )
-@click.option("--mqtt", metavar="URL", help="Of --trigger mqtt: mqtt[s]://[USER@]HOST[:PORT].")
-@click.option("--serve", metavar="[HOST:]PORT", help="Of --trigger http: where to listen.")
+@click.option(
+    "--mqtt", metavar="URL", help="With --trigger mqtt: the broker, mqtt[s]://[USER@]HOST[:PORT]."
+)
+@click.option(
+    "--serve", metavar="[HOST:]PORT", help="With --trigger http: the address to listen on."
+)
 @click.option(
     "--watch", is_flag=True, help="With a folder: take the pictures that arrive from now on."
 )
@@ -238,12 +242,12 @@ def _report(collection: "Collection", output: Path, *, as_json: bool) -> None:
     click.echo(f"passed over  {collection.alike} of a static scene, {collection.failed} unreadable")
     if differences is not None:
         click.echo(
-            "difference   {median:.1f} grey levels from one picture to the next in the middle, "
-            "{lowest:.1f} to {highest:.1f}".format(**differences)
+            "difference   {median:.1f} grey levels from one picture to the next "
+            "(median; {lowest:.1f} to {highest:.1f})".format(**differences)
         )
     if brightness is not None:
         click.echo(
-            "brightness   {median:.0f} in the middle, {lowest:.0f} to {highest:.0f}, of 255".format(
+            "brightness   {median:.0f} of 255 (median; {lowest:.0f} to {highest:.0f})".format(
                 **brightness
             )
         )

@@ -77,7 +77,7 @@ def _asked_by_message(triggers: Triggers, report: Report, url: str) -> Iterator[
             raise ConfigError(
                 f"cannot reach the broker {sender.name} ({error}): check --mqtt, and that it runs"
             ) from error
-        click.echo(f"a message at {topic} asks for a picture, Ctrl-C ends", err=True)
+        click.echo(f"each message at {topic} takes a picture, Ctrl-C ends", err=True)
         yield
     finally:
         sender.close()
@@ -91,7 +91,7 @@ def _asked_by_http(triggers: Triggers, report: Report, address: str) -> Iterator
     server = trigger_server(triggers, config, Supervisor(report))
     try:
         where = "http://{}:{}/trigger".format(*server.address)
-        click.echo(f"a POST to {where} asks for a picture, Ctrl-C ends", err=True)
+        click.echo(f"each POST to {where} takes a picture, Ctrl-C ends", err=True)
         yield
     finally:
         server.close()

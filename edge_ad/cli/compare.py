@@ -29,12 +29,24 @@ from edge_ad_runtime.errors import ConfigError, EdgeAdError
 )
 @data_root_option
 @results_option("Where runs, finished cells and the tables are written.")
-@click.option("--preset", type=click.Choice(PRESETS), default="default", show_default=True)
+@click.option(
+    "--preset",
+    type=click.Choice(PRESETS),
+    default="default",
+    show_default=True,
+    help="As for `edge-ad train`.",
+)
 @config_option(DetectorConfig, "backbone")
 @config_option(DetectorConfig, "weights")
 @config_option(DetectorConfig, "device")
 @config_option(DetectorConfig, "seed")
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many cells to train at the same time.",
+)
 @click.option("--again", is_flag=True, help="Run finished cells again.")
 @click.option("--json", "as_json", is_flag=True, help="Print benchmark.json instead of the table.")
 def compare(
@@ -56,7 +68,7 @@ def compare(
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
         raise click.BadParameter(
-            f"expected methods out of {', '.join(METHODS)}, got {unknown[0]}",
+            f"expected one or more of {', '.join(METHODS)}, got {unknown[0]}",
             param_hint="--methods",
         )
     prepare_training("the comparison")

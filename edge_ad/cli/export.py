@@ -78,7 +78,7 @@ def export(
     as_json: bool,
     progress: Path | None,
 ) -> None:
-    """Write RUN (default: the newest) as one self-contained ONNX file, proven against PyTorch."""
+    """Write RUN (default: the newest) as one self-contained ONNX file, compared with PyTorch."""
     prepare_export("exporting")
     from edge_ad.runs import all_runs
     from edge_ad_export import ExportOptions
@@ -126,7 +126,7 @@ def _text(exported: "Exported") -> str:
     lines = [
         f"model        {exported.path} ({exported.size_bytes / 1e6:.1f} MB, {info.target}, "
         f"{parity.precision}{resize})",
-        f"threshold    {info.threshold:.4f}",
+        f"limit        {info.threshold:.4f}",
         f"promise      {info.threshold_rule}",
         f"proof        {proof}: scores within {parity.score_difference:.1e}, "
         f"maps within {parity.map_difference:.1e} of PyTorch",

@@ -108,9 +108,9 @@ def install(
     Whatever happens, even if the command is killed, the stream has a complete, checked model.
     """
     if (config is None) == (to is None):
-        raise click.UsageError("Give either --config or --to.")
+        raise click.UsageError("give either --config or --to")
     if (model is None) != rollback:
-        raise click.UsageError("Give either MODEL or --rollback.")
+        raise click.UsageError("give either MODEL or --rollback")
     require(("cv2", "onnxruntime"), extra="device", purpose="installing a model")
     from edge_ad_runtime.install.install import (
         RefusedError,

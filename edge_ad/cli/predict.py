@@ -100,7 +100,7 @@ def _calibrated(scorer: "Scorer", model: Path, camera: str | None) -> "Scorer":
         known = {}
     if camera is not None and camera not in known:
         names = ", ".join(name for name in known if name) or "none"
-        raise ConfigError(f"there is no calibration for the camera {camera!r}, but for: {names}")
+        raise ConfigError(f"there is no calibration for the camera {camera!r}, only for {names}")
     if camera is None:
         camera = next(iter(known)) if len(known) == 1 else ANY_CAMERA
         if known and camera not in known:
@@ -166,7 +166,7 @@ def _expanded(path: Path) -> list[Path]:
     if glob.has_magic(str(path)) and not path.exists():
         matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
         if not matches:
-            raise DataError(f"found nothing that matches {path}")
+            raise DataError(f"found nothing that matches {path}: check the path or the pattern")
         return [picture for match in matches for picture in _expanded(match)]
     if not path.is_dir():
         return [path]
@@ -228,6 +228,6 @@ def _print_table(verdicts: Iterable[tuple["CapturedFrame", "Result"]]) -> None:
         anomalous, latencies, thresholds = zip(*results, strict=True)
         count = "1 picture" if len(results) == 1 else f"{len(results)} pictures"
         click.echo(
-            f"{count}, {sum(anomalous)} anomalous at the threshold "
+            f"{count}, {sum(anomalous)} anomalous at the limit "
             f"{thresholds[0]:.4f}, {sum(latencies) / len(latencies):.1f} ms each"
         )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path), help="A TOML file; options win over it.")
+@click.option("--config", type=click.Path(path_type=Path), help="A TOML file; options override it.")
 @click.option("--check", is_flag=True, help="Only say what is wrong with the configuration.")
 @stream_options
 def stream(config: Path | None, check: bool, **options: Any) -> None:
@@ -36,7 +36,7 @@ def stream(config: Path | None, check: bool, **options: Any) -> None:
     """
     require(("cv2", "onnxruntime"), extra="cpu", purpose="streaming")
     if config is None and not options["cameras"]:
-        raise click.UsageError("Missing option '--camera' or '--config'.")
+        raise click.UsageError("give --camera or --config")
     _fill_closed_descriptors()
     with Signals() as signals:
         parsed = _parse(config, options)

@@ -10,13 +10,17 @@ from edge_ad.cli.options import data_root_option, prepare_export, require
 @click.command()
 @data_root_option
 @click.option(
-    "--port", type=click.IntRange(0, 65_535), default=8501, show_default=True, help="0: a free one."
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=8501,
+    show_default=True,
+    help="0 takes a free port.",
 )
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="The address to listen on. Beyond this machine only with a token of 12 or more "
+    help="The address to listen on. Addresses other than 127.0.0.1 need a token of 12 or more "
     "characters in EDGE_AD_TOKEN.",
 )
 @click.option(
@@ -33,11 +37,11 @@ from edge_ad.cli.options import data_root_option, prepare_export, require
 def studio(
     data_root: Path, port: int, host: str, names: tuple[str, ...], wheels: Path | None
 ) -> None:
-    """Set up an inspection in a browser, from the camera to the model file; nothing to type.
+    """Set up an inspection in a browser, from the camera to the model file.
 
-    The products' pictures lie below the data root in MVTec layout, and so does all that the Studio
-    makes: a restart finds it again. Trainings are processes of their own, which a restart does not
-    disturb.
+    Pictures lie below the data root in MVTec layout, and everything that the Studio makes lies
+    there as well, so that a restart finds it again. Trainings are processes of their own, which a
+    restart does not disturb.
     """
     prepare_export("the Studio")
     require(("starlette", "uvicorn", "nicegui"), extra="studio", purpose="the Studio")

@@ -50,7 +50,7 @@ def _method_command(config_class: type[DetectorConfig]) -> click.Command:
     """Return `edge-ad train METHOD`; its options are those of the detector and of every run."""
     doc = config_class.__doc__ or ""
 
-    @click.command(config_class.method, help=doc, short_help=doc.partition(" (")[0])
+    @click.command(config_class.method, help=doc, short_help=doc.partition(" (")[0].rstrip("."))
     @click.option(
         "--class",
         "names",

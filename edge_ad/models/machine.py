@@ -45,7 +45,7 @@ def check_memory(size: int, device: torch.device, advice: str) -> None:
     free = torch.cuda.mem_get_info(device)[0] if on_cuda else psutil.virtual_memory().available
     if size > free:
         raise EdgeAdError(
-            f"the fit would need {size / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free on "
+            f"the fit would need {size / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free on "
             f"{device}: {advice}"
         )
 

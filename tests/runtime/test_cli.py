@@ -167,7 +167,7 @@ def test_predict_table(model: Path, pictures: Path) -> None:
     assert len(table) == 7
     assert table[0].split() == ["good", "0.0000", str(pictures / "000.png")]
     assert table[5].split() == ["ANOMALOUS", "200.0000", str(pictures / "200.png")]
-    assert table[6].startswith("6 pictures, 3 anomalous at the threshold 100.0000")
+    assert table[6].startswith("6 pictures, 3 anomalous at the limit 100.0000")
     assert len(os.listdir("kept")) == 3
 
 

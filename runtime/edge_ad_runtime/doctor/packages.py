@@ -161,7 +161,7 @@ def _cuda(runtime: ModuleType, *, tensorrt: bool) -> Iterator[Finding]:
     built = str(getattr(runtime, "cuda_version", "") or "")
     driver = library_version("libcuda.so.1", "cuDriverGetVersion")
     if driver is None:
-        yield warning("cuda", "no NVIDIA driver (libcuda.so.1) is here", _DRIVER_ADVICE)
+        yield warning("cuda", "no NVIDIA driver (libcuda.so.1) was found", _DRIVER_ADVICE)
     else:
         text = f"driver for CUDA {driver // 1000}.{driver % 1000 // 10}"
         major = re.match(r"\d+", built)

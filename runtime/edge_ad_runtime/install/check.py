@@ -123,8 +123,8 @@ def _check_here(
     latency_ms = _latency_ms(scorer)
     if latency_ms > max_latency_ms:
         raise ModelFileError(
-            f"one inference takes {latency_ms:.0f} ms here, and may take {max_latency_ms:g} ms: "
-            "export a smaller model, or raise --max-latency"
+            f"one inference takes {latency_ms:.0f} ms here, more than the "
+            f"{max_latency_ms:g} ms allowed: export a smaller model, or raise --max-latency"
         )
     return Checked(
         content=scorer.content,

@@ -180,7 +180,7 @@ def roll_back(place: Place, terms: Terms) -> Outcome:
         before, slot = slots.current, slots.spare
         file = slots.file(slot)
         if before is None or not file.exists():
-            raise ConfigError(f"there is no model before that of {place.path}: nothing was changed")
+            raise ConfigError(f"{place.path} has no previous model: nothing was changed")
         with _refusing("the model before"):
             _, version = _trusted(file, read_model(file), place)
             checked = check(file, _rule(place, terms))
@@ -262,8 +262,8 @@ def _check_category(checked: Checked, path: Path) -> None:
         return
     if category != checked.category:
         raise ModelFileError(
-            f"it is for the product {checked.category!r}, and the model in use for {category!r}: "
-            "give --other-category if that is intended"
+            f"it is for the product {checked.category!r}, but the model in use is for "
+            f"{category!r}: give --other-category if that is intended"
         )
 
 

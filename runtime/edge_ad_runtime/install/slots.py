@@ -192,8 +192,8 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ConfigError(
-            f"cannot write into {folder} ({error.strerror or error}): the model in use stays; make "
-            "room or change the permissions, on a file system with symbolic links"
+            f"cannot write into {folder} ({error.strerror or error}): the model in use stays; "
+            "free some space, change the permissions, or use a file system with symbolic links"
         ) from error
 
 

@@ -171,7 +171,7 @@ class Calibration:
         version = fields.whole("version", 1)
         if version > VERSION:
             raise ModelFileError(
-                f"the calibration has version {version}, this program reads up to {VERSION}: "
+                f"the calibration has version {version}, but this program reads up to {VERSION}: "
                 "update edge-ad here"
             )
         rate = fields.number("rate", SMALLEST_RATE, 1)

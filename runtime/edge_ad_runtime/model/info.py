@@ -204,8 +204,8 @@ def _check_version(text: str) -> None:
         )
     if int(text) > FORMAT_VERSION:
         raise ModelFileError(
-            f"the model file has format version {text}, this runtime reads up to {FORMAT_VERSION}: "
-            "update edge-ad on this device, or export with the older version"
+            f"the model file has format version {text}, but this runtime reads up to "
+            f"{FORMAT_VERSION}: update edge-ad on this device, or export with the older version"
         )
 
 

@@ -63,7 +63,7 @@ def create_session(
         ModelFileError: ONNX Runtime cannot read the model.
     """
     if device not in DEVICES:
-        raise DeviceError(f"expected a device out of {', '.join(DEVICES)}, got {device!r}")
+        raise DeviceError(f"expected one of {', '.join(DEVICES)} as device, got {device!r}")
     if threads is not None and threads < 1:
         raise DeviceError(f"expected at least one thread, got {threads}")
     runtime = _onnxruntime()

@@ -74,7 +74,7 @@ class Worker(Generic[Item]):
             self._waiting.append(item)
             self._changed.notify_all()
         if dropped and not self._quiet:
-            raise OSError("it is slower than the verdicts arrive; the oldest one was dropped")
+            raise OSError("it cannot keep up with the verdicts; the oldest one was dropped")
         if self._error is not None:
             raise self._error
 

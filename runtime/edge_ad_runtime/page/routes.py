@@ -149,7 +149,7 @@ class Routes:
         if part is None:
             raise ConfigError("this part is no longer kept: mark a part soon after its verdict")
         if mark is not None and mark not in MARKS:
-            raise ConfigError(f"expected a mark out of {', '.join(MARKS)}, or null")
+            raise ConfigError(f"expected one of {', '.join(MARKS)} as mark, or null")
         path = await run_in_threadpool(self._mark, part, mark, _who_asks(request, fields))
         return JSONResponse({"id": part.id, "mark": mark, "path": path and str(path)})
 
@@ -207,7 +207,7 @@ class Routes:
         name = fields.get("camera")
         if not isinstance(name, str) or name not in self._state.cameras:
             known = ", ".join(self._state.cameras)
-            raise ConfigError(f"expected a camera out of {known}, got {json.dumps(name)[:80]}")
+            raise ConfigError(f"expected one of {known} as camera, got {json.dumps(name)[:80]}")
         return name
 
 

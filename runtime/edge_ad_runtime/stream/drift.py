@@ -69,7 +69,7 @@ class Reference:
 
     @property
     def median(self) -> float:
-        """The value in the middle; there must be one."""
+        """The median; there must be a value."""
         return self._values[len(self._values) // 2]
 
     def rank(self, value: float) -> float:
@@ -217,8 +217,9 @@ class Drift:
         return Event(
             kind="drift",
             message=(
-                f"the {measure} of the parts at {captured.camera} has {changed}: {now:.4g} in the "
-                f"middle of the last ones, {before:.4g} before: check {_WHAT_TO_CHECK[measure]}"
+                f"the {measure} of the parts at {captured.camera} has {changed}: the median of the "
+                f"last ones is {now:.4g}, and was {before:.4g} before: check "
+                f"{_WHAT_TO_CHECK[measure]}"
             ),
             camera=captured.camera,
             details=details,

@@ -113,8 +113,8 @@ class Shadow:
             self._parts = None
         if changed > most_changed * parts:
             raise ModelFileError(
-                f"{changed} of {parts} verdicts would change, and {most_changed:.0%} may: compare "
-                "the two models, or raise --max-changed"
+                f"{changed} of {parts} verdicts would change, more than the "
+                f"{most_changed:.0%} allowed: compare the two models, or raise --max-changed"
             )
         if median(latencies) > max_latency_ms:
             raise ModelFileError(
@@ -303,7 +303,9 @@ def ask(path: Path, request: Mapping[str, Any], timeout: float) -> Answer | None
                 f"the stream at {path} gave no answer ({error}): it has ended, or hangs"
             ) from error
     if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
-        raise ConfigError(f"what listens at {path} is no stream: give its socket another path")
+        raise ConfigError(
+            f"the program that listens at {path} is not a stream: give its socket another path"
+        )
     return answer
 
 
