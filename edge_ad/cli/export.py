@@ -13,6 +13,7 @@ from edge_ad.cli.options import (
     progress_option,
     results_option,
 )
+from edge_ad_export.recipe import PRECISIONS, TARGETS
 from edge_ad_runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
 @results_option("Where to look for the newest run.")
 @click.option(
     "--target",
-    type=click.Choice(["cpu", "cuda", "tensorrt", "portable"]),
+    type=click.Choice(TARGETS),
     default="cpu",
     show_default=True,
     help="Where the file will run. portable is plain float32 for any runtime.",
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "fp16", "int8"]),
+    type=click.Choice(PRECISIONS),
     default="auto",
     show_default=True,
     help="auto: int8 scoring for cpu, a float16 backbone for cuda and tensorrt; "

@@ -11,7 +11,6 @@ from edge_ad.data import GOOD
 from edge_ad.project.folder import CategoryFolder, Use, check_label
 from edge_ad.project.zips import check_zip, reading_zip, unpack
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.model.picture_file import (
     LARGEST_PICTURE_BYTES,
     PICTURE_SUFFIXES,
@@ -130,19 +129,6 @@ def take_zip(
             return _take_all(files, folder, (use, label), tell)
     except OSError as error:
         raise DataError(f"cannot read {source.name}: {error.strerror or error}") from error
-
-
-def take_bytes(data: bytes, name: str, folder: CategoryFolder, *, use: Use, label: str) -> Path:
-    """Put one encoded picture into a category.
-
-    Raises:
-        DataError: it is no readable picture.
-    """
-    file = _File(place=PurePosixPath(name), copy_to=lambda to: write_whole(to, data))
-    intake = _take_all([file], folder, (use, label), lambda done, total: None)
-    if intake.refused:
-        raise DataError(intake.refused[0])
-    return intake.taken[0]
 
 
 def _take_all(

@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -106,15 +106,6 @@ def flags(pictures: Sequence[Picture], thumbnails: Thumbnails) -> dict[str, list
         if doubts:
             found[picture.key] = doubts
     return found
-
-
-def warm(pictures: Iterable[Picture], thumbnails: Thumbnails) -> None:
-    """Make all small pictures; those that cannot be read are passed over."""
-    for picture in pictures:
-        try:
-            thumbnails.of(picture.path)
-        except DataError:
-            continue
 
 
 def _identity(path: Path) -> str:

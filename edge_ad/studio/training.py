@@ -84,7 +84,7 @@ class Training:
                 self._options = ui.row().classes("w-full")
                 self._draw_options()
             with ui.row().classes("w-full items-center justify-between"):
-                self._warning = ui.label(self._few()).classes("small warn")
+                ui.label(self._few()).classes("small warn")
                 ui.button("Start the training", on_click=self._start).props("unelevated")
 
     def _few(self) -> str:

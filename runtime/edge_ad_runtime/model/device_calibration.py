@@ -124,13 +124,6 @@ def digest_of(model: Path) -> str:
         raise ModelFileError(f"cannot read the model file {model}: {error.strerror}") from error
 
 
-def for_camera(
-    calibrations: Mapping[str, DeviceCalibration], camera: str
-) -> DeviceCalibration | None:
-    """Return the calibration that serves a camera: its own, or that of every camera."""
-    return calibrations.get(camera, calibrations.get(ANY_CAMERA))
-
-
 def read_calibrations(model: Path, digest: str) -> dict[str, DeviceCalibration]:
     """Return the calibrations of a model, by camera; none where there is no file.
 
