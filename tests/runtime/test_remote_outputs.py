@@ -18,7 +18,7 @@ import pytest
 from edge_ad_runtime import CapturedFrame, Result
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.outputs import Delivery, Output, remote
-from edge_ad_runtime.outputs.mqtt import MqttConfig
+from edge_ad_runtime.outputs.mqtt import MqttConfig, MqttSender
 from edge_ad_runtime.outputs.remote import Refused, Spooled
 from edge_ad_runtime.outputs.spool import Spool
 from edge_ad_runtime.outputs.webhook import WebhookConfig, WebhookSender
@@ -353,3 +353,26 @@ def test_a_way_that_takes_every_other_message_is_told_once(
     output.close()
     assert [event.kind for event in events] == ["output failed"]
     assert output.lost == lost
+
+
+def test_a_broker_that_refuses_the_password_is_told_as_such() -> None:
+    pytest.importorskip("paho.mqtt", reason="no paho-mqtt: pip install 'edge-ad[mqtt]'")
+    not_authorized = bytes([0x20, 2, 0, 5])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        def refuse() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(not_authorized)
+
+        refusing = threading.Thread(target=refuse)
+        refusing.start()
+        port = listener.getsockname()[1]
+        sender = MqttSender(MqttConfig(host="127.0.0.1", port=port, topic="t", username="u"))
+        with pytest.raises(OSError, match=r"Not authorized; check the user name and the password"):
+            sender.send("left/verdict", "{}")
+        refusing.join(20)
+        sender.close()

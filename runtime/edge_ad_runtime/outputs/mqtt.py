@@ -87,6 +87,7 @@ class MqttSender:
             (supervisor or Supervisor()).start(f"{self.name} triggers", self._hand_on)
         self._changed = threading.Condition()
         self._connected = False
+        self._refusal = ""
         self._closing = False
         self._pending: int | None = None
         self._confirmed: set[int] = set()
@@ -111,14 +112,17 @@ class MqttSender:
         """
         with self._changed:
             if self._pending is None:
-                if not self._changed.wait_for(
-                    lambda: self._connected or self._closing, _SEND_SECONDS
-                ):
+                answered = self._changed.wait_for(
+                    lambda: self._connected or self._refusal or self._closing, _SEND_SECONDS
+                )
+                if not answered:
                     # Does nothing, unless an error that nobody foresaw ended the client's thread.
                     self._client.loop_start()
                     raise OSError("no connection")
                 if self._closing:
                     raise OSError("the stream ends")
+                if not self._connected:
+                    raise OSError(f"the broker refuses the connection: {self._refusal}")
         if self._pending is None:
             self._publish(topic, payload)
         with self._changed:
@@ -159,12 +163,15 @@ class MqttSender:
 
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
+            with self._changed:
+                self._refusal = f"{reason}; check the user name and the password"
+                self._changed.notify_all()
             return
         client.publish(f"{self._topic}/status", "online", qos=1, retain=True)
         for topic in self._subscribe:
             client.subscribe(topic, qos=2)
         with self._changed:
-            self._connected = True
+            self._connected, self._refusal = True, ""
             self._changed.notify_all()
 
     def _on_disconnect(self, *_: Any) -> None:
