@@ -57,7 +57,7 @@ def stream(config: Path | None, check: bool, **options: Any) -> None:
                 click.echo(f"Error: {error}", err=True)
                 # The end of Python waits for the very lock that the stuck thread may hold.
                 os._exit(1)
-        click.echo(str(summary), err=True)
+        _say(str(summary))
         _end(summary, signals.received)
 
 
@@ -116,18 +116,25 @@ def _only_model() -> Path:
     return models[0]
 
 
+def _say(text: str) -> None:
+    """Print to stderr. If nobody can read it any more, the inspection goes on without."""
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 def _announce(stream: "Stream") -> None:
     """Say which models run, and which limit is in force at each camera."""
     for model in stream.models:
         info = model.slot.scorer.info
-        click.echo(
+        _say(
             f"{model.path}: {info.method} on {info.category}, exported {info.created_at}, "
-            f"{model.slot.scorer.provider}",
-            err=True,
+            f"{model.slot.scorer.provider}"
         )
     for camera in stream.config.cameras:
         info = stream.info_of(camera.name)
-        click.echo(f"{camera.name}: limit {info.threshold:.4g}, {info.threshold_rule}", err=True)
+        _say(f"{camera.name}: limit {info.threshold:.4g}, {info.threshold_rule}")
 
 
 @contextmanager
@@ -140,7 +147,7 @@ def _served(stream: "Stream") -> Iterator[None]:
     from edge_ad_runtime.page.server import PageServer
 
     server = PageServer(stream, config)
-    click.echo("live page on http://{}:{}/".format(*server.address), err=True)
+    _say("live page on http://{}:{}/".format(*server.address))
     try:
         yield
     finally:

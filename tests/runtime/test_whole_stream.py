@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,16 +30,23 @@ from edge_ad_runtime import (
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.outputs import Delivery
 from edge_ad_runtime.stream import build, loops
+from edge_ad_runtime.stream import stream as stream_module
 from edge_ad_runtime.stream.config import parse_config
 from edge_ad_runtime.stream.model_slot import ModelSlot
+from edge_ad_runtime.stream.watchers import Overload
 
 RUN = "from edge_ad.cli import main; main()"
 
 
 class Source(FakeCamera):
-    """Tells whether it was closed."""
+    """Tells whether it was closed, and how many frames it gave."""
 
     closed = False
+    given = 0
+
+    def read(self) -> CapturedFrame | None:
+        self.given += 1
+        return super().read()
 
     def close(self) -> None:
         self.closed = True
@@ -168,6 +176,27 @@ def test_no_trigger_is_forgotten_when_a_loop_breaks_off(
             stream.run(threading.Event())
     failed = [event for event in recorder.events if event.kind == "trigger failed"]
     assert [event.details["trigger"] for event in failed] == ["a", "b", "c"]
+
+
+def test_frames_between_triggers_are_no_overload(
+    model: Path, sources: list[Source], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "Overload", partial(Overload, seconds=0.0))
+    recorder, stop = Recorder(), threading.Event()
+    more = {"trigger": {"mode": "http"}, "serve": {"port": 0}}
+    with Stream(parse_config(document(model, **more))) as stream:
+        stream.delivery.add(recorder)
+        running = threading.Thread(target=stream.run, args=(stop,))
+        running.start()
+        assert stream.triggers is not None
+        for _ in range(3):
+            passed, judged = sources[0].given + 10, len(recorder.verdicts)
+            wait(partial(lambda passed: sources[0].given > passed, passed))
+            stream.triggers.request("part")
+            wait(partial(lambda judged: len(recorder.verdicts) > judged, judged))
+        stop.set()
+        running.join(20)
+    assert "overload" not in {event.kind for event in recorder.events}
 
 
 def test_a_stop_ends_a_stream_although_an_output_never_returns(
@@ -374,6 +403,21 @@ def test_stdout_that_was_closed_at_the_start(model: Path, pictures: Path, tmp_pa
     )
     assert "Traceback" not in done.stderr
     assert len(lines.read_text().splitlines()) == 5
+
+
+def test_the_reader_of_stderr_has_gone(model: Path, pictures: Path) -> None:
+    """A log collector that is started again costs no verdict."""
+    gone, stderr = os.pipe()
+    os.close(gone)
+    with open(stderr, "wb") as broken:
+        done = subprocess.run(
+            _command("--camera", pictures, "--model", model),
+            stdout=subprocess.PIPE,
+            stderr=broken,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 5
 
 
 def test_triggers_by_a_stdin_that_was_closed_at_the_start(model: Path, pictures: Path) -> None:

@@ -240,7 +240,8 @@ class Stream:
         loop.add_monitor(camera.name, Drift(info))
         if self.config.install is not None:
             loop.add_monitor(camera.name, self._installs.shadows[camera.model])
-        if source is None or source.live or camera.watch:
+        # With triggers, frames that nobody asked for are passed over all the time.
+        if self.triggers is None and (source is None or source.live or camera.watch):
             loop.add_monitor(camera.name, Overload(lambda: feed.skipped))
         if self.config.alarm is not None:
             alarm = Alarm(self.config.alarm, lambda: info().map_threshold)
