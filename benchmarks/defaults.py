@@ -1,4 +1,4 @@
-"""What each option of a detector costs and wins in ROC-AUC, one option changed at a time.
+"""What each option of a detector costs and gains in ROC-AUC, one option changed at a time.
 
 python benchmarks/defaults.py padim --data-root DIR --classes bottle,transistor,commutator
 """

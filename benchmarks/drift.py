@@ -171,8 +171,8 @@ def print_unchanged(classes: dict[str, Scored]) -> None:
 
 
 def print_delays(classes: dict[str, Scored]) -> None:
-    """After how many parts a change is told, and by which measure."""
-    print(f"\n## Parts until a change is told ({SEEDS} streams each)\n")
+    """After how many parts a change is reported, and by which measure."""
+    print(f"\n## Parts until a change is reported ({SEEDS} streams each)\n")
     print("| class | change | after 300 parts | after 5,000 parts | first measure |")
     print("|---|---|---|---|---|")
     for name, scored in classes.items():
@@ -230,10 +230,10 @@ def print_defects(classes: dict[str, Scored]) -> None:
 
 
 def print_slow(classes: dict[str, Scored]) -> None:
-    """How far the light has crept when it is told: a week at a part a second."""
+    """How far the light has crept when it is reported: a week at a part a second."""
     week = 604_800
     print("\n## Light that falls by 15 % over a week of one part a second\n")
-    print("| class | natural spread of the brightness | told after | the light has fallen by |")
+    print("| class | natural spread of the brightness | reported after | the light has fallen by |")
     print("|---|---|---|---|")
     for name, scored in classes.items():
         rng = np.random.default_rng(0)

@@ -4,7 +4,7 @@
 
 Each row trains by `edge-ad train`, exports by `edge-ad export` and scores by `edge-ad predict`; a
 run that is in the results folder is not trained again. Pixels are scored with the same file.
-Without internet only the EfficientNet-Lite weights can be had: the others are left untrained.
+Without internet only the EfficientNet-Lite weights are available: the others are left untrained.
 """
 
 import json

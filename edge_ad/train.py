@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 FEW_PICTURES = 20
 
 LEAST, MOST = 1e-9, 0.999
-"""Range of the false-alarm rate that is told for a limit from F1, however far out it lies."""
+"""Range of the false-alarm rate that is reported for a limit from F1, however far out it lies."""
 
 LOCK_SECONDS = 60.0
 """For another process to write the same run; its report takes a few seconds."""

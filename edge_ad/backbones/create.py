@@ -53,7 +53,7 @@ def create_backbone(
             that hands over its own weights through `load_state_dict` next.
 
     Raises:
-        EdgeAdError: unknown names, or weights that cannot be had or do not fit.
+        EdgeAdError: unknown names, or weights that are not available or do not fit.
         MissingExtraError: a package that this backbone needs is not installed.
     """
     maps = select_maps(name, feature_maps(name), layers)

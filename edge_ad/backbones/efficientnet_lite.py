@@ -122,7 +122,7 @@ class EfficientNetLiteClassifier(EfficientNetLite):
         """Load the packaged weights (`pretrained`) or a file with the same keys.
 
         Raises:
-            EdgeAdError: weights that cannot be had or do not fit.
+            EdgeAdError: weights that are not available or do not fit.
         """
         packaged = weights == "pretrained"
         state = packaged_state_dict(self._package) if packaged else read_state_dict(Path(weights))

@@ -1,4 +1,4 @@
-"""Any model of timm that can answer intermediate feature maps.
+"""Any model of timm that can return intermediate feature maps.
 
 timm is an extra, so it is imported inside the functions.
 """

@@ -108,12 +108,12 @@ for _config in CONFIGS.values():
 
 
 def _runs(config: DetectorConfig, request: _Request) -> Iterator["Run"]:
-    """Train each class; what fails with one of several is told at the end.
+    """Train each class; what fails with one of several is reported at the end.
 
     Raises:
         EdgeAdError: a class cannot be trained.
     """
-    # All that can be wrong with a request is told before PyTorch is loaded.
+    # All that can be wrong with a request is reported before PyTorch is loaded.
     categories = _categories(request)
     from edge_ad.models import create
     from edge_ad.train import LimitOptions

@@ -98,7 +98,7 @@ def export(
         run: folder written by `edge-ad train`.
         output: where to write; None: `<category>-<method>.onnx` in the run folder.
         options: target, precision and what to do when the proof fails.
-        progress: is told what is being done, in words.
+        progress: called with what is being done, in words.
 
     Raises:
         DataError: the run, or the pictures for the proof, cannot be read.

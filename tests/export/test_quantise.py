@@ -58,9 +58,9 @@ def test_a_product_with_the_norms_ranks_rows_by_their_distance(largest: int) -> 
     digits = 1 + max(1, int(-(-(halves.max() // BASE) // DIGIT_MAX)))
     places = np.array([-BASE] * (digits - 1) + [-1])
     columns = np.concatenate([patches, np.repeat(places[:, None], 16, axis=1)]).astype(np.int8)
-    likeness = product(with_norms(rows, digits), columns)
+    similarity = product(with_norms(rows, digits), columns)
     expected = rows @ patches - halves[:, None] + ROW_ZERO * patches.sum(axis=0)
-    np.testing.assert_array_equal(likeness, expected)
+    np.testing.assert_array_equal(similarity, expected)
 
 
 def test_weights_come_back() -> None:

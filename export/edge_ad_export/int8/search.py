@@ -6,9 +6,9 @@ only say which rows are nearest; the distance to these is computed in float32. A
 misses therefore makes a distance larger, never smaller.
 
 Memory and patches are rounded to one step, so that in units of it |x - m|^2 / 2 =
-|x|^2 / 2 - (x.m - |m|^2 / 2), whose last part is an integer, the likeness. Rows have 7 bits and are
-the unsigned factor of MatMulInteger (see `quantise`), patches have 8 and reach twice as far as the
-memory; a patch that is farther still is cut off, far from every row.
+|x|^2 / 2 - (x.m - |m|^2 / 2), whose last part is an integer, the similarity. Rows have 7 bits and
+are the unsigned factor of MatMulInteger (see `quantise`), patches have 8 and reach twice as far as
+the memory; a patch that is farther still is cut off, far from every row.
 
 The product takes |m|^2 / 2 off by itself: it stands in further channels of the rows, as digits to
 the base of 128, and the patches have -128 and -1 there.
@@ -25,7 +25,7 @@ from torch import Tensor
 from edge_ad_export.nodes import GraphBuilder
 
 TILE = 4
-"""Wished-for side of a tile, in patches."""
+"""Preferred side of a tile, in patches."""
 
 CLUSTERS = 128
 """Clusters of a small memory: enough to choose well, and few enough to choose quickly."""
@@ -93,7 +93,7 @@ def searched_distance(
     search = _Search(graph, memory)
     columns = search.quantised(patches)
     visited = search.visited_clusters(columns)
-    rows = search.likest_rows(columns, visited, math.prod(tile_size(grid)))
+    rows = search.most_similar_rows(columns, visited, math.prod(tile_size(grid)))
     found = graph.node("Gather", memory.tensor, rows)  # (N, tiles, candidates, P, C)
     difference = graph.node("Sub", graph.node("Unsqueeze", patches, graph.constant([2])), found)
     # A product and a sum take less time than a ReduceL2.
@@ -177,43 +177,43 @@ class _Search:
         """
         graph = self._graph
         centres = graph.constant(self._centres, "centres")
-        likeness = graph.node("MatMulInteger", centres, columns)  # (N, tiles, K, P)
-        best = graph.node("ReduceMax", likeness, graph.constant([2]), keepdims=1)
-        slack = graph.node("Sub", best, likeness)
+        similarity = graph.node("MatMulInteger", centres, columns)  # (N, tiles, K, P)
+        best = graph.node("ReduceMax", similarity, graph.constant([2]), keepdims=1)
+        slack = graph.node("Sub", best, similarity)
         of_tile = graph.node("ReduceMin", slack, graph.constant([3]), keepdims=0)
         count, rows = self._blocks.shape
         wanted = max(math.ceil(MIN_ROWS / rows), round(VISITED * count))
         visited = graph.constant([min(count, wanted)])
         return graph.nodes("TopK", (of_tile, visited), 2, axis=2, largest=0, sorted=0)[1]
 
-    def likest_rows(self, columns: str, visited: str, patches: int) -> str:
+    def most_similar_rows(self, columns: str, visited: str, patches: int) -> str:
         """Append the rows of the memory that look nearest: int64 (N, tiles, candidates, P).
 
-        They are looked for in the cluster that holds the likest row of all.
+        They are looked for in the cluster that holds the most similar row of all.
         """
         graph = self._graph
         rows = self._blocks.shape[1]
-        likeness = self._likeness(columns, visited, patches)  # (N, tiles, V, R, P)
-        by_cluster = graph.node("ReduceMax", likeness, graph.constant([3]), keepdims=0)
+        similarity = self._similarity(columns, visited, patches)  # (N, tiles, V, R, P)
+        by_cluster = graph.node("ReduceMax", similarity, graph.constant([3]), keepdims=0)
         best = graph.node("ArgMax", by_cluster, axis=2, keepdims=0)  # (N, tiles, P)
         every_row = graph.constant(np.zeros((rows, 1), np.int64))
         place = graph.node("Unsqueeze", best, graph.constant([2, 3]))
         in_best = graph.node(
-            "GatherElements", likeness, graph.node("Add", place, every_row), axis=2
+            "GatherElements", similarity, graph.node("Add", place, every_row), axis=2
         )  # (N, tiles, 1, R, P)
         count = graph.constant([min(CANDIDATES, rows)])
-        likest = graph.nodes("TopK", (in_best, count), 2, axis=3, sorted=0)[1]
+        similar = graph.nodes("TopK", (in_best, count), 2, axis=3, sorted=0)[1]
         chosen = graph.node("GatherElements", visited, best, axis=2)
         first = graph.node("Mul", chosen, graph.constant(rows))
         row = graph.node(
             "Add",
             graph.node("Unsqueeze", first, graph.constant([2])),
-            graph.node("Squeeze", likest, graph.constant([2])),
+            graph.node("Squeeze", similar, graph.constant([2])),
         )
         order = graph.constant(self._blocks.flatten().numpy(), "memory_order")
         return graph.node("Gather", order, row)
 
-    def _likeness(self, columns: str, visited: str, patches: int) -> str:
+    def _similarity(self, columns: str, visited: str, patches: int) -> str:
         """Append how near each patch is to each visited row: (N, tiles, V, R, P).
 
         One product a tile: the visited clusters lie one below the other.
@@ -223,8 +223,8 @@ class _Search:
         blocks = graph.constant(self._rows, "memory_blocks")
         below = graph.constant([0, 0, -1, channels])
         visited_rows = graph.node("Reshape", graph.node("Gather", blocks, visited), below)
-        likeness = graph.node("MatMulInteger", visited_rows, columns)  # (N, tiles, V R, P)
-        return graph.node("Reshape", likeness, graph.constant([0, 0, -1, rows, patches]))
+        similarity = graph.node("MatMulInteger", visited_rows, columns)  # (N, tiles, V R, P)
+        return graph.node("Reshape", similarity, graph.constant([0, 0, -1, rows, patches]))
 
 
 def rows_of_a_cluster(memory_rows: int) -> int:
@@ -236,7 +236,7 @@ def rows_of_a_cluster(memory_rows: int) -> int:
 def with_norms(integers: NDArray[np.float32], digits: int) -> NDArray[np.uint8]:
     """Shift rows (..., C) to unsigned and append the digits of half their squared norms.
 
-    The shift adds the same to all likenesses of a patch. Every digit but the last counts `BASE`.
+    The shift adds the same to all similarities of a patch. Every digit but the last counts `BASE`.
     """
     high, low = np.divmod(_half_norms(integers), BASE)
     appended = []

@@ -52,7 +52,7 @@ def find_plugin(spec: str) -> Callable[[], FrameSource] | None:
 
 
 class _PluginSource(FrameSource):
-    """A source of somebody else's, whose unexpected errors are those of a lost camera."""
+    """A source from another package, whose unexpected errors count as a lost camera."""
 
     def __init__(self, plugin: str, source: FrameSource) -> None:
         self._plugin = plugin

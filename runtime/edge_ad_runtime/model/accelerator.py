@@ -1,4 +1,4 @@
-"""What CUDA and TensorRT are told, and where the engines that TensorRT builds are kept.
+"""The options of CUDA and TensorRT, and where the engines that TensorRT builds are kept.
 
 The names of the options are those of ONNX Runtime's CUDA and TensorRT execution providers.
 """

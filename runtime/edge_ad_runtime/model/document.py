@@ -77,7 +77,7 @@ class Document:
         return value
 
     def ascending(self, name: str, count: int) -> tuple[float, ...]:
-        """Return so many finite numbers, the smallest first."""
+        """Return `count` finite numbers, the smallest first."""
         values = self._get(name)
         if (
             not isinstance(values, list)

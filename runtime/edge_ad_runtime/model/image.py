@@ -219,12 +219,12 @@ class Appearance:
 
     @cached_property
     def dark_share(self) -> float:
-        """Share of pixels that are as good as black, 0..1."""
+        """Share of pixels that are practically black, 0..1."""
         return float(np.mean(self.grey <= 2))
 
     @cached_property
     def bright_share(self) -> float:
-        """Share of pixels that are as good as white, 0..1."""
+        """Share of pixels that are practically white, 0..1."""
         return float(np.mean(self.grey >= 253))
 
     @cached_property

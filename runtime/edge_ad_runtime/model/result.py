@@ -15,7 +15,7 @@ from edge_ad_runtime.model.calibration import Calibration
 from edge_ad_runtime.model.image import Frame, Preprocessing
 
 MOST_REGIONS = 50
-"""Regions that are told of a part, those with the highest peaks: a message has to end somewhere."""
+"""Regions reported for a part, those with the highest peaks: a message has to end somewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,7 +66,7 @@ class Scorer:
             device: `auto` (CUDA where it works, else the CPU), `cpu`, `cuda` or `tensorrt`.
             threads: CPU threads for one inference; None: one for each physical core.
             threshold: decision limit in place of the model's own; a finite number.
-            min_region_area: share of the picture, 0..1, from which a region is told.
+            min_region_area: share of the picture, 0..1, from which a region is reported.
             required: the signature without which the file is refused; None: none is needed.
             accelerator: how a GPU is used.
 
@@ -218,7 +218,7 @@ class Scorer:
             prepared: what `prepare` returned.
             prepared_ms: what that took for one frame; it is part of the result's latency.
             frame_sizes: (height, width) of each frame before `prepare`, in whose pixels the regions
-                are told; None: those of the prepared frames.
+                are given; None: those of the prepared frames.
 
         Raises:
             DataError: a score is not finite.

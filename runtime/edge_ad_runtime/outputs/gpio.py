@@ -120,7 +120,7 @@ class Digital(Output):
                 try:
                     self._line.set(False)
                 except OSError as error:
-                    self._error = error  # the next verdict tells of it
+                    self._error = error  # the next verdict reports it
 
 
 class _GpiodLine:

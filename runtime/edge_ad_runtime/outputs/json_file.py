@@ -1,4 +1,4 @@
-"""Verdicts and events as lines of JSON in a file, which is begun anew when it has grown."""
+"""Verdicts and events as lines of JSON in a file, which is rotated when it has grown."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from edge_ad_runtime.outputs.base import JsonLines
 
 @dataclass(frozen=True, kw_only=True)
 class JsonConfig:
-    """Lines of JSON in a file: begun anew at `max_mb`, of which `files` old ones are kept."""
+    """Lines of JSON in a file, which is rotated at `max_mb`; `files` old ones are kept."""
 
     path: Path = setting(expected="the path of a file")
     max_mb: float = setting(100.0, low=0.001, high=1_000_000)
@@ -51,7 +51,7 @@ class RotatingFile:
 
         Args:
             path: of the newest lines.
-            max_bytes: it is begun anew before it grows larger.
+            max_bytes: it is rotated before it grows larger.
             files: how many old ones are kept.
 
         Raises:

@@ -1,4 +1,4 @@
-"""An MQTT broker as the receiver of verdicts, and as the giver of triggers."""
+"""An MQTT broker as the receiver of verdicts, and as the source of triggers."""
 
 import os
 import re

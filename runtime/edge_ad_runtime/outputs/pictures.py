@@ -1,4 +1,4 @@
-"""Pictures of what was scored, under their heat map; the oldest of them go."""
+"""Pictures of what was scored, under their heat map; the oldest ones are deleted."""
 
 import errno
 import re

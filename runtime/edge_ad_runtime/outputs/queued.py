@@ -79,7 +79,7 @@ class Worker(Generic[Item]):
             raise self._error
 
     def close(self) -> int:
-        """Work the queue off, within seconds; return how many failures no `put` has told of.
+        """Work the queue off, within seconds; return how many failures no `put` has reported.
 
         With `wait`, it may take as long as one item after the other is done.
         """
@@ -133,7 +133,7 @@ class Worker(Generic[Item]):
             self._work(item)
             self._error = None
         except OSError as error:
-            # Until one succeeds, each further `put` tells of the failure.
+            # Until one succeeds, each further `put` reports the failure.
             self._error = error
 
 

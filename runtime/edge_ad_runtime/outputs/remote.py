@@ -1,4 +1,4 @@
-"""Verdicts and events to another machine, in order, each until it is confirmed."""
+"""Send verdicts and events to another machine, in order, each until it is confirmed."""
 
 import json
 import math
@@ -21,7 +21,7 @@ _REFUSAL_SECONDS = 600.0
 
 
 class Refused(OSError):
-    """The other side will never take this message; trying again is in vain."""
+    """The other side will never take this message; trying again is pointless."""
 
 
 class Sender(Protocol):

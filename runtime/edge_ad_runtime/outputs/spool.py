@@ -235,7 +235,7 @@ def _readable(path: Path, limit: int) -> Iterator[tuple[str, str]]:
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Tell damage from a full disk, a failing one, and a file that is in use or not to be had."""
+    """Tell damage from a full disk, a failing one, and a file that is in use or not available."""
     return not re.search("locked|full|I/O|unable to open|closed", str(error))
 
 

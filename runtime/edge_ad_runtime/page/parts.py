@@ -108,7 +108,7 @@ def _outlines(hot: NDArray[np.bool_]) -> list[Outline]:
 
 
 def _shrunk(frame: Frame, side: int) -> Frame:
-    """Return the frame with sides of at most so many pixels.
+    """Return the frame with sides of at most this many pixels.
 
     It is divided by a whole number, which is much quicker than any other scale.
     """
@@ -262,7 +262,7 @@ class Drawing:
     """
 
     def __init__(self, side: int) -> None:
-        """Make pictures with sides of at most so many pixels."""
+        """Make pictures with sides of at most this many pixels."""
         self.cpu_seconds = 0.0
         self._side = side
         self._kept_at = -_KEEP_SECONDS

@@ -178,14 +178,14 @@ class Routes:
         return path
 
     async def shift(self, request: Request) -> Response:
-        """Begin to count anew: `{"camera": ...}`; without a camera at all of them."""
+        """Start counting from zero: `{"camera": ...}`; without a camera at all of them."""
         fields = await _json_fields(request)
         names = [self._camera(fields)] if "camera" in fields else list(self._state.cameras)
         await run_in_threadpool(self._begin_shift, names, _who_asks(request, fields))
         return JSONResponse({"cameras": names})
 
     def _begin_shift(self, names: Sequence[str], who: str) -> None:
-        """Count anew at cameras, and tell every output what there was up to now."""
+        """Reset the counts of cameras, and report those up to now on every output."""
         for name in names:
             ended = self._state.begin_shift(name)
             message = f"the counts at {name} were set back to zero by {who}"

@@ -117,7 +117,7 @@ class PageState(Output):
             steps: by the name of each camera: how far apart the numbers of two frames lie when none
                 is skipped.
             info: gives the model in use at a camera.
-            added: is told each new part; must be quick.
+            added: called with each new part; must be quick.
         """
         self.cameras = {name: CameraState(name=name) for name in steps}
         self.parts = Parts(list(steps))
@@ -176,12 +176,12 @@ class PageState(Output):
             return any(any(camera.skips) for camera in self.cameras.values())
 
     def events_after(self, number: int) -> list[tuple[int, Event]]:
-        """Return the events behind a number, each with its own."""
+        """Return the events after a number, each with its own."""
         with self._lock:
             return [item for item in self._events if item[0] > number]
 
     def history_after(self, camera: str, number: int) -> list[tuple[int, dict[str, object]]]:
-        """Return the last points of a camera behind a number, each with its own, oldest first."""
+        """Return the last points of a camera after a number, each with its own, oldest first."""
         with self._lock:
             return [item for item in self.cameras[camera].history if item[0] > number]
 

@@ -67,7 +67,7 @@ def collect_good_parts(
         count: how many parts; None: as many as the source has.
         patience: seconds without a new part after which a camera is given up.
         keep_alike: take pictures that look alike for different parts.
-        progress: is told how many parts there are, at each new one.
+        progress: called with the number of parts, at each new one.
         clock: monotonic, in seconds.
     """
     parts = GoodParts()

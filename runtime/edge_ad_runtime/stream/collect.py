@@ -218,7 +218,7 @@ class _Collector:
 def doubts_of(look: Appearance, others: Sequence[Appearance]) -> list[str]:
     """Return what may be wrong with a picture's focus and exposure.
 
-    Among enough others it is compared with them: a white background is told of only a few times.
+    Among enough others it is compared with them: a white background is mentioned only a few times.
 
     Args:
         look: the picture.

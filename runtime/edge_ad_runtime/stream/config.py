@@ -1,4 +1,4 @@
-"""Everything that a stream can be told, as one document: TOML, or the command line's options."""
+"""The whole configuration of a stream, as one document: TOML, or the command line's options."""
 
 import os
 import sys
@@ -140,7 +140,7 @@ class StreamConfig:
         accelerator: how a GPU is used.
         threads: CPU threads for one inference.
         threshold: in place of the model files' own.
-        min_region_area: share of the picture, 0..1, from which a region of a verdict is told.
+        min_region_area: share of the picture, 0..1, from which a region of a verdict is reported.
         max_frames: how many frames to score before the stream ends.
         recovery: patience with lost cameras.
         alarm: when it goes on and off; None: no alarm.

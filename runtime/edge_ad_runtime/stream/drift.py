@@ -34,7 +34,7 @@ the expected growth of a capital is at most the floor for each part."""
 
 _RECENT = 32
 _SCENE_PARTS, _SCENE_ANOMALOUS = 20, 18
-"""So many of so many parts in a row are anomalous: not a batch of defects but another picture."""
+"""18 of 20 parts in a row are anomalous: that is not a batch of defects but another picture."""
 
 _POSITION = "position of the camera and of the part, and the direction of the light"
 _WHAT_TO_CHECK = {
@@ -100,7 +100,7 @@ class ExchangeabilityTest:
 
         Args:
             reference: what the values are ranked among; each value is added to it.
-            jump: share of the capital that is spread anew at each value.
+            jump: share of the capital that is redistributed at each value.
             floor: the capital that is never fallen below; 0: the plain martingale.
         """
         self.capital = 1.0
@@ -130,7 +130,7 @@ class Drift:
 
     One observation a part: a frame of a camera or a video that shows the same static scene as the
     last observed one is passed over. After an alarm the parts that follow are the new reference, so
-    that each change is told once.
+    that each change is reported once.
     """
 
     def __init__(self, info: Callable[[], ModelInfo], *, seed: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""What `edge-ad install` may ask a running stream for: try a model file, take it over, tell of it.
+"""What `edge-ad install` may ask a running stream for: try a model file, take it over, report it.
 
 The two talk over a Unix socket, one request and one answer a connection, each one line of JSON:
 
@@ -74,7 +74,7 @@ class Shadow:
         timeout: float,
         given_up: Callable[[], bool],
     ) -> Answer:
-        """Score so many parts beside the running model.
+        """Score a number of parts beside the running model.
 
         Args:
             candidate: at its own limit.

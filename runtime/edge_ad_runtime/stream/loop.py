@@ -44,7 +44,7 @@ class Model(Protocol):
         """
 
     def gains_by_batching(self, size: int) -> bool:
-        """Whether so many frames are scored sooner together than one after the other."""
+        """Whether this many frames are scored sooner together than one after the other."""
 
 
 @dataclass(kw_only=True)
@@ -128,7 +128,7 @@ class Loop:
             source: already open; None: it is lost from the start, and `reopen` is tried.
             reopen: opens it again; None: a lost camera is the end of it.
             recovery: timeouts and delays.
-            every: score only the first of every so many frames.
+            every: score only every N-th frame.
         """
         feed = Feed(
             name,
@@ -156,7 +156,7 @@ class Loop:
 
         Args:
             stop: ends the loop after the current frame.
-            max_frames: end after so many frames, failed ones included.
+            max_frames: end after this many frames, failed ones included.
 
         Raises:
             DeviceError: the device can no longer run the model.

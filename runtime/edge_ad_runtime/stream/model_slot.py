@@ -199,7 +199,7 @@ class ModelSlot:
         ]
 
     def gains_by_batching(self, size: int) -> bool:
-        """Measure whether so many frames are scored sooner together than one after the other.
+        """Measure whether this many frames are scored sooner together than one after the other.
 
         A device that cannot run such a batch, for its memory perhaps, gains nothing.
         """

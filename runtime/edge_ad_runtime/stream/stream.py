@@ -127,7 +127,7 @@ class Stream:
         return self._slots[camera].own_threshold(camera)
 
     def set_threshold(self, camera: str, threshold: float, *, who: str = "the program") -> None:
-        """Change the decision limit at one camera; an event on every output tells of it.
+        """Change the decision limit at one camera; an event on every output reports it.
 
         Args:
             camera: its name; other cameras keep their limits, also those with the same model.
@@ -267,7 +267,7 @@ def run_stream(
         source: where frames come from.
         scorer: a `Scorer`, or anything with its `score`.
         outputs: where verdicts go; those with an `event` get the events too.
-        max_frames: end after so many frames, failed ones included.
+        max_frames: end after this many frames, failed ones included.
         stop: set it, from a signal handler or another thread, to end after the current frame.
         reopen: opens a live source again when it is lost; None: then the stream ends.
 

@@ -2,7 +2,7 @@
 
 const template = document.getElementById("pictures");
 
-/** Return the figures of a part, ready to be shown at once; throws when a picture is not to be had. */
+/** Return the figures of a part, ready to be shown at once; throws when a picture is not available. */
 export async function load(part) {
   // Imported, because pictures of the template's own document are never loaded.
   const figures = document.importNode(template.content, true);
