@@ -1,11 +1,11 @@
 """Visual anomaly detection: from pictures of good parts to one ONNX file.
 
-    from edge_ad import PaDiM, load_category
+    from edge_ad import Fusion, load_category
 
     category = load_category("cable", "datasets")
-    detector = PaDiM(backbone="efficientnet_lite0").fit(category.train)
+    detector = Fusion(backbone="efficientnet_lite0").fit(category.train)
     print(detector.evaluate(category.test).metrics)
-    detector.save("cable-padim")
+    detector.save("cable-fusion")
 
 The names below are loaded on first use, so that a device without PyTorch can import the package.
 """

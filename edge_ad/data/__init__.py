@@ -1,6 +1,13 @@
 """Pictures on disk: samples, datasets, categories."""
 
-from edge_ad.data.categories import MVTEC_CLASSES, Category, list_categories, load_category
+from edge_ad.data.categories import (
+    MVTEC_CLASSES,
+    Category,
+    good_pictures,
+    labelled_pictures,
+    list_categories,
+    load_category,
+)
 from edge_ad.data.dataset import GOOD, Dataset, Sample, ScoredSample
 from edge_ad.data.in_memory import Pictures, as_dataset
 from edge_ad.data.input_size import choose_input_size
@@ -15,6 +22,8 @@ __all__ = [
     "ScoredSample",
     "as_dataset",
     "choose_input_size",
+    "good_pictures",
+    "labelled_pictures",
     "list_categories",
     "load_category",
 ]

@@ -72,6 +72,36 @@ def load_category(name: str, data_root: Path | str, *, skip_bad: bool = False) -
     return Category(name=name, train=train, test=test)
 
 
+def good_pictures(folder: Path | str) -> Dataset:
+    """Return the pictures of good parts of a folder: those to learn from, where it has the layout.
+
+    Raises:
+        DataError: the folder is missing, holds no pictures, or it is not clear which are good.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"expected a folder of pictures, {folder} is not one: check the path")
+    return Dataset(Dataset.from_folder(_good_folder(folder)), name=folder.name)
+
+
+def labelled_pictures(folder: Path | str) -> Dataset:
+    """Return the pictures of a folder to judge a detector by.
+
+    The test split where the folder has the layout, or is the folder `test` of it, or holds a folder
+    `good` among others: then a picture's label is the name of the folder that it lies in. Pictures
+    of any other folder are good ones.
+
+    Raises:
+        DataError: the folder is missing, or holds no pictures.
+    """
+    folder = Path(folder)
+    test = folder / "test" if (folder / "test").is_dir() else folder
+    labels = [label.name for label in _folders(test)]
+    if labels and (test.name == "test" or (GOOD in labels and len(labels) > 1)):
+        return Dataset(_labelled(test), name=folder.name)
+    return Dataset.from_folder(folder)
+
+
 def _find(name: str, data_root: Path) -> Path:
     """Return the folder `name` in the data root, or the only one a level deeper."""
     if name in ("", "..") or Path(name).name != name:
@@ -169,17 +199,19 @@ def _plain_folder(folder: Path) -> Path:
 
 
 def _test_samples(folder: Path) -> list[Sample]:
-    """List `test/LABEL`; the label is the name of the folder and nothing else."""
     test = folder / "test"
-    if not (folder / "train").is_dir() or not test.is_dir():
-        return []
+    return _labelled(test) if (folder / "train").is_dir() and test.is_dir() else []
+
+
+def _labelled(test: Path) -> list[Sample]:
+    """List `test/LABEL`; the label is the name of the folder and nothing else."""
     if _has_pictures(test):
         raise DataError(
             f"expected folders such as {GOOD} and scratch in {test}, found pictures without a "
             "label: move each into the folder of its label"
         )
     return [
-        Sample(path=path, label=label.name, mask_path=_mask(folder, label, path))
+        Sample(path=path, label=label.name, mask_path=_mask(test.parent, label, path))
         for label in _folders(test)
         for path in list_pictures(label)
     ]

@@ -1,7 +1,7 @@
 """Whatever holds pictures as a dataset: a folder, paths, frames in memory, batches of a loader."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,16 @@ class FrameDataset(Dataset):
         return part
 
 
-def as_dataset(data: Pictures) -> Dataset:
+def as_dataset(
+    data: Pictures, read_folder: Callable[[Path | str], Dataset] = Dataset.from_folder
+) -> Dataset:
     """Return the pictures of whatever holds them.
 
     Args:
         data: a `Dataset`; a folder or a picture file; an iterable of paths or samples; one frame
             (uint8, H x W x 3, BGR); frames in a list, an array (N, H, W, 3), a torch dataset or a
             data loader. Of a tuple, such as (frame, label), the first entry counts.
+        read_folder: says which pictures of a folder count, and as what.
 
     Raises:
         DataError: something else, or a frame of another kind, with its number.
@@ -49,7 +52,9 @@ def as_dataset(data: Pictures) -> Dataset:
         return data
     if isinstance(data, str | Path):
         path = Path(data)
-        return Dataset([Sample(path=path)]) if path.is_file() else Dataset.from_folder(path)
+        if not path.exists():
+            raise DataError(f"expected a picture or a folder of pictures, found nothing at {path}")
+        return Dataset([Sample(path=path)]) if path.is_file() else read_folder(path)
     items = list(_items(data))
     if not items:
         raise DataError("expected pictures, got none")
@@ -84,6 +89,8 @@ def _frames(item: Any) -> Iterator[Frame]:
             "expected frames in BGR, got an image of Pillow, which is RGB: give its path, or "
             'np.asarray(image.convert("RGB"))[:, :, ::-1]'
         )
+    if item is None:
+        raise DataError("expected a frame, got None: cv2.imread returns it for what it cannot read")
     pixels = np.asarray(item.detach().cpu() if hasattr(item, "detach") else item)
     for frame in pixels if pixels.ndim == 4 else [pixels]:
         check_frame(frame)

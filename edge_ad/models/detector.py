@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from edge_ad.backbones import create_backbone, layers_of_strides
 from edge_ad.config import DetectorConfig
-from edge_ad.data import Dataset, Pictures, as_dataset, choose_input_size
+from edge_ad.data import (
+    Dataset,
+    Pictures,
+    as_dataset,
+    choose_input_size,
+    good_pictures,
+    labelled_pictures,
+)
 from edge_ad.evaluate import Evaluation, Evaluator
 from edge_ad.models.good import FEWEST, GoodScores, LeftOut
 from edge_ad.models.grid import Smoothing
@@ -145,20 +152,24 @@ class Detector(nn.Module, ABC):
     def fit(self: SelfDetector, pictures: Pictures) -> SelfDetector:
         """Learn from pictures of good parts, in one pass, and set the decision limit.
 
-        Takes what `edge_ad.data.as_dataset` does: a folder, paths, frames, a data loader.
-
         Afterwards `good` holds what each of them scores as a new picture, and `threshold` is the
         limit that follows from these scores. With fewer than 3 pictures there is none.
 
+        Args:
+            pictures: a folder, paths, frames (uint8, H x W x 3, BGR) in a list or an array, or a
+                data loader, see `edge_ad.data.as_dataset`. Of a folder in MVTec layout only
+                `train/good` counts.
+
         Raises:
-            DataError: no pictures, or unreadable ones.
+            DataError: no pictures, unreadable ones, or a folder of which it is not clear what is
+                good.
             NotFittedError: the backbone was built for weights that never came.
         """
         if not self._has_weights:
             raise NotFittedError(
                 "the backbone has no weights: give `weights` as pretrained or a file"
             )
-        dataset = as_dataset(pictures)
+        dataset = as_dataset(pictures, good_pictures)
         if len(dataset) == 0:
             raise DataError("expected pictures of good parts to fit, got none")
         if self._preprocessing is None:
@@ -183,6 +194,32 @@ class Detector(nn.Module, ABC):
             NotFittedError: nothing was fitted, fewer than 3 pictures, or by an early version.
         """
         return self._known_limits().threshold
+
+    def set_false_alarm_rate(self, rate: float) -> float:
+        """Move the decision limit to another false-alarm rate; nothing is fitted again.
+
+        Args:
+            rate: the share of good parts that may be called anomalous, such as 0.001.
+
+        Returns:
+            The new limit, also in `threshold`.
+
+        Raises:
+            NotFittedError: there is no limit yet.
+            ConfigError: the rate is out of range.
+        """
+        limits = self._known_limits()
+        if self.calibration is None:
+            raise NotFittedError("the detector keeps no scores of good parts: fit it again")
+        self.calibration = self.calibration.with_rate(rate)
+        self.limits = replace(
+            limits,
+            threshold=self.calibration.limit(),
+            threshold_rule=self.calibration.promise(),
+            false_alarm_rate=self.calibration.rate,
+            map_threshold=self.calibration.map_limit(),
+        )
+        return self.limits.threshold
 
     def good_scores(self, left_out: LeftOut) -> GoodScores | None:
         """Smooth the distances of left-out pictures; None: too few to leave one out."""
@@ -246,9 +283,19 @@ class Detector(nn.Module, ABC):
         return result.plot(frame)
 
     def evaluate(self, pictures: Pictures, description: str = "evaluate") -> Evaluation:
-        """Score all samples and compute image and, where there are masks, pixel metrics."""
+        """Score all samples and compute image and, where there are masks, pixel metrics.
+
+        Args:
+            pictures: as for `predict`. Labels come from a `Dataset`, or from the names of the
+                folders in `test` of a folder in MVTec layout; anything else counts as good.
+            description: title of the progress bar.
+
+        Raises:
+            DataError, NotFittedError: as `predict`.
+        """
         evaluator = Evaluator()
-        for sample, prediction in self.predictions(as_dataset(pictures), description):
+        dataset = as_dataset(pictures, labelled_pictures)
+        for sample, prediction in self.predictions(dataset, description):
             evaluator.add(
                 sample, prediction.score, prediction.anomaly_map, preprocessing=self.preprocessing
             )

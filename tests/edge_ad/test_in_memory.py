@@ -61,11 +61,23 @@ def test_evaluate_takes_a_folder(data_root: Path) -> None:
     assert evaluation.metrics.n_good == 6 and evaluation.metrics.image_auroc is None
 
 
+def test_of_a_whole_class_folder_only_good_parts_are_learnt_from(data_root: Path) -> None:
+    detector = fit(data_root / "plate")
+    assert detector.fitted is not None and len(detector.fitted) == 24
+    for folder in (data_root / "plate", data_root / "plate/test"):
+        metrics = detector.evaluate(folder).metrics
+        assert (metrics.n_good, metrics.n_anomalous) == (6, 6)
+        assert metrics.image_auroc is not None and metrics.pixel_auroc is not None
+    with pytest.raises(DataError, match="not clear what to learn from"):
+        fit(data_root / "plate/test")
+
+
 @pytest.mark.parametrize(
     "frame",
     [
         np.zeros((40, 40), np.uint8),
         np.zeros((40, 40, 3), np.float32),
+        np.zeros((40, 40, 3), np.uint16),
         np.zeros((40, 40, 4), np.uint8),
         np.zeros((0, 40, 3), np.uint8),
     ],
@@ -91,7 +103,7 @@ def test_a_prediction_unpacks_as_in_the_readme(data_root: Path) -> None:
     assert isinstance(score, float) and anomaly_map.shape == (32, 32)
 
 
-@pytest.mark.parametrize("data", [[], 3, "nowhere"])
+@pytest.mark.parametrize("data", [[], 3, "nowhere", [None]])
 def test_what_holds_no_pictures_is_refused(data: object) -> None:
     with pytest.raises(DataError, match="expected"):
         as_dataset(data)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from edge_ad.models import PaDiM, load
 from edge_ad.train import change_limit, train
 from edge_ad_export import Exported, ExportOptions, exporter
 from edge_ad_runtime import Scorer, list_pictures, read_frame
-from edge_ad_runtime.errors import DataError, MissingExtraError, NotFittedError
+from edge_ad_runtime.errors import ConfigError, DataError, MissingExtraError, NotFittedError
 
 PACKAGES = (edge_ad, edge_ad_export, edge_ad_runtime)
 PORTABLE = ExportOptions(target="portable")
@@ -49,6 +49,17 @@ def test_the_threshold_is_there_after_fit_and_after_load(detector: PaDiM, tmp_pa
     detector.save(str(tmp_path))
     loaded = load(str(tmp_path))
     assert (loaded.limits, loaded.calibration) == (detector.limits, detector.calibration)
+
+
+def test_another_rate_moves_the_limit_without_a_fit(detector: PaDiM, tmp_path: Path) -> None:
+    detector.save(tmp_path)
+    loaded = load(tmp_path)
+    before = loaded.threshold
+    assert loaded.set_false_alarm_rate(0.3) == loaded.threshold < before
+    assert loaded.limits is not None and loaded.limits.false_alarm_rate == 0.3
+    assert loaded.set_false_alarm_rate(detector.calibration.rate) == before  # type: ignore[union-attr]
+    with pytest.raises(ConfigError):
+        loaded.set_false_alarm_rate(2)
 
 
 def test_a_run_has_the_limit_that_it_was_given_last(data_root: Path, tmp_path: Path) -> None:

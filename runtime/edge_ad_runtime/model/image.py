@@ -149,6 +149,8 @@ def _remedy(frame: NDArray[np.generic]) -> str:
     """Say how what is no frame becomes one."""
     if frame.size == 0:
         return "it is empty"
+    if frame.dtype == np.uint16:
+        return "convert it with (frame / 257).round().astype(np.uint8) if it uses all 16 bits"
     if frame.dtype != np.uint8:
         return "convert it to 0..255, values of 0..1 with (255 * frame).round().astype(np.uint8)"
     if frame.ndim == 4:
