@@ -27,7 +27,7 @@ from edge_ad_runtime import (
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.outputs import Output, queued
 from edge_ad_runtime.outputs.gpio import Digital
-from edge_ad_runtime.outputs.json_file import RotatingFile
+from edge_ad_runtime.outputs.json_file import JsonConfig, JsonFile, RotatingFile
 from edge_ad_runtime.outputs.pictures import KeptPictures, Retention
 from edge_ad_runtime.outputs.queued import Background
 
@@ -46,6 +46,23 @@ def test_rotation_loses_no_line(tmp_path: Path, verdict: MakeVerdict) -> None:
     assert len(files) > 3 and all(item.stat().st_size <= 1000 for item in files)
     found = [json.loads(line)["frame"] for item in files for line in item.read_text().splitlines()]
     assert found == list(range(40))
+
+
+def test_a_file_that_somebody_deletes_or_moves_is_begun_anew(
+    tmp_path: Path, verdict: MakeVerdict
+) -> None:
+    """A line in a file without a name is a lost verdict."""
+    path = tmp_path / "verdicts.jsonl"
+    lines = JsonFile(JsonConfig(path=path))
+    lines.write(*verdict(0))
+    path.rename(tmp_path / "moved")
+    lines.write(*verdict(1))
+    assert json.loads(path.read_text())["frame"] == 1
+    path.unlink()
+    lines.write(*verdict(2))
+    lines.close()
+    assert json.loads(path.read_text())["frame"] == 2
+    assert json.loads((tmp_path / "moved").read_text())["frame"] == 0
 
 
 def test_rotation_keeps_so_many(tmp_path: Path) -> None:

@@ -59,11 +59,11 @@ def test_watched_folder_takes_complete_pictures_once(tmp_path: Path) -> None:
 class Watcher:
     """Reads a watched folder in a thread, and remembers the names."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, patience: float = 0.0) -> None:
         self.path = path
         self.names: list[str] = []
         self.errors: list[str] = []
-        self.source = WatchedFolder(path, every=0.02)
+        self.source = WatchedFolder(path, every=0.02, patience=patience)
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
@@ -175,6 +175,23 @@ def test_a_damaged_picture_is_one_lost_frame(watcher: Watcher) -> None:
     watcher.write("a.png")
     watcher.looks()
     assert watcher.parts() == ["a.png"] and len(watcher.errors) == 1
+
+
+def test_a_copy_that_pauses_is_judged_once_and_fails_only_if_it_never_ends(tmp_path: Path) -> None:
+    _, data = cv2.imencode(".png", np.full((40, 40, 3), 9, np.uint8))
+    picture = data.tobytes()
+    watcher = Watcher(tmp_path, patience=1000.0)
+    with (tmp_path / "slow.png").open("wb", buffering=0) as file:
+        for part in (b"", picture[:50], picture[50:100], picture[100:]):
+            file.write(part)
+            watcher.looks()
+    (tmp_path / "broken.png").write_bytes(picture[:50])
+    watcher.looks()
+    assert watcher.parts() == ["slow.png"] and watcher.errors == []
+    (tmp_path / "broken.png").unlink()  # it can no longer become complete
+    wait(lambda: watcher.errors)
+    watcher.close()
+    assert len(watcher.errors) == 1 and "broken.png" in watcher.errors[0]
 
 
 def test_memory_stays_bounded_where_pictures_are_removed(

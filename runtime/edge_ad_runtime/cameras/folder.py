@@ -1,11 +1,13 @@
 """Picture files: a list of them, and a folder into which another program writes them."""
 
+import math
 import os
 import stat
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from time import monotonic
 
 from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource
 from edge_ad_runtime.errors import DataError, FrameError, redact
@@ -58,19 +60,23 @@ class Pictures(FrameSource):
 class WatchedFolder(FrameSource):
     """The pictures that arrive in a folder from now on, in order of their time.
 
-    A picture is complete when its size and time have not changed from one look to the next. Files
-    that are renamed into the folder, the better way, are taken as quickly. A picture that goes away
-    and comes back unchanged is not read again: a network share may look empty for a moment.
+    A picture is complete when its size and time have not changed from one look to the next, and it
+    can be read: what cannot may still be written, by a copy that pauses, and fails only if it stays
+    as it is for some seconds. Files that are renamed into the folder, the better way, are taken as
+    quickly. A picture that goes away and comes back unchanged is not read again: a network share
+    may look empty for a moment.
     """
 
     live = False
 
-    def __init__(self, folder: Path, *, every: float = 0.2) -> None:
+    def __init__(self, folder: Path, *, every: float = 0.2, patience: float = 10.0) -> None:
         """Remember what is there already, which is not read.
 
         Args:
             folder: is looked at without its subfolders.
             every: seconds between two looks.
+            patience: seconds for which a picture that cannot be read must stay as it is, until it
+                counts as failed.
 
         Raises:
             DataError: the folder cannot be listed.
@@ -78,9 +84,12 @@ class WatchedFolder(FrameSource):
         self.name = str(folder)
         self._folder = folder
         self._every = every
+        self._patience = patience
         self._cancelled = threading.Event()
         self._next = 0
-        self._waiting: deque[Path] = deque()
+        self._waiting: deque[str] = deque()
+        # Pictures that could not be read, in which state, and until when they may become complete.
+        self._doubtful: dict[str, tuple[_State | None, float]] = {}
         self._growing: dict[str, _State] = {}
         self._most = 0
         try:
@@ -97,13 +106,25 @@ class WatchedFolder(FrameSource):
         Raises:
             FrameError: a picture cannot be read; the next call reads the one after it.
         """
-        while not self._waiting:
-            if self._cancelled.wait(self._every):
-                return None
-            self._collect()
-        number, path = self._next, self._waiting.popleft()
-        self._next += 1
-        return CapturedFrame(number=number, frame=_read_picture(path), path=path)
+        while True:
+            while not self._waiting:
+                if self._cancelled.wait(self._every):
+                    return None
+                self._collect()
+            name = self._waiting.popleft()
+            path, state = self._folder / name, self._done.get(name)
+            doubted, _ = self._doubtful.pop(name, (None, 0.0))
+            try:
+                frame = _read_picture(path)
+            except FrameError:
+                if doubted != state:
+                    self._doubtful[name] = state, monotonic() + self._patience
+                    continue
+                self._next += 1
+                raise
+            number = self._next
+            self._next += 1
+            return CapturedFrame(number=number, frame=frame, path=path)
 
     def cancel(self) -> None:
         """Let a waiting `read` return."""
@@ -120,7 +141,11 @@ class WatchedFolder(FrameSource):
         self._growing = fresh
         for name in sorted(complete, key=lambda name: (fresh[name][1], name)):
             self._done[name] = self._growing.pop(name)
-            self._waiting.append(self._folder / name)
+            self._waiting.append(name)
+        for name, (state, until) in self._doubtful.items():
+            if name not in found or (found[name] == state and monotonic() >= until):
+                self._doubtful[name] = state, math.inf
+                self._waiting.append(name)
         self._most = max(self._most, len(found))
         if len(self._done) > 2 * self._most + _REMEMBERED:
             self._forget(found)

@@ -76,6 +76,8 @@ class RotatingFile:
         Raises:
             OSError: it cannot be appended.
         """
+        if self._file is not None and not self._is_there(self._file):
+            self.close()
         if self._file is None:
             self._file = self._open()
         data = text.encode()
@@ -102,6 +104,13 @@ class RotatingFile:
         if self._file is not None:
             file, self._file = self._file, None
             file.close()
+
+    def _is_there(self, file: BinaryIO) -> bool:
+        """Whether the path still leads to the file, which others may delete or move away."""
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(file.fileno()))
+        except FileNotFoundError:
+            return False
 
     def _open(self) -> BinaryIO:
         file = open(self._path, "ab+", buffering=0)
