@@ -38,6 +38,7 @@ from edge_ad_runtime.errors import ConfigError, EdgeAdError
 )
 @config_option(DetectorConfig, "backbone")
 @config_option(DetectorConfig, "weights")
+@config_option(DetectorConfig, "size")
 @config_option(DetectorConfig, "device")
 @config_option(DetectorConfig, "seed")
 @click.option(

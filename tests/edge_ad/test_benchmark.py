@@ -17,7 +17,7 @@ from edge_ad.sweep.benchmark import Cell, CellResult, Settings, run_benchmark
 from edge_ad.sweep.published import IMAGE_AUROC_MEAN, PIXEL_AUROC, PIXEL_AUROC_MEAN
 from edge_ad.sweep.table import COLUMNS, markdown, write_tables
 
-UNTRAINED = Settings(options={"weights": "none"})
+UNTRAINED = Settings(options={"weights": "none", "size": 64})
 
 
 def result(method: str, category: str, image: float, pixel: float | None) -> CellResult:
@@ -109,7 +109,7 @@ def test_writes_three_files(tmp_path: Path) -> None:
 
 def run(data_root: Path, results: Path, *options: str) -> tuple[int, str, str]:
     arguments = ["benchmark", "--data-root", str(data_root), "--results", str(results)]
-    outcome = CliRunner().invoke(main, [*arguments, "--weights", "none", *options])
+    outcome = CliRunner().invoke(main, [*arguments, "--weights", "none", "--size", "64", *options])
     return outcome.exit_code, outcome.stdout, outcome.stderr
 
 

@@ -16,7 +16,7 @@ from edge_ad.data import Dataset, Sample, load_category
 from edge_ad.evaluate import Evaluator
 from edge_ad.models import Detector, Fusion, PaDiM, PatchCore, load
 from edge_ad.train import train
-from edge_ad_export import ExportOptions, export
+from edge_ad_export import Exported, ExportOptions, export
 from edge_ad_export.int8.padim import RoundedGaussians
 from edge_ad_export.int8.quantise import ACTIVATION_MAX
 from edge_ad_export.limits import with_own_limits
@@ -64,8 +64,7 @@ def test_left_out_scores_are_those_of_rounded_refits(data_root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_arithmetic_is_that_of_the_file(run: Path, data_root: Path) -> None:
-    exported = export(run)
+def test_the_arithmetic_is_that_of_the_file(run: Path, exported: Exported, data_root: Path) -> None:
     assert exported.parity.precision == "int8"
     detector = load(run)
     assert isinstance(detector, PaDiM)
@@ -82,9 +81,14 @@ def run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(detector, category, tmp_path_factory.mktemp("results")).folder
 
 
-def test_the_file_keeps_the_promise(run: Path) -> None:
+@pytest.fixture(scope="module")
+def exported(run: Path) -> Exported:
+    return export(run)
+
+
+def test_the_file_keeps_the_promise(run: Path, exported: Exported) -> None:
     trained = json.loads((run / "metrics.json").read_text())
-    info = export(run).info
+    info = exported.info
     assert info.calibration is not None
     # Six good test pictures are too few to tell a shift.
     assert info.threshold == trained["threshold"] == info.calibration.limit()
@@ -110,8 +114,8 @@ def comparison(n_good: int, factor: float) -> Comparison:
     )
 
 
-def test_a_common_shift_of_unseen_good_pictures_moves_the_limit(run: Path) -> None:
-    info = export(run).info
+def test_a_common_shift_of_unseen_good_pictures_moves_the_limit(exported: Exported) -> None:
+    info = exported.info
     assert with_own_limits(info, comparison(9, 1.1)) == info
     moved = with_own_limits(info, comparison(10, 1.1))
     assert moved.threshold == pytest.approx(1.1 * info.threshold)
@@ -121,9 +125,9 @@ def test_a_common_shift_of_unseen_good_pictures_moves_the_limit(run: Path) -> No
     assert moved.calibration.p_value(1.1 * 50) == pytest.approx(info.calibration.p_value(50))
 
 
-def test_copies_of_fitted_pictures_in_the_test_split_move_nothing(run: Path) -> None:
+def test_copies_of_fitted_pictures_in_the_test_split_move_nothing(exported: Exported) -> None:
     """SPADE scores them with next to nothing, all of which may be rounding."""
-    info = export(run).info
+    info = exported.info
     compared = comparison(10, 1.1)
     copies = np.array([False] * 2 + [True] * 10 + [False])
     nearly_nothing = np.where(copies, 1e-3 * info.threshold, compared.expected)
@@ -137,9 +141,9 @@ def test_copies_of_fitted_pictures_in_the_test_split_move_nothing(run: Path) -> 
     assert with_own_limits(info, rounded) == info
 
 
-def test_both_figures_are_of_the_test_split_alone(run: Path) -> None:
+def test_both_figures_are_of_the_test_split_alone(run: Path, exported: Exported) -> None:
     trained = json.loads((run / "metrics.json").read_text())
-    parity = export(run).parity
+    parity = exported.parity
     assert (parity.n_pictures, parity.n_training) == (12 + 24, 24)
     assert parity.image_auroc is not None and parity.pixel_auroc is not None
     assert parity.image_auroc[0] == trained["image_auroc"]
