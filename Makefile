@@ -25,12 +25,12 @@ clients/%/node_modules/.package-lock.json: clients/%/package-lock.json
 	cd clients/$* && npm ci --no-progress
 
 # The device's commands as aarch64 code, beside this machine's: needs root, qemu-user-static and debootstrap.
-arm: wheel
+arm: wheel .venv/installed
 	$(BIN)/python -m benchmarks.arm dist/edge_ad-*.whl
 
 # The container images, built without a daemon and run locked down: needs root, buildah, podman, conmon,
 # runc and debootstrap; for arm64 also qemu-user-static with binfmt_misc.
-image: wheel
+image: wheel .venv/installed
 	$(BIN)/python -m benchmarks.image dist/edge_ad-*.whl
 
 # 10,000 mutated inputs of each kind, in processes with limits on time and memory.
