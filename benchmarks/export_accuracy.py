@@ -28,7 +28,7 @@ CASES = {
 }
 """Backbone -> input sizes, square and not; small ones where the features are untrained anyway."""
 
-METHODS = ("padim", "patchcore", "spade")
+METHODS = ("padim", "patchcore", "spade", "fusion")
 
 
 @click.command()
@@ -36,8 +36,13 @@ METHODS = ("padim", "patchcore", "spade")
 @click.option("--results", type=click.Path(path_type=Path), required=True)
 @click.option("--class", "categories", multiple=True, default=["bottle", "transistor"])
 @click.option("--backbone", "backbones", multiple=True, default=list(CASES))
+@click.option("--method", "methods", multiple=True, default=METHODS)
 def main(
-    data_root: Path, results: Path, categories: tuple[str, ...], backbones: tuple[str, ...]
+    data_root: Path,
+    results: Path,
+    categories: tuple[str, ...],
+    backbones: tuple[str, ...],
+    methods: tuple[str, ...],
 ) -> None:
     """Print a Markdown table."""
     logging.disable(logging.WARNING)
@@ -46,7 +51,7 @@ def main(
     click.echo("|" + "---|" * len(columns))
     for backbone in backbones:
         for size in CASES[backbone]:
-            for method in METHODS:
+            for method in methods:
                 for category in categories:
                     folder = results / f"{backbone}-{size}"
                     where = ["--class", category, "--data-root", str(data_root)]

@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import io
 import logging
 import sys
 from typing import Any
@@ -53,6 +54,9 @@ class _Group(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Log more to stderr.")
 def main(verbose: bool) -> None:
     """Visual anomaly detection: from pictures of good parts to a device beside the line."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # File names need not be text: they are printed all the same.
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.INFO if verbose else logging.WARNING,

@@ -31,7 +31,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class ProofPictures:
-    """The pictures of a run that still lie where they did.
+    """The pictures of a run that still lie where they did; a mask that does not is left out.
 
     Attributes:
         training: good pictures that were fitted, at most `MAX_TRAINING`, evenly spaced; of a run
@@ -56,7 +56,13 @@ class ProofPictures:
         listed = [Sample(path=item.path) for item in run.good]
         listed += [item.sample for item in run.held_out]
         training = [sample for sample in listed if sample.path.is_file()]
-        test = [item.sample for item in run.scored if item.sample.path.is_file()]
+        test = [
+            item.sample
+            if item.sample.mask_path is None or item.sample.mask_path.is_file()
+            else replace(item.sample, mask_path=None)
+            for item in run.scored
+            if item.sample.path.is_file()
+        ]
         if not training and not test:
             paths = [sample.path for sample in listed]
             paths += [item.sample.path for item in run.scored]

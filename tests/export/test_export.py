@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 from edge_ad.cli import main
-from edge_ad.data import load_category
+from edge_ad.data import ScoredSample, load_category
 from edge_ad.models import SPADE, PaDiM, load
+from edge_ad.runs import Run
 from edge_ad.train import train
 from edge_ad_export import ExportOptions, export
 from edge_ad_export.parity import Parity
+from edge_ad_export.proof import ProofPictures
 from edge_ad_export.torch_export import OPSET
 from edge_ad_runtime import Scorer
 from edge_ad_runtime.errors import DataError, ExportError
@@ -26,7 +29,7 @@ from edge_ad_runtime.model.picture_file import list_pictures, read_frame
 def run(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained run with its exported file, exact."""
     category = load_category("plate", data_root)
-    detector = PaDiM(weights="none", input_size=(64, 96))
+    detector = PaDiM(weights="none", input_size=(64, 96), layers=["stage2", "stage3"])
     folder = train(detector, category, tmp_path_factory.mktemp("results")).folder
     export(folder, options=ExportOptions(target="portable"))
     return folder
@@ -164,6 +167,15 @@ def test_command_line_without_a_run(tmp_path: Path) -> None:
     assert "edge-ad train" in result.stderr
 
 
-def test_an_output_folder_that_is_not_there(copy: Path) -> None:
+def test_an_output_folder_that_is_not_there_or_no_file(copy: Path) -> None:
+    with pytest.raises(ExportError, match="expected a file as --output, got the folder"):
+        export(copy, copy)
     with pytest.raises(ExportError, match="cannot write"):
         export(copy, copy / "nowhere" / "x.onnx")
+
+
+def test_masks_that_are_gone_are_left_out(tmp_path: Path, run: Path) -> None:
+    read = Run.read(run)
+    gone = replace(read.scored[-1].sample, mask_path=tmp_path / "gone.png")
+    listed = ProofPictures.of(replace(read, scored=(*read.scored, ScoredSample(gone, 1.0))))
+    assert listed.test[-1].mask_path is None and listed.test[-2].mask_path is not None

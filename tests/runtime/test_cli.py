@@ -171,6 +171,14 @@ def test_predict_table(model: Path, pictures: Path) -> None:
     assert len(os.listdir("kept")) == 3
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are text")
+def test_a_file_name_that_is_no_text_is_printed_all_the_same(model: Path, pictures: Path) -> None:
+    os.link(pictures / "000.png", pictures / "\udcff.png")
+    result = run("predict", model, pictures)
+    assert result.exit_code == 0, result.output
+    assert "\\udcff.png" in result.stdout and result.stdout.splitlines()[-1].startswith("6 ")
+
+
 def test_predict_takes_a_glob(
     model: Path, pictures: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

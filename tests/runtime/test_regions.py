@@ -58,7 +58,9 @@ def test_a_centre_crop_is_laid_back() -> None:
 def test_boxes_never_leave_the_frame(size: tuple[int, int], resize: int | None) -> None:
     geometry = Preprocessing(input_size=(32, 64), resize=resize)
     corners = map_with((0, 0, 1, 1, 200), (63, 31, 1, 1, 200), (30, 10, 7, 7, 200))
-    for region in finder(preprocessing=geometry).find(corners, size):
+    found = finder(preprocessing=geometry).find(corners, size)
+    assert len(found) == 3
+    for region in found:
         assert 0 <= region.x < region.x + region.width <= size[1]
         assert 0 <= region.y < region.y + region.height <= size[0]
         assert region.area >= 1
