@@ -7,7 +7,7 @@ from typing import Any
 from nicegui import ui
 
 from edge_ad.project.bundle import CONFIG_FILE, Device, device_steps, stream_config
-from edge_ad.project.jobs import HERE, Job
+from edge_ad.project.job import HERE, Job
 from edge_ad.studio.judge import training_name
 from edge_ad.studio.layout import empty, go_on, head, seconds, step_address, told
 from edge_ad.studio.state import Studio, model_job, model_path, run_folder

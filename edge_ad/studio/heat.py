@@ -2,7 +2,7 @@
 
 from nicegui import ui
 
-from edge_ad.project.jobs import Job
+from edge_ad.project.job import Job
 from edge_ad.runs import Run
 from edge_ad.studio.state import Studio
 from edge_ad_runtime.model.overlay import color_range

@@ -6,7 +6,7 @@ import time
 from nicegui import ui
 
 from edge_ad.config import CONFIGS
-from edge_ad.project.jobs import Job
+from edge_ad.project.job import Job
 from edge_ad.studio.layout import complain, seconds, step_address, told
 from edge_ad.studio.state import Studio
 from edge_ad_runtime.errors import EdgeAdError

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from nicegui import ui
 
-from edge_ad.project.jobs import Job
+from edge_ad.project.job import Job
 from edge_ad.project.marks import Marked, join, read_marks
 from edge_ad.project.successor import Succession, compare_runs
 from edge_ad.studio.deploy import choose_training

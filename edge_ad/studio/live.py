@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nicegui import ui
 
-from edge_ad.project.jobs import Job
+from edge_ad.project.job import Job
 from edge_ad.project.thumbnails import shrunk
 from edge_ad.studio.cameras import BrowserCamera
 from edge_ad.studio.deploy import choose_training, export_first

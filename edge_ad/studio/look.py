@@ -8,7 +8,7 @@ from nicegui import ui
 
 from edge_ad.data import GOOD
 from edge_ad.project.folder import Picture
-from edge_ad.project.jobs import HERE, Job
+from edge_ad.project.job import HERE, Job
 from edge_ad.studio.gallery import Gallery, item_of, picture_address
 from edge_ad.studio.layout import count, empty, go_on, head, say, step_address, told
 from edge_ad.studio.state import Studio

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from edge_ad.data import list_categories
 from edge_ad.project.folder import CategoryFolder, check_category_name
 from edge_ad.project.intake import remove_left_intakes
-from edge_ad.project.jobs import Job, Queue
+from edge_ad.project.job import Job
+from edge_ad.project.jobs import Queue
 from edge_ad.project.thumbnails import Thumbnails, shrunk
 from edge_ad.runs import Run
 from edge_ad_runtime import Result, Scorer

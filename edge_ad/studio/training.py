@@ -10,7 +10,7 @@ from nicegui import ui
 from edge_ad.config import CONFIGS, DetectorConfig, option_of
 from edge_ad.data import load_category
 from edge_ad.project.cost import Cost, measure_cost
-from edge_ad.project.jobs import HERE
+from edge_ad.project.job import HERE
 from edge_ad.studio.job_list import JobList
 from edge_ad.studio.layout import count, empty, head, seconds, step_address, told
 from edge_ad.studio.state import Studio

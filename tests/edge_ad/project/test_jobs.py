@@ -1,5 +1,6 @@
 """Jobs: queued, watched, stopped, and found again by another program."""
 
+import errno
 import json
 import os
 import signal
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 
 from edge_ad.progress import Bar, Progress, progress_to
-from edge_ad.project.jobs import HERE, Job, Queue
+from edge_ad.project.job import HERE, Job
+from edge_ad.project.jobs import Queue
 from edge_ad_runtime.errors import DataError
 
 
@@ -171,3 +173,42 @@ def test_a_damaged_job_stops_no_other(queue: Queue, change: dict[str, Any] | Non
         queue.job(damaged.id)
     other = queue.submit("train", "plate", "other", ["print", HERE])
     assert reach(queue, other, "done") and [job.title for job in queue.jobs()] == ["other"]
+
+
+def test_what_is_over_is_not_read_again(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages ask for all jobs several times a second."""
+    old = [queue.submit("train", "plate", str(number), ["print", HERE]) for number in range(3)]
+    for job in old:
+        reach(queue, job, "done")
+    running = queue.submit("train", "plate", "running", ["wait", HERE])
+    read, names = Job.read, []
+    monkeypatch.setattr(Job, "read", lambda folder: names.append(folder.name) or read(folder))
+    for _ in range(3):
+        assert [job.state for job in queue.jobs()] == ["running", "done", "done", "done"]
+    assert names == [running.id] * 3
+    # What another program makes and deletes is seen all the same.
+    other = Queue(running.folder.parent)
+    added = other.submit("export", "plate", "added", ["print", HERE])
+    other.remove(old[0].id)
+    found = [job.id for job in queue.jobs()]
+    assert added.id in found and old[0].id not in found
+
+
+def test_a_folder_that_takes_no_files(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk: one sentence, no half job, and what waits starts when there is room again."""
+    first = queue.submit("train", "plate", "first", ["wait", HERE])
+    waiting = queue.submit("train", "plate", "second", ["print", HERE])
+    write = Job.write
+
+    def full(job: Job) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Job, "write", full)
+    for work in (lambda: queue.submit("train", "plate", "third", []), lambda: queue.stop(first.id)):
+        with pytest.raises(DataError, match="No space left on device: check the permissions"):
+            work()
+    (first.folder / "go").touch()
+    assert [job.title for job in queue.jobs()] == ["second", "first"]
+    monkeypatch.setattr(Job, "write", write)
+    reach(queue, first, "done")
+    reach(queue, waiting, "done")

@@ -14,7 +14,8 @@ import numpy as np
 import psutil
 import pytest
 
-from edge_ad.project.jobs import Job, Queue
+from edge_ad.project.job import Job
+from edge_ad.project.jobs import Queue
 from tests.conftest import REAL_PICTURES, good_plate, write_picture
 
 pytest.importorskip("nicegui", reason="no nicegui: pip install 'edge-ad[studio]'")
