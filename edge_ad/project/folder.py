@@ -11,6 +11,7 @@ Every change is one rename, so that two programs at once cannot leave half a cha
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,9 @@ _MASKS = "ground_truth"
 _RESERVED = ("train", "test", _MASKS, EXCLUDED)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,59}")
 _LABEL = re.compile(r"\w[\w -]{0,59}")
+
+_naming = threading.Lock()
+"""To find a free name and to take it is one step: two browsers may send the same name at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,15 +140,14 @@ class CategoryFolder:
         moved: dict[str, str] = {}
         if not any((self.path / name).is_dir() for name in ("train", "test")):
             for picture in self._placed(self.path, ""):
-                target = self.place_for("train", GOOD, picture.path.name)
-                self._move(picture.path, target)
-                moved[picture.key] = target.relative_to(self.path).as_posix()
+                target = self._move(picture.path, self.path / "train" / GOOD / picture.path.name)
+                moved[picture.key] = self._key(target)
         return moved
 
     def place(self, key: str, use: Use, label: str) -> Picture:
         """Give a picture another use or label; takes it back where it was excluded.
 
-        Defective parts are always test pictures. A mask goes along between two defects.
+        Defective parts are always test pictures. A mask goes along.
 
         Raises:
             ConfigError: the label cannot be the name of a folder.
@@ -154,11 +157,17 @@ class CategoryFolder:
         use = "train" if use == "train" and label == GOOD else "test"
         if (picture.use, picture.label, picture.excluded) == (use, label, False):
             return picture
-        target = self.place_for(use, label, picture.path.name)
-        self._move(picture.path, target)
-        if picture.mask is not None and label != GOOD:
-            self._move(picture.mask, self._mask_path(label, target.stem))
-        return self.picture(target.relative_to(self.path).as_posix())
+        check_label(label)
+        wanted, own = self.path / use / label / picture.path.name, picture.mask
+        if own is None:
+            target = self._move(picture.path, wanted)
+        else:  # of a good part it waits under the old label, should that key have been a slip
+            masked = picture.label if label == GOOD else label
+            target = self._move(picture.path, wanted, masked, own)
+            mask = self._mask_path(masked, target.stem)
+            if mask != own:
+                self._move(own, mask)
+        return self.picture(self._key(target))
 
     def exclude(self, key: str) -> Picture:
         """Leave a picture out of training and test; `restore` brings it back.
@@ -169,23 +178,32 @@ class CategoryFolder:
         picture = self.picture(self.arrange().get(key, key))
         if picture.excluded:
             return picture
-        target = _free(self.path / EXCLUDED / picture.path.relative_to(self.path))
-        self._move(picture.path, target)
-        return self.picture(target.relative_to(self.path).as_posix())
+        target = self._move(picture.path, self.path / EXCLUDED / picture.key)
+        return self.picture(self._key(target))
 
     def restore(self, key: str) -> Picture:
         """Bring an excluded picture back to where it was."""
         picture = self.picture(key)
         return self.place(key, picture.use, picture.label) if picture.excluded else picture
 
-    def place_for(self, use: Use, label: str, name: str) -> Path:
-        """Return a free path for a picture of this name.
+    def add(self, file: Path, use: Use, label: str, name: str) -> Path:
+        """Move a file in as a new picture, under this name or the next free one.
+
+        Args:
+            file: on the same file system.
+            use: to learn from or to test with.
+            label: `good`, or the name of the defect.
+            name: that the picture should have.
+
+        Returns:
+            The path of the picture.
 
         Raises:
             ConfigError: the label cannot be the name of a folder.
+            DataError: the file cannot be moved.
         """
         check_label(label)
-        return _free(self.path / use / label / name)
+        return self._move(file, self.path / use / label / name, label)
 
     def set_mask(self, key: str, mask: NDArray[np.bool_]) -> None:
         """Write the defective pixels (H, W) of a picture; an empty mask takes it away.
@@ -216,6 +234,8 @@ class CategoryFolder:
                 for path in list_pictures(folder):
                     place = path.relative_to(root).parts
                     key = prefix + path.relative_to(root).as_posix()
+                    if not key.isprintable():  # no browser can name it, or JSON hold it
+                        continue
                     found = self._picture(path, place, key, excluded=bool(prefix))
                     if found is not None:
                         yield found
@@ -238,16 +258,43 @@ class CategoryFolder:
     def _mask_path(self, label: str, stem: str) -> Path:
         return self.path / _MASKS / label / f"{stem}_mask.png"
 
-    def _move(self, source: Path, target: Path) -> None:
+    def _key(self, path: Path) -> str:
+        return path.relative_to(self.path).as_posix()
+
+    def _move(
+        self, source: Path, wanted: Path, masked: str | None = None, own: Path | None = None
+    ) -> Path:
+        """Rename to a path, or to the next one that is free; returns which.
+
+        Args:
+            source: the file.
+            wanted: where it should go.
+            masked: a name that has a mask under this label is not free: that of a picture which
+                was deleted must not become that of another one.
+            own: the mask that comes along.
+        """
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(source, target)
+            with _naming:
+                target, number = wanted, 2
+                while not self._is_free(target, masked, own):
+                    target = wanted.with_stem(f"{wanted.stem}-{number}")
+                    number += 1
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(source, target)
+                return target
         except FileNotFoundError as error:
             raise DataError(
                 f"the picture {source.name} is no longer there: somebody has moved or deleted it"
             ) from error
         except OSError as error:
-            raise DataError(f"cannot move {source} to {target}: {error.strerror}") from error
+            raise DataError(f"cannot move {source} to {wanted}: {error.strerror}") from error
+
+    def _is_free(self, path: Path, masked: str | None, own: Path | None) -> bool:
+        """Whether nothing has this name, with whatever ending: masks are found by the stem."""
+        taken = [path.with_suffix(suffix) for suffix in (path.suffix, *PICTURE_SUFFIXES)]
+        if masked is not None:
+            taken.append(self._mask_path(masked, path.stem))
+        return not any(os.path.lexists(one) for one in taken if one != own)
 
 
 def check_category_name(name: str) -> None:
@@ -274,12 +321,3 @@ def check_label(label: str) -> None:
             "expected a name of up to 60 letters, digits, spaces, '-' and '_' for the defect, such "
             f"as scratch, got {label[:80]!r}"
         )
-
-
-def _free(path: Path) -> Path:
-    """Return the path, or the next one beside it that is free: `003-2.png`."""
-    number, free = 2, path
-    while os.path.lexists(free):
-        free = path.with_stem(f"{path.stem}-{number}")
-        number += 1
-    return free

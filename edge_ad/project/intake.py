@@ -89,12 +89,17 @@ def take_pictures(
         ConfigError: the label cannot be the name of a folder.
     """
     check_label(label)
-    if source.is_dir():
-        return _take_all(list(_folder_files(source)), folder, (use, label), tell)
+    try:
+        is_folder, is_there = source.is_dir(), source.exists()
+        files = list(_folder_files(source)) if is_folder else []
+    except OSError as error:  # a folder above it may not be entered, or the path is too long
+        raise DataError(f"cannot look into {source}: {error.strerror or error}") from error
+    if not is_there:
+        raise DataError(f"found no file or folder at {source}: check the path")
+    if is_folder:
+        return _take_all(files, folder, (use, label), tell)
     if source.suffix.lower() == ".zip":
         return take_zip(source, folder, use=use, label=label, tell=tell)
-    if not source.is_file():
-        raise DataError(f"found no file or folder at {source}: check the path")
     file = _File(place=PurePosixPath(source.name), copy_to=lambda to: _copy(source, to))
     return _take_all([file], folder, (use, label), tell)
 
@@ -160,9 +165,7 @@ def _take_all(
                     _take_mask(copy, file, folder, label, stems, intake)
                     continue
                 read_frame(copy)
-                target = folder.place_for(use, label, _safe_name(file.place.name))
-                target.parent.mkdir(parents=True, exist_ok=True)
-                copy.rename(target)
+                target = folder.add(copy, use, label, _safe_name(file.place.name))
             except DataError as error:
                 # By the name that its owner knows, not by that of the temporary copy.
                 intake.refused.append(str(error).replace(str(copy), file.place.name))
@@ -194,8 +197,6 @@ def _take_mask(
 
 
 def _folder_files(source: Path) -> Iterator[_File]:
-    if not source.is_dir():
-        raise DataError(f"found no folder at {source}: check the path")
     pictures = set(list_pictures(source))
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source)

@@ -1,5 +1,6 @@
 """A category's folder: labels are places, and every change is a rename."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -31,6 +32,35 @@ def test_labels_move_pictures_and_their_masks(folder: CategoryFolder) -> None:
     # Good again: it may be learnt from.
     assert folder.place(moved.key, "train", "good").key == "train/good/000-2.png"
     assert len(load_category("plate", folder.path.parent).train) == 25
+
+
+def test_names_that_come_twice_lose_no_picture(folder: CategoryFolder, tmp_path: Path) -> None:
+    """Two browsers send files of one name at once; a mask belongs to one stem."""
+    sources = [tmp_path / f"{number}.png" for number in range(40)]
+    for source in sources:
+        source.write_bytes(source.name.encode())
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda one: folder.add(one, "test", "dent", "image.png"), sources))
+    assert {path.read_bytes().decode() for path in paths} == {one.name for one in sources}
+    (tmp_path / "x.jpg").touch()
+    assert folder.add(tmp_path / "x.jpg", "test", "dent", "image.jpg").name == "image-41.jpg"
+
+
+def test_a_mask_of_a_deleted_picture_goes_to_no_other(
+    folder: CategoryFolder, tmp_path: Path
+) -> None:
+    defect = next(one for one in folder.pictures() if one.mask is not None)
+    assert defect.mask is not None
+    drawn = defect.mask.read_bytes()
+    # Good by mistake, and defective again: the mask is still its own.
+    good = folder.place(defect.key, "test", "good")
+    defect = folder.place(good.key, "test", defect.label)
+    assert defect.mask is not None and defect.mask.read_bytes() == drawn
+    defect.path.unlink()
+    (tmp_path / "new.png").touch()
+    new = folder.add(tmp_path / "new.png", "test", defect.label, defect.path.name)
+    assert new.name != defect.path.name
+    assert folder.picture(new.relative_to(folder.path).as_posix()).mask is None
 
 
 def test_an_excluded_picture_is_left_out_and_comes_back(folder: CategoryFolder) -> None:
