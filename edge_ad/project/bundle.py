@@ -6,7 +6,7 @@ import shlex
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_ad_runtime import Scorer
@@ -22,6 +22,21 @@ CONFIG_FILE = "line.toml"
 STEPS_FILE = "README.txt"
 WHEELS_FOLDER = "edge-ad-bundle"
 
+_EXTRAS = {"cuda": "device-gpu"}
+"""Which packages a device needs for what a file was exported for; others need `device`."""
+
+
+_ON_GPU = ("cuda", "tensorrt")
+"""Targets whose files the configuration must send to the GPU: `auto` never takes TensorRT."""
+
+_JETSON = """\
+    python3 -m venv --system-site-packages .venv
+    .venv/bin/pip install --no-deps onnxruntime_gpu-*.whl edge_ad-*.whl
+    .venv/bin/pip install click numpy packaging flatbuffers protobuf tomli \\
+        starlette uvicorn prometheus-client
+"""
+"""The Jetson's own OpenCV, and an ONNX Runtime built for its GPU, must stay what they are."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
@@ -31,11 +46,19 @@ class Device:
         camera: its name in verdicts.
         source: as for `edge-ad stream --camera`.
         port: of the live page; None: no page.
+        target: what the model file was exported for, as for `edge-ad export --target`.
     """
 
     camera: str = "camera"
     source: str = "0"
     port: int | None = 8080
+    target: str = "cpu"
+
+    @property
+    def extras(self) -> str:
+        """The extras of `edge-ad` that it needs."""
+        needed = _EXTRAS.get(self.target, "device")
+        return needed if self.port is None else f"{needed},serve"
 
 
 def stream_config(model: str, device: Device) -> str:
@@ -48,6 +71,7 @@ def stream_config(model: str, device: Device) -> str:
         "# edge-ad stream --config " + CONFIG_FILE,
         f"model = {_quoted(model)}",
         'state_file = "state.json"   # keeps limits that people set on the page over a restart',
+        *([f"device = {_quoted(device.target)}"] if device.target in _ON_GPU else []),
         "",
         "[[camera]]",
         f"name = {_quoted(device.camera)}",
@@ -81,21 +105,27 @@ def _quoted(text: str) -> str:
 
 def device_steps(model: str, device: Device) -> str:
     """Return what to do on the device, in words and commands."""
-    packages = "edge-ad[device]" if device.port is None else "edge-ad[device,serve]"
+    on = f" --device {device.target}" if device.target in _ON_GPU else ""
+    if device.target == "tensorrt":
+        install, hint = _JETSON, "docs/jetson.md says which ONNX Runtime fits a Jetson.\n"
+    else:
+        packages = f"'edge-ad[{device.extras}]'"
+        install = (
+            "    python3 -m venv .venv\n"
+            f"    .venv/bin/pip install --no-index --find-links {WHEELS_FOLDER} {packages}\n"
+        )
+        hint = f"Without the folder {WHEELS_FOLDER}, and with internet: pip install {packages}.\n"
     page = (
         ""
         if device.port is None
         else f"The live page is at http://127.0.0.1:{device.port} on the device itself.\n"
     )
     return (
-        "On the device, in this folder:\n\n"
-        "    python3 -m venv .venv\n"
-        f"    .venv/bin/pip install --no-index --find-links {WHEELS_FOLDER} '{packages}'\n"
-        f"    .venv/bin/edge-ad doctor --model {model} "
-        f"--camera {shlex.quote(device.source)}\n"
-        f"    .venv/bin/edge-ad stream --config {CONFIG_FILE}\n\n"
-        f"Without the folder {WHEELS_FOLDER}, and with internet: pip install '{packages}'.\n"
-    ) + page
+        f"On the device, in this folder:\n\n{install}"
+        f"    .venv/bin/edge-ad doctor --model {shlex.quote(model)} "
+        f"--camera {shlex.quote(device.source)}{on}\n"
+        f"    .venv/bin/edge-ad stream --config {CONFIG_FILE}\n\n{hint}{page}"
+    )
 
 
 def write_bundle(
@@ -106,20 +136,26 @@ def write_bundle(
     Args:
         model: an exported file.
         target: of the ZIP.
-        device: what the configuration says; None: the first USB camera.
+        device: what the configuration says, but for its target, which is that of the model; None:
+            the first USB camera.
         wheels: the folder that `make bundle` wrote, for a device without internet; None: the device
             fetches its packages.
 
     Raises:
         ModelFileError: the model file cannot be used.
         ConfigError: the configuration cannot be used.
-        DataError: a file cannot be read or written.
+        DataError: a file cannot be read or written, or the wheels are those of another device.
     """
     if target.is_dir():
         raise DataError(f"expected the name of a ZIP file to write, got the folder {target}")
     info = Scorer(model, device="cpu").info  # proves that it can be used
     name = f"{info.category}-{info.method}.onnx"
-    device = device or Device()
+    device = replace(device or Device(), target=info.target)
+    if wheels and info.target == "cuda" and not any(wheels.glob("onnxruntime_gpu-*.whl")):
+        raise DataError(
+            f"{wheels} holds no packages for a device with an NVIDIA GPU: run `make bundle "
+            f"BUNDLE_EXTRAS={device.extras}` again"
+        )
     texts = {CONFIG_FILE: stream_config(name, device), STEPS_FILE: device_steps(name, device)}
     try:
         # A name that nobody can guess, and no file that is there already.

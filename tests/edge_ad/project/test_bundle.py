@@ -2,10 +2,13 @@
 
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from edge_ad.project import bundle
 from edge_ad.project.bundle import (
     CONFIG_FILE,
     Device,
@@ -13,6 +16,7 @@ from edge_ad.project.bundle import (
     stream_config,
     write_bundle,
 )
+from edge_ad_runtime import Scorer
 from edge_ad_runtime.errors import ConfigError, DataError
 from edge_ad_runtime.stream.config import parse_config, read_document
 
@@ -64,3 +68,30 @@ def test_the_steps_install_what_the_configuration_needs(port: int | None) -> Non
     assert ("edge-ad[device,serve]" in steps) == ("[serve]" in config) == (port is not None)
     assert f":{port} " in steps if port else "live page" not in steps
     assert "--camera 'rtsp://10.0.0.5/left side'" in steps
+
+
+@pytest.mark.parametrize(
+    ("target", "packages", "order"),
+    [
+        ("portable", "'edge-ad[device,serve]'", None),
+        ("cuda", "'edge-ad[device-gpu,serve]'", "cuda"),
+        ("tensorrt", "onnxruntime_gpu-*.whl", "tensorrt"),
+    ],
+)
+def test_a_gpu_gets_the_packages_of_a_gpu(target: str, packages: str, order: str | None) -> None:
+    device = Device(target=target)
+    steps, config = device_steps("m.onnx", device), stream_config("m.onnx", device)
+    assert packages in steps and ("edge-ad[device," in steps) == (order is None)
+    assert (f'device = "{order}"' in config) == (order is not None)
+    assert ("--device" in steps) == (order is not None)
+
+
+def test_packages_without_a_gpu_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = replace(Scorer(MODEL, device="cpu").info, target="cuda")
+    monkeypatch.setattr(bundle, "Scorer", lambda *_, **__: SimpleNamespace(info=info))
+    (tmp_path / "onnxruntime-1.31.0-cp311.whl").touch()
+    with pytest.raises(DataError, match="make bundle BUNDLE_EXTRAS=device-gpu,serve"):
+        write_bundle(MODEL, tmp_path / "b.zip", wheels=tmp_path)
+    assert not (tmp_path / "b.zip").exists()
