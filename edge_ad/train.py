@@ -20,7 +20,8 @@ from edge_ad.evaluate import Evaluation, best_f1_threshold
 from edge_ad.models import Detector, load
 from edge_ad.models.good import FEWEST, GoodScores
 from edge_ad.models.saved import cannot_write
-from edge_ad.report import Report, write_report
+from edge_ad.report.page import write_report
+from edge_ad.report.report import Report
 from edge_ad.run_metrics import RunMetrics
 from edge_ad.runs import (
     DETECTOR_FILE,

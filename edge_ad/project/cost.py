@@ -6,8 +6,6 @@ from time import perf_counter
 
 from edge_ad.config import DetectorConfig
 from edge_ad.data import Category, Dataset
-from edge_ad.models import create
-from edge_ad.models.good import FEWEST
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.model.picture_file import read_frame
 
@@ -45,6 +43,10 @@ def measure_cost(config: DetectorConfig, category: Category) -> Cost:
     Raises:
         DataError: too few or unreadable pictures.
     """
+    # Here, as PyTorch takes seconds to load, and the pages that show a cost must not wait for it.
+    from edge_ad.models import create
+    from edge_ad.models.good import FEWEST
+
     n_train = len(category.train)
     if n_train < FEWEST:
         raise DataError(f"expected at least {FEWEST} pictures of good parts, got {n_train}")

@@ -3,11 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_ad.data import Dataset, Sample
-from edge_ad.models import Detector
 from edge_ad.project.folder import Picture
-from edge_ad.runs import Run
+from edge_ad.project.job import Job
+from edge_ad.runs import DETECTOR_FILE, Run
+from edge_ad_runtime.model.calibration import default_rate
+
+if TYPE_CHECKING:
+    from edge_ad.models import Detector
+
+_RATE_OPTION = "--false-alarm-rate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +58,25 @@ class Succession:
         return not self.broken or len(self.mended) > len(self.broken)
 
 
+def retraining(job: Job, run: Run) -> list[str]:
+    """Return the command line that trains as a job did, with the rate that was chosen since.
+
+    Args:
+        job: a training.
+        run: what it made.
+    """
+    arguments = list(job.arguments)
+    calibration = run.metrics.calibration
+    if calibration is None or calibration.rate == default_rate(calibration.of_scores.n):
+        return arguments  # more pictures may promise less
+    if _RATE_OPTION in arguments:
+        at = arguments.index(_RATE_OPTION)
+        del arguments[at : at + 2]
+    return [*arguments, _RATE_OPTION, str(calibration.rate)]
+
+
 def compare_runs(
-    before: tuple[Run, Detector], after: tuple[Run, Detector], pictures: Sequence[Picture]
+    before: tuple[Run, "Detector"], after: tuple[Run, "Detector"], pictures: Sequence[Picture]
 ) -> Succession:
     """Judge all pictures that are not left out with both runs, each at its own limit.
 
@@ -70,9 +94,10 @@ def compare_runs(
     return Succession(before=old, after=new, mended=mended, broken=broken)
 
 
-def _verdicts(run: Run, detector: Detector, pictures: Sequence[Picture]) -> Verdicts:
+def _verdicts(run: Run, detector: "Detector", pictures: Sequence[Picture]) -> Verdicts:
     scores = {item.sample.path: item.score for item in run.scored}
     scores |= {one.path: one.score for one in run.good}
+    scores |= _moved(run, [one.path.resolve() for one in pictures])
     new = [Sample(path=one.path) for one in pictures if one.path.resolve() not in scores]
     for sample, prediction in detector.predictions(Dataset(new), "compare"):
         scores[sample.path.resolve()] = prediction.score
@@ -87,3 +112,18 @@ def _verdicts(run: Run, detector: Detector, pictures: Sequence[Picture]) -> Verd
         n_missed=sum(path not in stopped for path in defective),
         stopped=stopped,
     )
+
+
+def _moved(run: Run, paths: Sequence[Path]) -> dict[Path, float]:
+    """Return the leave-one-out scores of pictures that got another label since the training.
+
+    A label is a place, so they are found by their names; a file that is newer than the training is
+    another picture.
+    """
+    trained_at = (run.folder / DETECTOR_FILE).stat().st_mtime
+    left = {one.path.name: one for one in run.good if not one.path.exists()}
+    return {
+        path: left[path.name].score
+        for path in paths
+        if path.name in left and path.stat().st_mtime < trained_at
+    }

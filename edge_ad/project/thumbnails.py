@@ -14,7 +14,7 @@ from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.model.image import Appearance, Frame, appearance, earlier_alike
 from edge_ad_runtime.model.overlay import encode_jpeg
 from edge_ad_runtime.model.picture_file import read_frame
-from edge_ad_runtime.stream.collect import doubts_of
+from edge_ad_runtime.stream.collect import doubts_of, usual_of
 
 SIDE = 256
 _QUALITY = 85
@@ -98,9 +98,9 @@ def flags(pictures: Sequence[Picture], thumbnails: Thumbnails) -> dict[str, list
         except DataError as error:
             found[picture.key] = [f"cannot be read: {error}"]
     looks = [look for _, look in known]
-    alike = earlier_alike(looks)
+    usual, alike = usual_of(looks), earlier_alike(looks)
     for index, (picture, look) in enumerate(known):
-        doubts = doubts_of(look, looks)
+        doubts = doubts_of(look, usual)
         if index in alike:
             doubts.append(f"nearly the same picture as {known[alike[index]][0].path.name}")
         if doubts:

@@ -28,7 +28,7 @@ class CameraPanel:
         """Draw the panel; the camera is opened by its button."""
         self._studio, self._folder, self._aim = studio, studio.folder(category), aim
         self._camera: CameraCollection | None = None
-        self._id, self._number = "", -1
+        self._id, self._number, self._is_gone = "", -1, False
         with ui.row().classes("w-full items-center no-wrap"):
             self._source = ui.input(
                 "Number of the camera, or URL", value="0", placeholder="rtsp://10.0.0.5/a"
@@ -43,7 +43,11 @@ class CameraPanel:
         self._picture = ui.interactive_image().style(_PREVIEW)
         self._show_state()
         ui.timer(0.3, self._show)
-        ui.context.client.on_delete(self.close)
+        ui.context.client.on_delete(self._on_gone)
+
+    def _on_gone(self) -> None:
+        self._is_gone = True
+        self.close()
 
     def close(self) -> None:
         """Let go of the camera."""
@@ -70,6 +74,9 @@ class CameraPanel:
         else:
             self._camera, self._id, self._number = camera, secrets.token_hex(8), -1
             self._studio.cameras[self._id] = camera
+            if self._is_gone:  # the page was closed while the camera was being opened
+                self.close()
+                return
         self._show_state()
 
     def _on_take(self) -> None:
@@ -82,6 +89,8 @@ class CameraPanel:
         self._open.set_visibility(not is_open)
         self._take.set_visibility(is_open and self._pace.value == 0)
         self._close.set_visibility(is_open)
+        self._source.set_enabled(not is_open)
+        self._pace.set_enabled(not is_open)
         self._picture.set_visibility(is_open)
 
     def _show(self) -> None:
@@ -121,7 +130,8 @@ class BrowserPanel:
 
     def _address(self) -> str:
         use, label = self._aim()
-        return f"/studio/upload/{self._category}?use={use}&label={quote(label, safe='')}"
+        category = quote(self._category, safe="")
+        return f"/studio/upload/{category}?use={use}&label={quote(label, safe='')}"
 
     def _on_open(self) -> None:
         self._camera.start()

@@ -3,9 +3,10 @@
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from nicegui import events, ui
+from nicegui import background_tasks, events, ui
 
 from edge_ad.data import GOOD
 from edge_ad.project.folder import CategoryFolder, Picture, Use
@@ -45,6 +46,7 @@ class Collect:
         self._beside: object = ()
         self._chosen, self._filter = "", "all"
         self._pictures: list[Picture] = []
+        self._looking, self._flagging = asyncio.Lock(), asyncio.Lock()
         with head(
             "Collect pictures",
             "50 to 200 good parts, seen with the camera and the light of the line, and a few "
@@ -57,6 +59,7 @@ class Collect:
                 self._draw_gallery()
             with ui.column().classes("side panel"):
                 self._side = ui.column().classes("w-full").style("gap: 10px")
+        self._dialogs = ui.element("div")
         ui.timer(0.05, self._look, once=True)
         ui.timer(_LOOK_SECONDS, self._look)
 
@@ -66,7 +69,7 @@ class Collect:
                 "no-caps dense unelevated padding='2px 9px' toggle-color=primary"
             )
             self._chips.on_value_change(self._on_filter)
-        self._gallery = Gallery(self._on_pick, self._on_key)
+        self._gallery = Gallery("gtdx", self._on_pick, self._on_key)
         self._empty = ui.label(
             "No pictures here yet. Drop some above, or give the folder where they lie."
         ).classes("empty")
@@ -80,55 +83,73 @@ class Collect:
         self._show_chosen()
 
     async def _on_key(self, key: str, letter: str) -> None:
-        self._chosen = key
-        if letter == "g":
-            await self._put("train", GOOD)
-        elif letter == "t":
-            await self._put("test", GOOD)
-        elif letter == "d":
-            await self._put("test", self._sources.defect)
+        places: dict[str, tuple[Use, str]] = {
+            "g": ("train", GOOD),
+            "t": ("test", GOOD),
+            "d": ("test", self._sources.defect),
+        }
+        if letter in places:
+            await self._change(key, lambda: self._folder.place(key, *places[letter]))
         elif letter == "x":
-            await self._exclude()
+            await self._change(key, lambda: self._folder.exclude(key))
         elif letter == "m":
-            await self._draw_mask()
+            await self._draw_mask(key)
 
     async def _put(self, use: Use, label: str) -> None:
-        await self._change(lambda: self._folder.place(self._chosen, use, label))
+        key = self._chosen
+        await self._change(key, lambda: self._folder.place(key, use, label))
+        self._gallery.choose(self._chosen)
 
     async def _exclude(self) -> None:
-        await self._change(lambda: self._folder.exclude(self._chosen))
+        key = self._chosen
+        await self._change(key, lambda: self._folder.exclude(key))
+        self._gallery.choose(self._chosen)
 
-    async def _draw_mask(self) -> None:
+    async def _draw_mask(self, key: str) -> None:
         with told():
-            picture = self._folder.picture(self._chosen)
+            picture = self._folder.picture(key)
             if picture.is_good:
                 raise ConfigError(
                     "a mask marks what is defective: call the picture defective first"
                 )
-            with self._side:
+            self._dialogs.clear()
+            with self._dialogs:
                 await MaskEditor(self._folder, picture, self._look).open()
 
-    async def _change(self, change: Callable[[], Picture]) -> None:
-        """Move the chosen picture, and choose the one after it."""
+    async def _change(self, key: str, change: Callable[[], Picture]) -> None:
+        """Move a picture, and choose the one after it, where nobody has chosen another yet."""
         keys = [item["key"] for item in self._gallery.props["items"]]
-        at = keys.index(self._chosen) if self._chosen in keys else 0
+        at = keys.index(key) if key in keys else 0
         with told():
             moved = await asyncio.to_thread(change)
-            following = keys[at + 1] if at + 1 < len(keys) else moved.key
-            self._chosen = following
+            if self._chosen == key:
+                self._chosen = keys[at + 1] if at + 1 < len(keys) else moved.key
         await self._look()
 
     async def _look(self) -> None:
         """Show the folder again if something in it has changed, by whomever."""
-        found = await asyncio.to_thread(_state_of, self._folder)
-        if found is None or found == self._seen:
-            return
-        self._seen = found
-        self._pictures = await asyncio.to_thread(self._folder.pictures)
-        self._show()
-        pictures = [one for one in self._pictures if not one.excluded]
-        self._flags = await asyncio.to_thread(flags, pictures, self._studio.thumbnails)
-        self._show()
+        async with self._looking:
+            found = await asyncio.to_thread(_state_of, self._folder)
+            if found == self._seen:
+                return
+            self._seen = found
+            self._pictures = await asyncio.to_thread(self._folder.pictures)
+            self._show()
+        background_tasks.create(self._flag())
+
+    async def _flag(self) -> None:
+        """Look for doubtful pictures; the first time takes a while, and nobody waits for it."""
+        if self._flagging.locked():
+            return  # it goes on until it has seen the newest pictures
+        async with self._flagging:
+            judged: object = None
+            while judged is not self._pictures:
+                judged = pictures = self._pictures
+                included = [one for one in pictures if not one.excluded]
+                found = await asyncio.to_thread(flags, included, self._studio.thumbnails)
+                if found != self._flags:
+                    self._flags = found
+                    self._show()
 
     def _show(self) -> None:
         shown = [one for one in self._pictures if self._is_shown(one)]
@@ -176,7 +197,7 @@ class Collect:
             ui.button("Good (G)", on_click=lambda: self._put("train", GOOD)).props(wide)
             ui.button("Good, for testing (T)", on_click=lambda: self._put("test", GOOD)).props(wide)
             with ui.row().classes("w-full no-wrap items-center").style("gap: 8px"):
-                known = self._folder.labels()
+                known = sorted({one.label for one in self._pictures if not one.is_good})
                 name = (
                     ui.input(value=self._sources.defect, autocomplete=known)
                     .props("dense outlined")
@@ -189,7 +210,7 @@ class Collect:
                 ).props("unelevated outline")
             if not picture.is_good and not picture.excluded:
                 mask = "Change its mask (M)" if picture.mask else "Draw a mask (M)"
-                ui.button(mask, on_click=self._draw_mask).props(wide)
+                ui.button(mask, on_click=lambda: self._draw_mask(picture.key)).props(wide)
             ui.button("Leave out (X)", on_click=self._exclude).props(wide + " color=negative")
 
 
@@ -198,5 +219,6 @@ def _state_of(folder: CategoryFolder) -> object:
     found = []
     for place, folders, _ in os.walk(folder.path):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found.append((place, os.stat(place).st_mtime_ns))
+        with suppress(FileNotFoundError):  # moved meanwhile
+            found.append((place, os.stat(place).st_mtime_ns))
     return tuple(found)

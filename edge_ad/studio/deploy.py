@@ -3,11 +3,13 @@
 import html
 import time
 from typing import Any
+from urllib.parse import quote
 
 from nicegui import ui
 
 from edge_ad.project.bundle import CONFIG_FILE, Device, device_steps, stream_config
 from edge_ad.project.job import HERE, Job
+from edge_ad.runs import METRICS_FILE
 from edge_ad.studio.judge import training_name
 from edge_ad.studio.layout import empty, go_on, head, seconds, step_address, told
 from edge_ad.studio.state import Studio, model_job, model_path, run_folder
@@ -179,12 +181,11 @@ class Deploy:
     def _draw_proof(self, export: Job) -> None:
         with self._proof:
             ui.html(proof_table(export.result()), sanitize=False).classes("w-full")
-            stale = self._studio.run(self._job).metrics.threshold
-            exported_at = export.ended_at
-            changed_at = (run_folder(self._job) / "metrics.json").stat().st_mtime
-            if changed_at > exported_at:
+            limit = self._studio.run(self._job).metrics.threshold
+            changed_at = (run_folder(self._job) / METRICS_FILE).stat().st_mtime
+            if changed_at > export.started_at:
                 ui.label(
-                    f"The limit was changed to {stale:.4g} after this export: export again."
+                    f"The limit was changed to {limit:.4g} after this export: export again."
                 ).classes("warn")
 
     def _draw_device(self, export: Job) -> None:
@@ -199,7 +200,7 @@ class Deploy:
             steps = ui.html("", sanitize=False).classes("w-full")
 
             def write() -> None:
-                device = _device(camera.value, source.value)
+                device = self._device_of(export)
                 try:
                     text = stream_config(name, device)
                 except EdgeAdError as error:
@@ -209,23 +210,22 @@ class Deploy:
                 commands = html.escape(device_steps(name, device))
                 steps.set_content(f"<pre class='code'>{commands}</pre>")
 
+            self._fields = (camera, source)
             camera.on_value_change(write)
             source.on_value_change(write)
             write()
-            self._fields = (camera, source)
 
     def _draw_downloads(self, export: Job) -> None:
         path = model_path(export)
         size = path.stat().st_size / 1e6
 
         def fetch(what: str) -> None:
-            camera, source = self._fields
-            device = _device(camera.value, source.value)
+            device = self._device_of(export)
             with told():
                 stream_config(path.name, device)  # refused here, where it can be told
                 ui.download(
-                    f"/studio/download/{export.id}/{what}?camera={_quoted(device.camera)}"
-                    f"&source={_quoted(device.source)}"
+                    f"/studio/download/{export.id}/{what}?camera={quote(device.camera, safe='')}"
+                    f"&source={quote(device.source, safe='')}"
                 )
 
         with self._downloads:
@@ -247,6 +247,11 @@ class Deploy:
                     "For a device without internet, run `make bundle` and start the Studio with "
                     "--wheels dist/edge-ad-bundle: the packages then come along."
                 ).classes("small")
+
+    def _device_of(self, export: Job) -> Device:
+        camera, source = (str(field.value or "").strip() for field in self._fields)
+        target = str(export.about.get("target", "cpu"))
+        return Device(camera=camera, source=source, target=target)
 
 
 def proof_table(result: Any) -> str:
@@ -277,13 +282,3 @@ def _number(value: Any) -> str | None:
         if isinstance(value, float) and value < 0.1
         else (f"{value:.4g}" if isinstance(value, int | float) else None)
     )
-
-
-def _device(camera: object, source: object) -> Device:
-    return Device(camera=str(camera or "").strip(), source=str(source or "").strip())
-
-
-def _quoted(text: str) -> str:
-    from urllib.parse import quote
-
-    return quote(text, safe="")

@@ -14,19 +14,27 @@ KINDS = {"good": "good", "test": "testing", "defect": "defect", "excluded": "lef
 
 
 class Gallery(ui.element, component="static/gallery.js"):
-    """Thumbnails; the browser loads only those in view, and lays out only those as well."""
+    """Thumbnails; the browser loads only those in view.
+
+    All are laid out: to skip those out of view (`content-visibility`) made scrolling four times slower.
+    """
 
     def __init__(
-        self, on_pick: Callable[[str], None], on_key: Callable[[str, str], Awaitable[None]]
+        self,
+        moving: str,
+        on_pick: Callable[[str], None],
+        on_key: Callable[[str, str], Awaitable[None]],
     ) -> None:
         """Show nothing yet.
 
         Args:
+            moving: the letters after which the next picture is chosen, before anything is
+                answered: whoever knows the parts presses several keys a second.
             on_pick: is called with the key of a picture that was chosen.
             on_key: is called with the key of the chosen picture and the letter that was pressed.
         """
         super().__init__()
-        self.props["items"], self.props["chosen"] = [], ""
+        self.props["items"], self.props["chosen"], self.props["moving"] = [], "", moving
         self.on("pick", lambda event: on_pick(_text(event, "key")))
         self.on("act", lambda event: on_key(_text(event, "key"), _text(event, "letter")))
 
@@ -34,6 +42,10 @@ class Gallery(ui.element, component="static/gallery.js"):
         """Show these items, with one of them chosen."""
         self.props["items"], self.props["chosen"] = items, chosen
         self.update()
+
+    def choose(self, key: str) -> None:
+        """Choose a picture, as a click on it does."""
+        self.run_method("choose", key)
 
 
 def item_of(category: str, picture: Picture, doubts: list[str], note: str = "") -> dict[str, Any]:
@@ -69,12 +81,22 @@ def short_doubt(doubts: list[str]) -> str:
 
 def thumbnail_address(category: str, picture: Picture) -> str:
     """Return the address of a picture's small one; it changes when the file does."""
-    return f"/studio/thumbnail/{category}/{quote(picture.key)}?v={version_of(picture.path)}"
+    return f"/studio/thumbnail/{_place(category, picture)}?v={version_of(picture.path)}"
 
 
 def picture_address(category: str, picture: Picture) -> str:
     """Return the address of a picture at the size of a screen."""
-    return f"/studio/picture/{category}/{quote(picture.key)}?v={version_of(picture.path)}"
+    return f"/studio/picture/{_place(category, picture)}?v={version_of(picture.path)}"
+
+
+def mask_address(category: str, picture: Picture) -> str:
+    """Return the address of a picture's mask, as a layer of one colour."""
+    version = version_of(picture.mask) if picture.mask else "none"
+    return f"/studio/mask/{_place(category, picture)}?v={version}"
+
+
+def _place(category: str, picture: Picture) -> str:
+    return f"{quote(category, safe='')}/{quote(picture.key)}"
 
 
 def version_of(path: Path) -> str:

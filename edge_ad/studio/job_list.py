@@ -7,9 +7,8 @@ from nicegui import ui
 
 from edge_ad.config import CONFIGS
 from edge_ad.project.job import Job
-from edge_ad.studio.layout import complain, seconds, step_address, told
+from edge_ad.studio.layout import seconds, step_address, told
 from edge_ad.studio.state import Studio
-from edge_ad_runtime.errors import EdgeAdError
 
 _MOST_SHOWN = 12
 _STAGES = {
@@ -62,7 +61,8 @@ class JobList:
         with ui.row().classes("panel items-center no-wrap").style("padding: 10px 16px"):
             with ui.column().style("flex: 1; gap: 2px; min-width: 0"):
                 started = time.strftime("%d %b, %H:%M", time.localtime(job.created_at))
-                method = CONFIGS[str(job.about.get("method"))].title
+                config = CONFIGS.get(str(job.about.get("method")))
+                method = config.title if config else "unknown method"
                 ui.label(f"{started}: {job.about.get('preset')}, {method}").style(
                     "font-weight: 600"
                 )
@@ -85,7 +85,8 @@ class JobList:
                 ui.button("Delete", on_click=lambda: self._remove(job)).props("flat color=dark")
 
     async def _stop(self, job: Job) -> None:
-        await asyncio.to_thread(self._studio.queue.stop, job.id)
+        with told():
+            await asyncio.to_thread(self._studio.queue.stop, job.id)
         self.show()
 
     def _again(self, job: Job) -> None:
@@ -102,10 +103,8 @@ class JobList:
                 )
                 ui.button("Keep it", on_click=lambda: dialog.submit(False)).props("outline")
         if await dialog:
-            try:
+            with told():
                 await asyncio.to_thread(self._studio.queue.remove, job.id)
-            except EdgeAdError as error:
-                complain(str(error))
             self.show()
 
 
@@ -123,7 +122,10 @@ def _how_it_stands(job: Job) -> str:
     words = "Starting" if progress is None else _stage(progress.stage)
     if progress is not None and progress.total > 1:
         words += f": {progress.done} of {progress.total}"
-    return words + (f", about {seconds(left)} left" if left is not None else "")
+    if left is not None:
+        return f"{words}, about {seconds(left)} left"
+    expected = job.about.get("expected_seconds") is not None
+    return words + (", longer than expected" if expected else "")
 
 
 def _stage(stage: str) -> str:

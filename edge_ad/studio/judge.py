@@ -14,9 +14,8 @@ from edge_ad.report.histogram import draw_histogram
 from edge_ad.run_metrics import decision_rates
 from edge_ad.runs import Run
 from edge_ad.studio.heat import HeatDialog
-from edge_ad.studio.layout import complain, empty, go_on, head, say, step_address
+from edge_ad.studio.layout import complain, empty, go_on, head, say, step_address, words_of
 from edge_ad.studio.state import Studio, run_folder
-from edge_ad.train import change_limit
 from edge_ad_runtime.errors import EdgeAdError
 from edge_ad_runtime.model.calibration import Calibration
 
@@ -183,14 +182,21 @@ class Judge:
 
     async def _use(self) -> None:
         rate = self._rate()
+
+        def change() -> Run:
+            from edge_ad.train import change_limit  # PyTorch takes seconds to load
+
+            return change_limit(run_folder(self._job), rate)
+
         self._take.disable()
         try:
-            self._run = await asyncio.to_thread(change_limit, run_folder(self._job), rate)
-        except EdgeAdError as error:
-            complain(str(error))
+            self._run = await asyncio.to_thread(change)
+        except (EdgeAdError, OSError) as error:
+            complain(words_of(error))
         else:
             say("The limit is set. A model file that was exported before keeps its own limit.")
         self._move()
+        self._show_other()
 
     def _show_other(self) -> None:
         self._comparison.clear()

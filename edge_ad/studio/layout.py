@@ -3,6 +3,7 @@
 import html
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import quote
 
 from nicegui import ui
 
@@ -23,11 +24,19 @@ STEPS = (
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Show an error of ours as one sentence that stays until it is closed."""
+    """Show an error as one sentence that stays until it is closed."""
     try:
         yield
-    except EdgeAdError as error:
-        complain(str(error))
+    except (EdgeAdError, OSError) as error:
+        complain(words_of(error))
+
+
+def words_of(error: EdgeAdError | OSError) -> str:
+    """Return a sentence of ours, or what the system says about which file."""
+    if isinstance(error, EdgeAdError):
+        return str(error)
+    about = f" ({error.filename})" if error.filename else ""
+    return f"the disk of this machine says: {error.strerror or error}{about}"
 
 
 def complain(sentence: str) -> None:
@@ -50,7 +59,7 @@ def say(sentence: str) -> None:
 def step_address(category: str, step: str, **query: str) -> str:
     """Return the address of a step's page."""
     given = "&".join(f"{name}={value}" for name, value in query.items() if value)
-    return f"/product/{category}/{step}" + (f"?{given}" if given else "")
+    return f"/product/{quote(category, safe='')}/{step}" + (f"?{given}" if given else "")
 
 
 @contextmanager
@@ -130,7 +139,7 @@ def _job_line(studio: Studio) -> None:
         text = f"Running: {running[-1].title}" if running else ""
         if len(running) > 1:
             text += f", {len(running) - 1} waiting"
-        line.set_text(text)
+        line.set_text(f"Nothing can be started: {studio.trouble}" if studio.trouble else text)
 
     show()
     ui.timer(2.0, show)

@@ -2,16 +2,27 @@
 
 import asyncio
 import html
+import secrets
+import time
 from pathlib import Path
-from urllib.parse import quote
 
 from nicegui import ui
 
 from edge_ad.project.job import Job
 from edge_ad.project.marks import Marked, join, read_marks
-from edge_ad.project.successor import Succession, compare_runs
+from edge_ad.project.successor import Succession, compare_runs, retraining
 from edge_ad.studio.deploy import choose_training
-from edge_ad.studio.layout import complain, count, empty, say, step_address, told
+from edge_ad.studio.judge import training_name
+from edge_ad.studio.layout import (
+    complain,
+    count,
+    empty,
+    say,
+    seconds,
+    step_address,
+    told,
+    words_of,
+)
 from edge_ad.studio.state import Studio
 from edge_ad_runtime.errors import EdgeAdError
 
@@ -63,15 +74,22 @@ class Learn:
             self._comparison = ui.column().classes("w-full")
         self._look()
         ui.timer(0.8, self._look)
+        self._opened = secrets.token_hex(8)
+        ui.context.client.on_delete(lambda: studio.marked.pop(self._opened, None))
 
     async def _open(self) -> None:
-        source = Path(str(self._source.value or "").strip() or "edge-ad-marks")
-        try:
-            self._marks = await asyncio.to_thread(read_marks, source, self._folder)
-        except EdgeAdError as error:
-            complain(str(error))
+        text = str(self._source.value or "").strip()
+        if not text:  # as a path it would be the folder where the Studio was started
+            complain("Give the folder that you copied from the device, such as /data/marks.")
             return
-        self._studio.marked.update(one.path for one in self._marks)
+        try:
+            source = Path(text).expanduser()
+            self._marks = await asyncio.to_thread(read_marks, source, self._folder)
+        except (EdgeAdError, OSError) as error:
+            complain(words_of(error))
+            return
+        self._paths = tuple(one.path for one in self._marks)
+        self._studio.marked[self._opened] = self._paths
         self._show_marks()
 
     def _show_marks(self) -> None:
@@ -91,8 +109,8 @@ class Learn:
     def _draw_mark(self, one: Marked) -> None:
         kind = "is-good" if one.mark == "false alarm" else "is-defect"
         with ui.element("figure").classes(kind).style("width: 176px; cursor: default"):
-            address = f"/studio/marked/{self._category}?path={quote(str(one.path), safe='')}"
-            ui.html(f"<img src='{html.escape(address)}' loading='lazy' alt=''>", sanitize=False)
+            address = f"/studio/marked/{self._opened}/{self._paths.index(one.path)}.jpg"
+            ui.html(f"<img src='{address}' loading='lazy' alt=''>", sanitize=False)
             with ui.element("figcaption"):
                 score = "" if one.score is None else f", {one.score:.3g}"
                 ui.label(one.mark + score).style("font-weight: 600")
@@ -129,37 +147,44 @@ class Learn:
                 "train",
                 self._category,
                 f"{self._category}, training again",
-                self._job.arguments,
+                retraining(self._job, self._studio.run(self._job)),
                 **self._job.about | {"replaces": self._job.id},
             )
             self._state.set_text(f"Training again: {again.state}")
         self._look()
 
-    def _successor(self) -> Job | None:
-        jobs = self._studio.queue.jobs(self._category, "train")
-        return next((job for job in jobs if job.about.get("replaces") == self._job.id), None)
+    def _pair(self) -> tuple[Job, Job | None]:
+        """Return the old training and the new one.
 
-    async def _compare(self, after: Job) -> None:
+        The one that the page is about, and what was trained again after it; else what it was
+        trained again after: a page that is loaded anew is about the newest training.
+        """
+        jobs = self._studio.queue.jobs(self._category, "train")
+        after = next((job for job in jobs if job.about.get("replaces") == self._job.id), None)
+        if after is not None:
+            return self._job, after
+        replaced = self._job.about.get("replaces")
+        trained = self._studio.trained(self._category)
+        before = next((job for job in trained if job.id == replaced), None)
+        return (self._job, None) if before is None else (before, self._job)
+
+    async def _compare(self, before: Job, after: Job) -> None:
         studio = self._studio
 
         def judge() -> Succession:
-            before, newer = (studio.run(job) for job in (self._job, after))
-            return compare_runs(
-                (before, studio.detector(self._job)),
-                (newer, studio.detector(after)),
-                self._folder.pictures(),
-            )
+            runs = [(studio.run(job), studio.detector(job)) for job in (before, after)]
+            return compare_runs(runs[0], runs[1], self._folder.pictures())
 
         self._state.set_text("Comparing both on all pictures ...")
         try:
             found = await asyncio.to_thread(judge)
-        except EdgeAdError as error:
-            self._state.set_text(str(error))
+        except (EdgeAdError, OSError) as error:
+            self._state.set_text(words_of(error))
             return
-        self._show_comparison(found, after)
+        self._show_comparison(found, before, after)
 
     def _look(self) -> None:
-        after = self._successor()
+        before, after = self._pair()
         progress = after.progress() if after else None
         state = (after and after.id, after and after.state, progress)
         if state == self._shown:
@@ -170,13 +195,17 @@ class Learn:
             self._state.set_text("Nothing was trained again since.")
         elif after.state == "failed":
             self._state.set_text(f"Training again failed: {after.message}")
+        elif after.state == "stopped":
+            self._state.set_text("Training again was stopped.")
         elif after.state == "done":
-            ui.timer(0.01, lambda: self._compare(after), once=True)
+            ui.timer(0.01, lambda: self._compare(before, after), once=True)
         else:
-            steps = f": {progress.done} of {progress.total}" if progress else ""
-            self._state.set_text(f"Training again{steps} ...")
+            left = after.seconds_left(time.time())
+            words = f": {progress.done} of {progress.total}" if progress else ""
+            words += f", about {seconds(left)} left" if left is not None else ""
+            self._state.set_text(f"Training again{words} ...")
 
-    def _show_comparison(self, found: Succession, after: Job) -> None:
+    def _show_comparison(self, found: Succession, old_job: Job, new_job: Job) -> None:
         before, newer = found.before, found.after
         words = (
             f"The new training judges {count(len(found.mended), 'picture')} better and "
@@ -194,8 +223,9 @@ class Learn:
         self._comparison.clear()
         with self._comparison:
             ui.html(
-                "<table class='plain'><tr><th>On all pictures known so far</th><th>Old</th>"
-                f"<th>New</th></tr>{cells}</table>",
+                "<table class='plain'><tr><th>On all pictures known so far</th>"
+                f"<th>Old: {html.escape(training_name(old_job))}</th>"
+                f"<th>New: {html.escape(training_name(new_job))}</th></tr>{cells}</table>",
                 sanitize=False,
             ).classes("w-full")
             if found.broken:
@@ -203,7 +233,7 @@ class Learn:
                 ui.label(f"Judged worse: {names}").classes("small warn")
             if not found.is_better:
                 empty("The new training is not better: keep the old one, or add pictures.")
-            deploy = step_address(self._category, "deploy", run=after.id)
+            deploy = step_address(self._category, "deploy", run=new_job.id)
             ui.button("Take the new one: deploy it", on_click=lambda: ui.navigate.to(deploy)).props(
                 "unelevated" if found.is_better else "outline"
             )

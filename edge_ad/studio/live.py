@@ -11,7 +11,7 @@ from edge_ad.project.job import Job
 from edge_ad.project.thumbnails import shrunk
 from edge_ad.studio.cameras import BrowserCamera
 from edge_ad.studio.deploy import choose_training, export_first
-from edge_ad.studio.layout import complain, go_on, step_address
+from edge_ad.studio.layout import complain, go_on, step_address, words_of
 from edge_ad.studio.state import Studio, model_job, model_path
 from edge_ad_runtime import CapturedFrame, Result, Scorer, draw_overlay, open_source, run_stream
 from edge_ad_runtime.errors import EdgeAdError
@@ -121,23 +121,18 @@ def draw(studio: Studio, category: str, training: str) -> None:
         return
     try:
         Live(studio, category, job, model_path(export))
-    except (EdgeAdError, OSError) as error:
-        complain(f"The model file cannot be used: {error}")
+    except EdgeAdError as error:
+        complain(str(error))
 
 
 class Live:
     """One open page."""
 
     def __init__(self, studio: Studio, category: str, job: Job, model: Path) -> None:
-        """Draw it.
-
-        Raises:
-            EdgeAdError: the model file cannot be used.
-        """
+        """Draw it; the model file is loaded by the button."""
         self._studio, self._model = studio, model
-        self._scorer = studio.scorer(model)
         self._session: Session | None = None
-        self._shown = 0
+        self._shown, self._is_gone = 0, False
         with ui.element("div").classes("columns"):
             with ui.column().classes("wide panel"):
                 self._hint = ui.label("Choose a source and press Start.").classes("empty")
@@ -165,20 +160,28 @@ class Live:
                 go_on("Next: deploy", step_address(category, "deploy", run=job.id))
         ui.timer(0.15, self._show)
         # A page that is closed, or loaded anew, holds no camera.
-        ui.context.client.on_delete(self._forget)
+        ui.context.client.on_delete(self._on_gone)
 
     async def _on_start(self) -> None:
         self._forget()
-        session = Session(self._scorer)
         browser = self._kind.value == "browser"
+        spec = str(self._source.value or "").strip()
+
+        def begin() -> Session:
+            session = Session(self._studio.scorer(self._model))
+            if not browser:
+                session.start(spec)
+            return session
+
         self._start.disable()
         try:
-            if not browser:
-                spec = str(self._source.value or "").strip()
-                await asyncio.to_thread(session.start, spec)
-        except EdgeAdError as error:
-            complain(str(error))
+            session = await asyncio.to_thread(begin)
+        except (EdgeAdError, OSError) as error:
+            complain(words_of(error))
             self._start.enable()
+            return
+        if self._is_gone:  # the page was closed while the source was being opened
+            session.close()
             return
         self._session, self._shown = session, 0
         self._studio.sessions[session.id] = session
@@ -207,6 +210,10 @@ class Live:
         """End the trial; its last picture stays."""
         if self._session is not None:
             self._session.close()
+
+    def _on_gone(self) -> None:
+        self._is_gone = True
+        self._forget()
 
     def _forget(self) -> None:
         self._close()

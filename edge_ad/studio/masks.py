@@ -2,15 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from urllib.parse import quote
 
 import numpy as np
 from nicegui import events, ui
 
 from edge_ad.project.folder import CategoryFolder, Picture
 from edge_ad.project.masks import Point, Shape, draw_mask
-from edge_ad.studio.gallery import picture_address, version_of
+from edge_ad.studio.gallery import mask_address, picture_address
 from edge_ad.studio.layout import complain, say
+from edge_ad.studio.picture_routes import SCREEN_SIDE
 from edge_ad_runtime.errors import EdgeAdError
 from edge_ad_runtime.model.picture_file import read_frame, read_mask
 
@@ -95,18 +95,18 @@ class MaskEditor:
         )
 
     def _shown_size(self) -> tuple[float, float]:
-        """Return the size of the picture as the browser got it, at most 1400 pixels."""
-        scale = min(1.0, 1400 / max(self._size))
+        """Return the size of the picture as the browser got it."""
+        scale = min(1.0, SCREEN_SIDE / max(self._size))
         return max(1, round(self._size[0] * scale)), max(1, round(self._size[1] * scale))
 
     def _show(self) -> None:
         height, width = self._shown_size()
         parts = []
         if self._picture.mask is not None and not self._fresh:
-            address = f"/studio/mask/{self._folder.name}/{quote(self._picture.key)}"
+            address = mask_address(self._folder.name, self._picture)
             parts.append(
-                f'<image href="{address}?v={version_of(self._picture.mask)}" width="{width}" '
-                f'height="{height}" preserveAspectRatio="none"/>'
+                f'<image href="{address}" width="{width}" height="{height}" '
+                'preserveAspectRatio="none"/>'
             )
         shapes = [*self._shapes, *([self._shape()] if self._drawing else [])]
         parts += [_svg(shape, width, height) for shape in shapes]

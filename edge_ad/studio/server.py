@@ -3,7 +3,6 @@
 import os
 import threading
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 
 from edge_ad.studio.state import HOME, Studio
-from edge_ad_runtime.errors import ConfigError, DataError
+from edge_ad_runtime.errors import ConfigError, EdgeAdError
 from edge_ad_runtime.files import make_writable
 from edge_ad_runtime.page.guard import Guard, token_for
 from edge_ad_runtime.page.server import Connection, listen
@@ -60,11 +59,11 @@ class StudioServer:
             DataError: the data root cannot be written to.
         """
         token = token_for(config)
+        self._socket = listen(config)  # a port that is taken leaves no folder behind
         home = data_root / HOME
         make_writable(home)
         self._lock = _lock(home / "lock")  # first: what is tidied up could be another Studio's
         self.studio = Studio(data_root, wheels)
-        self._socket = listen(config)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         guarded = Guard(
             _Bodies(_application(self.studio)), config=config, token=token, policy=POLICY
@@ -108,8 +107,11 @@ def _application(studio: Studio) -> Any:
 
     def advance() -> None:
         while not closing.wait(_ADVANCE_SECONDS):
-            with suppress(DataError, OSError):
+            try:
                 studio.queue.advance()
+                studio.trouble = ""
+            except EdgeAdError as error:
+                studio.trouble = str(error)
 
     app.on_startup(lambda: Supervisor().start("jobs", advance))
     app.on_shutdown(closing.set)

@@ -14,8 +14,8 @@ from edge_ad.project.folder import Use
 from edge_ad.project.intake import take_pictures
 from edge_ad.studio.camera_panels import BrowserPanel, CameraPanel
 from edge_ad.studio.layout import complain, count, say
-from edge_ad.studio.routes import MOST_UPLOAD_BYTES
 from edge_ad.studio.state import Studio
+from edge_ad.studio.upload_routes import MOST_UPLOAD_BYTES
 from edge_ad_runtime.errors import EdgeAdError
 
 _NAME_HEADER = "files => [{name: 'X-File-Name', value: encodeURIComponent(files[0].name)}]"
@@ -98,7 +98,8 @@ class Sources:
         def aim() -> None:
             use, label = self._aim()
             label = quote(label, safe="")
-            upload.props(f'url="/studio/upload/{self._category}?use={use}&label={label}"')
+            category = quote(self._category, safe="")
+            upload.props(f'url="/studio/upload/{category}?use={use}&label={label}"')
 
         aim()
         self._label.on_value_change(aim)
@@ -123,9 +124,15 @@ class Sources:
             field.style("flex: 1")
 
             async def take() -> None:
+                text = str(field.value or "").strip()
+                if not text:  # as a path it would be the folder where the Studio was started
+                    complain("Give the folder or ZIP where the pictures lie, such as /data/cable.")
+                    return
                 button.disable()
-                await self._take_from(Path(str(field.value or "").strip()))
-                button.enable()
+                try:
+                    await self._take_from(Path(text).expanduser())
+                finally:
+                    button.enable()
 
             field.on("keydown.enter", take)
             button = ui.button("Copy the pictures", on_click=take).props("unelevated")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad.data import list_categories
-from edge_ad.project.folder import CategoryFolder, check_category_name
+from edge_ad.project.folder import CategoryFolder
 from edge_ad.project.intake import remove_left_intakes
 from edge_ad.project.job import Job
 from edge_ad.project.jobs import Queue
@@ -82,7 +82,8 @@ class Studio:
         wheels: packages for devices without internet; None: there are none here.
         sessions: trials that are under way, by id.
         cameras: cameras from which pictures are taken, by id.
-        marked: pictures of folders of marked parts that somebody has opened.
+        marked: pictures of the folder of marked parts that a page shows, by the page's id.
+        trouble: why the queue cannot go on; empty: it can.
     """
 
     def __init__(self, data_root: Path, wheels: Path | None = None) -> None:
@@ -111,7 +112,8 @@ class Studio:
         self.wheels = wheels
         self.sessions: dict[str, Trial] = {}
         self.cameras: dict[str, Camera] = {}
-        self.marked: set[Path] = set()
+        self.marked: dict[str, tuple[Path, ...]] = {}
+        self.trouble = ""
         self._runs: Recent[Run] = Recent(16)
         self._detectors: Recent[Detector] = Recent(2)
         self._scorers: Recent[Scorer] = Recent(2)
@@ -120,15 +122,16 @@ class Studio:
     def categories(self) -> list[str]:
         """Return the names of the products, sorted."""
         names = list_categories(self.data_root)
-        return [name for name in names if (self.data_root / name).is_dir()]
+        return [name for name in names if name.isprintable() and (self.data_root / name).is_dir()]
 
     def folder(self, category: str) -> CategoryFolder:
-        """Return the folder of a product.
+        """Return the folder of a product, also of one whose name `create` would not give it.
 
         Raises:
             DataError: there is none of this name.
         """
-        check_category_name(category)
+        if Path(category).name != category or category.startswith(".") or "\0" in category:
+            raise DataError(f"expected the name of a product, got {category[:60]!r}")
         return CategoryFolder(self.data_root / category)
 
     def trained(self, category: str) -> list[Job]:

@@ -12,17 +12,21 @@ from edge_ad.data import load_category
 from edge_ad.project.cost import Cost, measure_cost
 from edge_ad.project.job import HERE
 from edge_ad.studio.job_list import JobList
-from edge_ad.studio.layout import count, empty, head, seconds, step_address, told
+from edge_ad.studio.layout import count, empty, head, seconds, step_address, told, words_of
 from edge_ad.studio.state import Studio
 from edge_ad_runtime.errors import ConfigError, EdgeAdError
+from edge_ad_runtime.model.score_distribution import check_rate
 
 METHOD = "fusion"
+_LOOK_SECONDS = 1.0
 PRESETS = {
     "fast": ("Fast", "For most parts. Judges a picture in the shortest time."),
     "accurate": ("Accurate", "For small defects. Looks at a finer picture with a larger network."),
 }
 _costs: dict[tuple[object, ...], Cost] = {}
 """Measured once for each product and preset; two browsers share it."""
+
+_measuring = asyncio.Lock()
 
 
 def draw(studio: Studio, category: str) -> None:
@@ -154,11 +158,13 @@ class Training:
         rate = str(self._rate.value or "").strip()
         if rate:
             try:
-                given += ["--false-alarm-rate", str(float(rate) / 1000)]
-            except ValueError as error:
+                share = check_rate(float(rate) / 1000)
+            except (ValueError, ConfigError) as error:
                 raise ConfigError(
-                    f"expected a number of false alarms in 1,000 good parts, got {rate[:40]!r}"
+                    "expected a number of false alarms in 1,000 good parts, such as 10 or 0.5, got "
+                    f"{rate[:40]!r}"
                 ) from error
+            given += ["--false-alarm-rate", str(share)]
         return given
 
     def _cost_key(self, preset: str) -> tuple[object, ...]:
@@ -166,18 +172,35 @@ class Training:
 
     async def _measure(self) -> None:
         for preset, label in self._costs.items():
-            key = self._cost_key(preset)
             try:
-                if key not in _costs:
-                    _costs[key] = await asyncio.to_thread(self._cost, preset)
-                cost = _costs[key]
-            except EdgeAdError as error:
-                label.set_text(str(error))
+                cost = await self._cost_of(preset, label)
+            except (EdgeAdError, OSError) as error:
+                label.set_text(words_of(error))
                 continue
-            label.set_text(
-                f"Here: about {seconds(cost.train_seconds(self._n_good, self._n_test))} to train, "
-                f"{cost.picture_ms:.0f} ms for a picture"
-            )
+            if cost is not None:
+                time = seconds(cost.train_seconds(self._n_good, self._n_test))
+                label.set_text(
+                    f"Here: about {time} to train, {cost.picture_ms:.0f} ms for a picture"
+                )
+
+    async def _cost_of(self, preset: str, label: ui.label) -> Cost | None:
+        """Return what a preset costs, measured while nothing else runs; None: the page is gone."""
+        key = self._cost_key(preset)
+        while key not in _costs:
+            async with _measuring:
+                if key not in _costs and not self._is_busy():
+                    cost = await asyncio.to_thread(self._cost, preset)
+                    if not self._is_busy():
+                        _costs[key] = cost
+            if key not in _costs:
+                label.set_text("Its cost is measured here when no work is under way.")
+                await asyncio.sleep(_LOOK_SECONDS)
+            if label.is_deleted:
+                return None
+        return _costs[key]
+
+    def _is_busy(self) -> bool:
+        return any(not job.is_over for job in self._studio.queue.jobs())
 
     def _cost(self, preset: str) -> Cost:
         config = CONFIGS[METHOD]

@@ -14,7 +14,7 @@ from edge_ad_runtime.cameras.feed import Feed, Recovery
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.image import appearance
 from edge_ad_runtime.stream import collect as module
-from edge_ad_runtime.stream.collect import Collection, collect, doubts_of
+from edge_ad_runtime.stream.collect import Collection, collect, doubts_of, usual_of
 from edge_ad_runtime.stream.triggers import Triggers
 
 
@@ -171,5 +171,7 @@ def test_the_pace_is_kept(tmp_path: Path, every: float) -> None:
 
 def test_doubts_know_the_others() -> None:
     white = appearance(np.full((64, 64, 3), 255, np.uint8))
-    assert any(text.startswith("over-exposed") for text in doubts_of(white, []))
-    assert doubts_of(white, [white] * 5) == [], "a white background is told of a few times only"
+    assert any(text.startswith("over-exposed") for text in doubts_of(white, None))
+    assert doubts_of(white, usual_of([white] * 5)) == [], (
+        "a white background is told of a few times only"
+    )

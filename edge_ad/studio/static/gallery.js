@@ -11,11 +11,17 @@ export default {
         </figure>
       </div>
     </div>`,
-  props: { items: Array, chosen: String },
+  props: { items: Array, chosen: String, moving: String },
   emits: ["pick", "act"],
   data() { return { here: this.chosen }; },
-  watch: { chosen(key) { this.here = key; } },
+  // What is chosen here stays so, whatever the server knew when it sent the items.
+  watch: {
+    items() { if (!this.items.some((item) => item.key === this.here)) this.here = this.chosen; },
+  },
   methods: {
+    choose(key) {
+      if (this.items.some((item) => item.key === key)) this.pick(key);
+    },
     pick(key) {
       this.here = key;
       this.$refs.box.focus({ preventScroll: true });
@@ -39,9 +45,11 @@ export default {
       if (event.key in steps) {
         event.preventDefault();
         this.step(steps[event.key]);
-      } else if (/^[a-z]$/i.test(event.key) && this.here) {
+      } else if (/^[a-z]$/i.test(event.key) && this.here && !event.repeat) {
         event.preventDefault();
-        this.$emit("act", { key: this.here, letter: event.key.toLowerCase() });
+        const letter = event.key.toLowerCase();
+        this.$emit("act", { key: this.here, letter });
+        if (this.moving.includes(letter)) this.step(1);
       }
     },
   },

@@ -215,11 +215,16 @@ def calibrate(
     of_scores = ScoreDistribution.of(everything[~aside])
     return Calibration(
         method=method,
-        rate=max(DEFAULT_RATE, 1 / (of_scores.n + 1)) if rate is None else check_rate(rate),
+        rate=default_rate(of_scores.n) if rate is None else check_rate(rate),
         n_set_aside=int(np.sum(aside)),
         of_scores=of_scores,
         of_map_maxima=ScoreDistribution.of(maxima[~aside]),
     )
+
+
+def default_rate(n: int) -> float:
+    """Return the rate that is promised without another wish: 1 %, or what `n` pictures can show."""
+    return max(DEFAULT_RATE, 1 / (n + 1))
 
 
 def pictures_for_guarantee(rate: float) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -215,20 +216,33 @@ class _Collector:
         return self._triggers.exhausted or (wanted and self._feed.ready)
 
 
-def doubts_of(look: Appearance, others: Sequence[Appearance]) -> list[str]:
+class Usual(NamedTuple):
+    """The middle of how pictures look."""
+
+    log_sharpness: float
+    bright_share: float
+    dark_share: float
+    brightness: float
+
+
+def usual_of(looks: Sequence[Appearance]) -> Usual | None:
+    """Return what is usual among pictures; None: they are too few to say."""
+    if len(looks) < _ENOUGH:
+        return None
+    rows = [(one.log_sharpness, one.bright_share, one.dark_share, one.brightness) for one in looks]
+    return Usual(*np.median(rows, axis=0).tolist())
+
+
+def doubts_of(look: Appearance, usual: Usual | None) -> list[str]:
     """Return what may be wrong with a picture's focus and exposure.
 
     Among enough others it is compared with them: a white background is mentioned only a few times.
 
     Args:
         look: the picture.
-        others: those that were kept before it.
+        usual: among the pictures beside it.
     """
-    several = len(others) >= _ENOUGH
-    sharpness = float(np.median([other.log_sharpness for other in others])) if several else 0.0
-    white = float(np.median([other.bright_share for other in others])) if several else 0.0
-    black = float(np.median([other.dark_share for other in others])) if several else 0.0
-    brightness = float(np.median([other.brightness for other in others])) if several else 128.0
+    white, black, brightness = usual[1:] if usual else (0.0, 0.0, 128.0)
     found = []
     if look.bright_share > white + _CLIPPED_SHARE or look.brightness > brightness + _FAR:
         found.append(
@@ -242,9 +256,9 @@ def doubts_of(look: Appearance, others: Sequence[Appearance]) -> list[str]:
         )
     if found:
         return found  # edges are faint in such a picture, whatever the focus
-    if several and look.log_sharpness < sharpness - _BLURRED:
+    if usual and look.log_sharpness < usual.log_sharpness - _BLURRED:
         found.append("blurred: much less sharp than the others, check focus and exposure time")
-    elif not several and look.log_sharpness < _LEAST_LOG_SHARPNESS:
+    elif not usual and look.log_sharpness < _LEAST_LOG_SHARPNESS:
         found.append("blurred: there is hardly an edge in it, check the focus")
     return found
 
@@ -271,7 +285,7 @@ def _keep(
             f"cannot write the picture {path}: {error.strerror or error}: "
             f"{len(collection.paths)} pictures are there"
         ) from error
-    found = doubts_of(look, collection.looks)
+    found = doubts_of(look, usual_of(collection.looks))
     collection.looks.append(look)
     if found:
         collection.doubts[path] = found

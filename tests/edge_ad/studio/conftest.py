@@ -35,16 +35,17 @@ class StudioProcess:
 
     def __init__(self, data_root: Path, folder: Path) -> None:
         """Start it in a folder of its own, in which it must leave nothing."""
-        self.data_root, self._folder = data_root, folder
+        self.data_root, self._folder, self._port = data_root, folder, 0
         folder.mkdir(exist_ok=True)
         self.start()
 
     def start(self, *options: str, **environment: str) -> None:
+        """Start it; after `stop` under the same address again."""
         code = (
             f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'export')!r}, "
             f"{str(ROOT / 'runtime')!r}]; from edge_ad.cli import main; main()"
         )
-        command = [sys.executable, "-c", code, "studio", "--port", "0"]
+        command = [sys.executable, "-c", code, "studio", "--port", str(self._port)]
         command += ["--data-root", str(self.data_root), *options]
         import os
 
@@ -61,6 +62,7 @@ class StudioProcess:
         found = re.search(r"http://\S+", line)
         assert found, f"the Studio did not start: {line}"
         self.url = found[0]
+        self._port = int(self.url.rpartition(":")[2])
 
     def stop(self) -> None:
         self.process.terminate()

@@ -1,6 +1,10 @@
 """What the Studio's addresses give to somebody who asks for what he should not have."""
 
 import json
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +15,17 @@ pytest.importorskip("nicegui", reason="no nicegui: pip install 'edge-ad[studio]'
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from edge_ad.project.bundle import CONFIG_FILE
 from edge_ad.studio.routes import router
 from edge_ad.studio.state import Studio
 from tests.conftest import good_plate, write_picture
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+MODEL = next(Path(__file__).parents[2].glob("golden/padim/*.onnx"))
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -53,6 +65,36 @@ def test_names_of_files_that_no_file_can_have(
         tmp_path,
         tmp_path / "data/plate/train/good",
     }
+
+
+def test_marked_parts_only_of_the_folder_that_a_page_shows(
+    client: TestClient, studio: Studio, tmp_path: Path
+) -> None:
+    studio.marked["page"] = (tmp_path / "secret.png",)
+    assert client.get("/studio/marked/page/0.jpg").headers["content-type"] == "image/jpeg"
+    for path in ("page/1.jpg", "page/-1.jpg", "other/0.jpg"):
+        assert "not readable" in client.get(f"/studio/marked/{path}").text
+
+
+def test_two_people_download_one_bundle_at_once(client: TestClient, studio: Studio) -> None:
+    """Each gets the camera that he named, and nothing is left on the disk."""
+    job = studio.home / "jobs/20260101T000000-000-export-0000"
+    job.mkdir(parents=True)
+    about = {"kind": "export", "category": "plate", "title": "Export", "arguments": []}
+    about |= {"about": {"target": "cpu"}, "state": "done", "created_at": 1.0}
+    (job / "job.json").write_text(json.dumps(about))
+    (job / "result.json").write_text(json.dumps({"model": str(MODEL)}))
+
+    def camera_of(name: str) -> str:
+        answer = client.get(f"/studio/download/{job.name}/bundle?camera={name}")
+        with zipfile.ZipFile(BytesIO(answer.content)) as archive:
+            return str(tomllib.loads(archive.read(CONFIG_FILE).decode())["camera"][0]["name"])
+
+    names = [f"camera {number}" for number in range(6)]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(camera_of, names)) == names
+    assert list(studio.uploads.iterdir()) == []
+    assert sorted(path.name for path in job.iterdir()) == ["job.json", "result.json"]
 
 
 def test_it_starts_again_after_a_kill(studio: Studio) -> None:

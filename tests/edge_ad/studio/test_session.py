@@ -1,5 +1,6 @@
 """A whole session in a real browser: from a folder of pictures to a bundle for the device."""
 
+import json
 import re
 import zipfile
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from edge_ad.data import load_category
+from edge_ad.project.folder import CategoryFolder
 from edge_ad.runs import Run
 from edge_ad_runtime import Scorer, read_frame
 from tests.edge_ad.studio.conftest import StudioProcess, Until
@@ -49,6 +51,10 @@ def test_from_a_folder_to_the_device(
     button(page, "Defective 6").click()
     page.locator(".gallery figure .t-defect").first.click()
     button(page, "Draw a mask (M)").click()
+    page.wait_for_function(  # the picture is there, and the dialog has come to rest
+        "() => document.querySelector('.q-dialog img')?.naturalWidth > 0"
+        " && document.getAnimations().length === 0"
+    )
     box = page.locator(".q-dialog img").bounding_box()
     page.mouse.move(box["x"] + 60, box["y"] + 60)
     page.mouse.down()
@@ -74,7 +80,7 @@ def test_from_a_folder_to_the_device(
     training = studio.queue.jobs(kind="train")[0]
     studio.stop()
     studio.start()
-    page.goto(f"{studio.url}/product/part/train")
+    # The page that is open finds the Studio again by itself.
     button(page, "Judge").wait_for(timeout=90_000)
     assert studio.queue.job(training.id).state == "done"
 
@@ -176,12 +182,43 @@ def test_learning_from_the_line(
     page.get_by_text("On all pictures known so far").wait_for(timeout=90_000)
     page.get_by_text(re.compile(r"of 7$")).first.wait_for()
     page.get_by_text(re.compile("better and [0-9]+ pictures? worse")).wait_for()
+    # The limit was moved in the session above: the new training promises the same.
+    old, new = reversed(studio.queue.jobs("part", "train"))
+    rates = [Run.read(job.folder / "part/fusion").metrics.false_alarm_rate for job in (old, new)]
+    assert rates[0] == rates[1]
+    page.reload()
+    page.get_by_text("On all pictures known so far").wait_for()
 
     # Two trainings stand side by side.
     page.goto(f"{studio.url}/product/part/judge")
     page.get_by_label("Compare with").click()
     page.get_by_role("option").nth(1).click()
     until(lambda: page.locator("svg.chart").count() == 3)
+
+
+def test_the_camera_of_the_browser_through_a_model_file(
+    page: Any, studio: StudioProcess, until: Until
+) -> None:
+    """A file of an earlier version, as if a training and an export had made it."""
+    model = next(Path(__file__).parents[2].glob("golden/padim/*.onnx"))
+    CategoryFolder.create("live", studio.data_root)
+    jobs = studio.data_root / ".edge-ad-studio" / "jobs"
+    about: dict[str, Any] = {"category": "live", "title": "", "arguments": [], "created_at": 1.0}
+    for kind, belongs in (("train", {"method": "padim"}), ("export", {"training": "1-train"})):
+        folder = jobs / f"1-{kind}"
+        (folder / "live" / "padim").mkdir(parents=True)
+        job = about | {"kind": kind, "about": belongs, "state": "done"}
+        (folder / "job.json").write_text(json.dumps(job))
+    (folder / "result.json").write_text(json.dumps({"model": str(model)}))
+    page.goto(f"{studio.url}/product/live/live")
+    page.get_by_text("Camera of this browser").click()
+    button(page, "Start").click()
+    page.get_by_text(re.compile("^([2-9]|[0-9]{2,}) parts: ")).wait_for()
+    source = page.locator(".live img").get_attribute("src")
+    assert page.request.get(f"{studio.url}{source}").headers["content-type"] == "image/jpeg"
+    button(page, "Stop").click()
+    page.locator("video").wait_for(state="detached")
+    button(page, "Start").and_(page.locator(":enabled")).wait_for()
 
 
 def test_the_camera_of_the_browser(page: Any, studio: StudioProcess, until: Until) -> None:
@@ -204,14 +241,15 @@ def test_the_camera_of_the_browser(page: Any, studio: StudioProcess, until: Unti
 def test_two_browsers_do_not_harm_each_other(
     page: Any, chromium: Any, studio: StudioProcess, pictures: Path, until: Until
 ) -> None:
+    # A folder that somebody made by hand, with a name that the command line takes as well.
+    (studio.data_root / "Gehäuse <b>M8" / "train" / "good").mkdir(parents=True)
     page.goto(studio.url)
-    page.get_by_label("Name of a new product").fill("shared")
-    button(page, "Create").click()
+    page.get_by_text("Gehäuse <b>M8", exact=True).click()
     upload = page.locator("input[type=file]")
     upload.set_input_files(sorted((pictures / "train" / "good").iterdir())[:4])
     button(page, "All 4").wait_for()
     other = chromium.new_page()
-    other.goto(f"{studio.url}/product/shared/collect")
+    other.goto(page.url)
     button(other, "All 4").wait_for()
     # Both leave the same picture out; the second one is told what has happened, or sees it.
     page.locator(".gallery figure").first.click()
@@ -221,5 +259,5 @@ def test_two_browsers_do_not_harm_each_other(
     other.locator(".gallery figure").first.click()
     other.keyboard.press("x")
     button(page, "Left out 2").wait_for()
-    assert len(load_category("shared", studio.data_root).train) == 2
+    assert len(load_category("Gehäuse <b>M8", studio.data_root).train) == 2
     other.close()
