@@ -16,7 +16,8 @@ KINDS = {"good": "good", "test": "testing", "defect": "defect", "excluded": "lef
 class Gallery(ui.element, component="static/gallery.js"):
     """Thumbnails; the browser loads only those in view.
 
-    All are laid out: to skip those out of view (`content-visibility`) made scrolling four times slower.
+    All are laid out: to skip those out of view (`content-visibility`) made scrolling four times
+    slower.
     """
 
     def __init__(
