@@ -181,8 +181,13 @@ def test_what_is_over_is_not_read_again(queue: Queue, monkeypatch: pytest.Monkey
     for job in old:
         reach(queue, job, "done")
     running = queue.submit("train", "plate", "running", ["wait", HERE])
-    read, names = Job.read, []
-    monkeypatch.setattr(Job, "read", lambda folder: names.append(folder.name) or read(folder))
+    read, names = Job.read, list[str]()
+
+    def noted(folder: Path) -> Job:
+        names.append(folder.name)
+        return read(folder)
+
+    monkeypatch.setattr(Job, "read", noted)
     for _ in range(3):
         assert [job.state for job in queue.jobs()] == ["running", "done", "done", "done"]
     assert names == [running.id] * 3

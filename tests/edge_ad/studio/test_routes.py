@@ -80,7 +80,7 @@ def test_two_people_download_one_bundle_at_once(client: TestClient, studio: Stud
     """Each gets the camera that he named, and nothing is left on the disk."""
     job = studio.home / "jobs/20260101T000000-000-export-0000"
     job.mkdir(parents=True)
-    about = {"kind": "export", "category": "plate", "title": "Export", "arguments": []}
+    about: dict[str, object] = {"kind": "export", "category": "plate", "title": "", "arguments": []}
     about |= {"about": {"target": "cpu"}, "state": "done", "created_at": 1.0}
     (job / "job.json").write_text(json.dumps(about))
     (job / "result.json").write_text(json.dumps({"model": str(MODEL)}))
