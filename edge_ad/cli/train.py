@@ -192,10 +192,12 @@ def summary(run: "Run") -> str:
     rows += [f"limit        {metrics.threshold:.4g}: {metrics.threshold_rule}", *test_rates(run)]
     n_aside = metrics.calibration.n_set_aside if metrics.calibration else 0
     if n_aside:
-        pictures = "1 picture looks" if n_aside == 1 else f"{n_aside} pictures look"
         rows.append(
-            f"set aside    {pictures} unlike the other good ones; the report shows them. "
-            "Leave those that show a defect out with --exclude"
+            "set aside    1 picture looks unlike the other good ones; the report shows it. "
+            "Leave it out with --exclude if it shows a defect"
+            if n_aside == 1
+            else f"set aside    {n_aside} pictures look unlike the other good ones; the report "
+            "shows them. Leave those that show a defect out with --exclude"
         )
     rows += [f"run          {run.folder}", f"report       {run.folder / 'report.html'}"]
     return "\n".join(rows)

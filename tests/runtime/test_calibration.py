@@ -183,7 +183,7 @@ def test_the_promise_names_rate_basis_and_pictures() -> None:
     scores = exponential(100, 2)
     text = calibrate(np.r_[scores, 500.0], np.r_[scores, 500.0], rate=0.01).promise()
     assert "on average 1 % of good parts" in text
-    assert "measured on 100 pictures (1 set aside as outliers)" in text
+    assert "measured on 100 pictures (1 set aside as an outlier)" in text
     assert "299 pictures" in text
     assert "2,995 pictures" in calibrate(scores, scores, rate=0.001).promise()
     assert [pictures_for_guarantee(rate) for rate in (0.05, 0.01, 0.001)] == [59, 299, 2995]

@@ -122,7 +122,8 @@ class Calibration:
             "measured": "measured on",
             "extrapolated": "extrapolated from",
         }[self.basis]
-        left_out = f" ({self.n_set_aside} set aside as outliers)" if self.n_set_aside else ""
+        outliers = "an outlier" if self.n_set_aside == 1 else "outliers"
+        left_out = f" ({self.n_set_aside} set aside as {outliers})" if self.n_set_aside else ""
         device = self.method == "device"
         parts = "those of the calibration" if device else "those of the training"
         times = "calibrations" if device else "trainings"
