@@ -39,6 +39,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "fusion": ("fusion", {}),
 }
 TODAY, DEFAULT = "PaDiM, own covariances", "fusion"
+SHARES = (0.25, 1.0)
+OF_FEW: dict[str, tuple[str, dict[str, Any]]] = {
+    f"fusion, share {share:g}": ("fusion", {"pooling": share}) for share in SHARES
+}
 FIGURES = ("image", "pixel", "PRO")
 BINS, REPLICATES = 400, 1000
 SIZES, DRAWS = (5, 10, 20), 10
@@ -98,7 +102,7 @@ def methods(preset: str, data_root: Path, classes: str, cache: Path) -> None:
         test = np.arange(len(category.train), len(features.grid))
         weights = resampled(truth.defective)
         for method in METHODS:
-            detector = fit(method, preset, features, fitted)
+            detector = fit(*METHODS[method], preset, features, fitted)
             said = score(detector, test)
             found.setdefault(name, {})[method] = bootstrap(said, truth, weights)
             share = getattr(detector.config, "pooling", None)
@@ -119,20 +123,20 @@ def methods(preset: str, data_root: Path, classes: str, cache: Path) -> None:
 @click.option("--draws", "n_draws", default=DRAWS, show_default=True)
 def few(preset: str, data_root: Path, classes: str, cache: Path, sizes: str, n_draws: int) -> None:
     """Fit on a few good pictures, drawn by chance: mean ROC-AUC, and standard deviation."""
-    print_head("class", "good pictures", *METHODS)
-    for name in classes.split(","):
-        category = load_category(name, data_root)
-        features = load_features(category, preset, cache)
-        truth = truth_of(category, features)
-        test = np.arange(len(category.train), len(features.grid))
-        for size in map(int, sizes.split(",")):
-            rows: dict[str, list[Values]] = {method: [] for method in METHODS}
+    print_head("good pictures", "class", *OF_FEW)
+    for size in map(int, sizes.split(",")):
+        for name in classes.split(","):
+            category = load_category(name, data_root)
+            features = load_features(category, preset, cache)
+            truth = truth_of(category, features)
+            test = np.arange(len(category.train), len(features.grid))
+            rows: dict[str, list[Values]] = {method: [] for method in OF_FEW}
             for seed in range(n_draws):
                 order = np.random.default_rng(seed).permutation(len(category.train))
-                for method in METHODS:
-                    detector = fit(method, preset, features, np.sort(order[:size]))
-                    rows[method].append(exact(score(detector, test), truth)[:2])
-            print_row(name, str(size), *(spread(np.array(row)) for row in rows.values()))
+                for method, found in OF_FEW.items():
+                    detector = fit(*found, preset, features, np.sort(order[:size]))
+                    rows[method].append(image_and_pixel(score(detector, test), truth))
+            print_row(str(size), name, *(spread(np.array(row)) for row in rows.values()))
 
 
 def load_features(category: Category, preset: str, cache: Path) -> Features:
@@ -176,9 +180,14 @@ def truth_of(category: Category, features: Features) -> Truth:
     return Truth(defective=defective, masks=masks)
 
 
-def fit(method: str, preset: str, features: Features, pictures: NDArray[np.int64]) -> Detector:
-    """Fit a detector to pictures by index."""
-    name, options = METHODS[method]
+def fit(
+    name: str,
+    options: dict[str, Any],
+    preset: str,
+    features: Features,
+    pictures: NDArray[np.int64],
+) -> Detector:
+    """Fit a detector, by the name of its method, to pictures by index."""
     options = CONFIGS[name].preset(preset) | options
     detector: Detector = CACHED[name](
         **options, weights="none", device="cpu", input_size=features.input_size
@@ -195,6 +204,16 @@ def score(detector: Detector, pictures: NDArray[np.int64]) -> Maps:
         said = [detector(batch) for batch in torch.split(torch.from_numpy(pictures), AT_ONCE)]
     scores, maps = zip(*said, strict=True)
     return Maps(torch.cat(scores).double().numpy(), torch.cat(maps).numpy())
+
+
+def image_and_pixel(said: Maps, truth: Truth) -> Values:
+    """Return image and pixel AUROC in percent; nan without masks."""
+    found = [float(roc_auc_score(truth.defective, said.scores)), np.nan]
+    if truth.masks is not None:
+        found[1] = float(
+            roc_auc_score(truth.masks[:, ::4, ::4].ravel(), said.maps[:, ::4, ::4].ravel())
+        )
+    return 100 * np.array(found)
 
 
 def exact(said: Maps, truth: Truth) -> Values:

@@ -36,6 +36,7 @@ ACCURATE: dict[str, Any] = {"backbone": "efficientnet_lite2", "size": 384}
 """Finer patches and a larger backbone, for small defects; it takes 5 to 6 times as long."""
 
 GRID_STRIDES = (4, 8, 16, 32)
+TURNS = (1, 2, 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,12 +159,26 @@ class _AveragingConfig(DetectorConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaDiMConfig(_AveragingConfig):
+class TurningConfig(DetectorConfig):
+    """What the methods share that can learn each picture in several directions."""
+
+    paper: ClassVar[dict[str, Any]] = DetectorConfig.paper | {"turns": 1}
+
+    turns: int | None = option(
+        choice(TURNS),
+        None,
+        "Directions in which each training picture is learnt: 1, as it is; 2, upside down as well; "
+        "4, after each quarter turn. Default: 4 where the good parts lie in any direction, else 1.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaDiMConfig(_AveragingConfig, TurningConfig):
     """PaDiM: one Gaussian per position (Defard et al. 2020)."""
 
     method: ClassVar[str] = "padim"
     title: ClassVar[str] = "PaDiM"
-    paper: ClassVar[dict[str, Any]] = DetectorConfig.paper | {
+    paper: ClassVar[dict[str, Any]] = TurningConfig.paper | {
         "dims": 550,
         "epsilon": 0.01,
         "pooling": 0.0,
@@ -190,12 +205,12 @@ class PaDiMConfig(_AveragingConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchCoreConfig(DetectorConfig):
+class PatchCoreConfig(TurningConfig):
     """PatchCore: the nearest patch in a coreset of good ones (Roth et al. 2021)."""
 
     method: ClassVar[str] = "patchcore"
     title: ClassVar[str] = "PatchCore"
-    paper: ClassVar[dict[str, Any]] = DetectorConfig.paper | {
+    paper: ClassVar[dict[str, Any]] = TurningConfig.paper | {
         "coreset": 0.1,
         "neighbours": 3,
         "grid_stride": 8,

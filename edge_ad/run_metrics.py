@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from edge_ad.config import TURNS
 from edge_ad.data import ScoredSample
 from edge_ad_runtime.errors import DataError, ModelFileError
 from edge_ad_runtime.model.calibration import Calibration
@@ -41,6 +42,7 @@ class RunMetrics(Limits):
         seed: of everything that was drawn.
         device: where it was computed, in PyTorch's words.
         n_train: good pictures that were fitted.
+        turns: directions in which each of them was learnt.
         n_skipped: unreadable pictures that were left out.
         content_hash: SHA-256, in hex, over the training pictures.
         fit_seconds: duration of the fit.
@@ -67,6 +69,7 @@ class RunMetrics(Limits):
     seed: int
     device: str = ""
     n_train: int
+    turns: int = 1
     n_skipped: int
     content_hash: str
     fit_seconds: float
@@ -159,6 +162,7 @@ class RunMetrics(Limits):
         return cls(
             **values,
             layers=document.texts("layers"),
+            turns=document.count("turns", max(TURNS)) or 1,
             input_size=document.size("input_size", MAX_SIDE),
             device=document.text("device", ""),
             fit_seconds=document.number("fit_seconds", 0),

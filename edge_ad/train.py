@@ -130,6 +130,7 @@ def train(
         seed=detector.config.seed,
         device=str(detector.device),
         n_train=len(pictures),
+        turns=detector.turns,
         n_skipped=len(category.train.bad) + len(category.test.bad),
         content_hash=content_hash,
         fit_seconds=round(fit_seconds, 3),

@@ -111,6 +111,14 @@ class Detector(nn.Module, ABC):
     def default_strides(cls) -> tuple[int, ...]:
         """Strides of the feature maps that are used unless `layers` says otherwise."""
 
+    @property
+    def turns(self) -> int:
+        """In how many directions each picture of the fit is learnt."""
+        return 1
+
+    def prepare(self, dataset: Dataset) -> None:
+        """Settle what depends on the pictures and not on the fit; nothing by default."""
+
     @abstractmethod
     def fit_features(self, batches: Iterator[Tensor], n_frames: int) -> LeftOut:
         """Learn from batches of frames (n, h, w, 3), uint8, BGR, in one pass.
@@ -177,6 +185,7 @@ class Detector(nn.Module, ABC):
         self.to(self.device)
         limited = telling_when_memory_ends(self.preprocessing.input_size, self.device)
         with limited, torch.inference_mode():
+            self.prepare(dataset)
             left_out = self.fit_features(self._frames(dataset, f"{self.method} fit"), len(dataset))
             self.good = self.good_scores(left_out)
         self.fitted, self.run = dataset[:: math.ceil(len(dataset) / MOST_KEPT)], None

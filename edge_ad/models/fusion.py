@@ -60,6 +60,10 @@ class Fusion(GaussianDetector):
         features = embed_on_grid(local_average(maps, self.config.patch_size), self.grid).flatten(2)
         return self.drawn(features).permute(2, 1, 0), features[:, self.n_finer :].transpose(1, 2)
 
+    def describe(self, frames: Tensor) -> Tensor:
+        """Describe each patch as the memory does; see `TurningDetector.describe`."""
+        return self.embed(frames)[1]
+
     def fit_features(self, batches: Iterator[Tensor], n_frames: int) -> LeftOut:
         """One pass over frames (n, h, w, 3) for the Gaussians and the memory."""
         n_patches = self.grid[0] * self.grid[1]
@@ -70,10 +74,11 @@ class Fusion(GaussianDetector):
             self._memory_size(n_frames * n_patches),
             seed=self.config.seed,
             device=self.device,
+            copies=self.turns,
         )
 
         def features_of_batches() -> Iterator[Tensor]:
-            for frames in batches:
+            for frames in self.turned(batches):
                 features, patches = self.embed(frames)
                 good.add(patches)
                 yield features

@@ -1,4 +1,4 @@
-"""One Gaussian per position, from one pass; and each sample's distance without its own share."""
+"""One Gaussian per position, from one pass; and each picture's distance without its own share."""
 
 import math
 import tempfile
@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from edge_ad.models.good import FEWEST
+from edge_ad.models.leave_out import joint_root, products_of_copies, without_own
 from edge_ad.models.machine import thread_pool
 from edge_ad.models.pooling import (
+    CENTRE,
     SHARES,
     around,
     choose_share,
     coefficients,
+    columns_around,
     pooled_rows,
-    without_own,
 )
 from edge_ad_runtime.errors import DataError
 
@@ -25,9 +27,6 @@ KEPT_IN_MEMORY = 2**29
 
 SAMPLES_AT_ONCE = 32
 POSITIONS_AT_ONCE = 64
-SMALLEST_SHARE = 1e-6
-"""Of a sample's covariance that is not its own; the smallest that was seen is 0.004."""
-
 HALF_MAX = 65504.0
 
 
@@ -41,8 +40,14 @@ class GaussianStatistics:
         pooling: share of the neighbours' mean in each covariance, set by `pool`.
     """
 
-    def __init__(self) -> None:
-        """Start empty; the shapes come with the first batch."""
+    def __init__(self, copies: int = 1) -> None:
+        """Start empty; the shapes come with the first batch.
+
+        Args:
+            copies: samples of a picture, which stand beside each other and are left out together.
+                The first one is the picture as it is; 1, 2 or 4.
+        """
+        self._copies = copies
         self._kept = tempfile.SpooledTemporaryFile(KEPT_IN_MEMORY)
         self._count = 0
         self._shift = torch.empty(0)
@@ -85,8 +90,10 @@ class GaussianStatistics:
         """
         self._grid = grid
         if share is None:
-            enough = self._count >= FEWEST
-            share = choose_share(self._kept_on(grid), epsilon) if enough else SHARES[-1]
+            if self._count // self._copies < FEWEST:
+                share = SHARES[-1]
+            else:
+                share = choose_share(self._kept_on(grid), epsilon, self._copies)
         self.pooling = share
         return share
 
@@ -120,7 +127,7 @@ class GaussianStatistics:
         return means, factors
 
     def left_out(self, mean_whitened: Tensor, whitening: Tensor, epsilon: float) -> Tensor:
-        """Return each sample's distance to the Gaussians of all others: (n, positions).
+        """Return each picture's distance to the Gaussians of all others: (n, positions).
 
         Args:
             mean_whitened: (positions, dims), as `whitening` returned it.
@@ -129,39 +136,37 @@ class GaussianStatistics:
         """
         if self.pooling > 0:
             return self._left_out_of_pooled(epsilon)
-        if self._count <= self._shift.shape[1]:
+        if self._count - self._copies < self._shift.shape[1]:
             return self._left_out_of_few(epsilon)
         return self._left_out_of_many(mean_whitened, whitening, epsilon)
 
     def _left_out_of_many(self, mean_whitened: Tensor, whitening: Tensor, epsilon: float) -> Tensor:
-        """Correct the distances to the Gaussians of all samples; for more samples than dims.
+        """Correct the distances to the Gaussians of all pictures; for more samples than dims.
 
-        Without sample i the mean moves away from it by a factor n/(n-1) and the scatter matrix S
-        loses n/(n-1) c c^T, so that by Sherman and Morrison (1950), with q = c^T (S + l)^-1 c,
-        D_i = (n/(n-1))^2 (n-2) q / (1 - n/(n-1) q). A refit weighs epsilon with l = (n-2) epsilon,
-        the factors at hand with (n-1) epsilon: q takes the first step of its series in epsilon.
+        A refit weighs epsilon with N - g - 1, the factors at hand with N - 1: C^T B^-1 C takes the
+        first step of its series in epsilon.
         """
-        n = self._count
+        n, copies = self._count, self._copies
         offset = mean_whitened[:, :, None] - whitening @ self._shift
         distances = []
         for features in self._kept_features():
             whitened = torch.baddbmm(offset, whitening, features, beta=-1)
             solved = whitening.transpose(1, 2) @ whitened
-            share = whitened.square_().sum(dim=1) / (n - 1)
-            share += solved.square_().sum(dim=1) * (epsilon / (n - 1) ** 2)
-            distances.append(_without_own(share, n).T)
+            own = products_of_copies(whitened, copies) / (n - 1)
+            own += products_of_copies(solved, copies) * (copies * epsilon / (n - 1) ** 2)
+            distances.append(self._without_own(own).T)
         return torch.cat(distances)
 
     def _left_out_of_few(self, epsilon: float) -> Tensor:
         """Do the same in the space of the samples, exactly; for up to as many samples as dims.
 
         There the correction divides by small numbers, which would amplify the rounding of the
-        kept features. With C (dims, n) the centred samples and l = (n-2) epsilon, which is what a
-        refit weighs it with, q_i = c_i^T (C C^T + l)^-1 c_i is 1 - l [(C^T C + l)^-1]_ii.
+        kept features. With C (dims, N) all centred samples and l = (N - g - 1) epsilon, which is
+        what a refit weighs it with, C^T (C C^T + l)^-1 C is 1 - l (C^T C + l)^-1.
         """
-        n = self._count
+        copies = self._copies
         kept = torch.cat(list(self._kept_features()), dim=2)
-        weight = max(n - 2, 1) * epsilon
+        weight = self._divisor * epsilon
 
         @torch.inference_mode()
         def left_out(chunk: Tensor) -> Tensor:
@@ -170,8 +175,10 @@ class GaussianStatistics:
             products = centred.transpose(1, 2) @ centred
             products.diagonal(dim1=1, dim2=2).add_(weight)
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(products))
-            share = 1 - weight * inverse.diagonal(dim1=1, dim2=2)
-            return _without_own(share, n).float()
+            by_picture = inverse.reshape(len(chunk), *(len(inverse[0]) // copies, copies) * 2)
+            own = -weight * by_picture.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
+            own.diagonal(dim1=2, dim2=3).add_(1)
+            return self._without_own(own)
 
         chunks = torch.split(kept, POSITIONS_AT_ONCE)
         with thread_pool(kept.device) as pool:
@@ -186,25 +193,39 @@ class GaussianStatistics:
         """
         n, samples, device = self._count, self._kept_on(self._grid), self._shift.device
         dtype = torch.float64 if n <= samples.shape[3] else torch.float32
-        weights = coefficients(self._grid, self.pooling).to(device, dtype) * (n / (n - 1))
+        weights = coefficients(self._grid, self.pooling).to(device, dtype)
+        root = joint_root(self._copies, n)
 
         def scatters() -> Iterator[Tensor]:
             for row in range(self._grid[0]):
-                own = samples[:, row].to(device, dtype).transpose(0, 1)  # (width, n, dims)
+                own = samples[:, row].to(device, dtype).transpose(0, 1)  # (width, N, dims)
                 own = own - own.mean(dim=1, keepdim=True)
                 yield (own.mT @ own).double()
 
         rows = []
         for row, scatter in enumerate(pooled_rows(scatters(), self._grid, self.pooling)):
-            scatter.diagonal(dim1=1, dim2=2).add_(max(n - 2, 1) * epsilon)
+            scatter.diagonal(dim1=1, dim2=2).add_(self._divisor * epsilon)
             factor = _inverse_factor(scatter).to(dtype)
             windows = around(samples, row).to(device, dtype)
             windows = windows - windows.mean(dim=1, keepdim=True)
             whitened = (windows.flatten(1, 2) @ factor.mT).reshape(windows.shape)
             of_row = weights[row * len(windows) : (row + 1) * len(windows)]
-            rows.append(without_own(whitened, of_row)[0].float())
-        squared = torch.cat(rows).clamp(min=0) * max(n - 2, 1)
-        return squared.sqrt().T * (n / (n - 1))
+            columns = columns_around(whitened, of_row, root)
+            squared, _ = without_own(columns @ columns.mT, root, CENTRE)
+            rows.append((squared / of_row[:, CENTRE, None]).float())
+        return (torch.cat(rows) * self._divisor).sqrt().T
+
+    @property
+    def _divisor(self) -> int:
+        """What the scatter without a picture and its copies is divided by."""
+        return max(self._count - self._copies - 1, 1)
+
+    def _without_own(self, own: Tensor) -> Tensor:
+        """Turn C^T B^-1 C of pictures and their copies (..., g, g) into left-out distances."""
+        root = joint_root(self._copies, self._count)
+        mixed = root.to(own)
+        squared, _ = without_own(mixed @ own @ mixed, root)
+        return (squared * self._divisor).sqrt().float()
 
     def _keep(self, centred: Tensor) -> None:
         """Append centred features (positions, dims, n), sample by sample."""
@@ -268,9 +289,3 @@ def _inverse_factor(matrices: Tensor) -> Tensor:
     identity = torch.eye(matrices.shape[1]).to(matrices).expand_as(cholesky)
     factors: Tensor = torch.linalg.solve_triangular(cholesky, identity, upper=False)
     return factors
-
-
-def _without_own(share: Tensor, n: int) -> Tensor:
-    """Turn q, the share of a sample in its own squared distance, into its left-out distance."""
-    others_share = (1 - share * (n / (n - 1))).clamp(min=SMALLEST_SHARE)
-    return (share.clamp(min=0) * max(n - 2, 1) / others_share).sqrt() * (n / (n - 1))

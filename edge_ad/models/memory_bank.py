@@ -63,8 +63,8 @@ class MemoryBank:
     Attributes:
         rows: (m, channels), float32.
         owners: (m,), int32, which picture of the fit each row comes from.
-        nearest: (n, patches), int64, the row that each of all patches is nearest to.
-        distance: (n, patches), float32, to that row.
+        nearest: (n copies, patches), int64, the row that each of all patches is nearest to.
+        distance: (n copies, patches), float32, to that row.
         exact: false where the rows were chosen in a projection or in float16, in which another row
             may be the nearest one.
     """
@@ -88,16 +88,20 @@ class GoodPatches:
         *,
         seed: int,
         device: torch.device,
+        copies: int = 1,
     ) -> None:
-        """Make room for n_pictures x n_patches patches.
+        """Make room for n_pictures x copies x n_patches patches.
 
         Args:
             n_pictures: in the fit, at most.
             n_patches: of a picture.
             channels: of a patch.
-            coreset: share of the patches to keep (a float up to 1.0), or their number.
+            coreset: share of the patches to keep (a float up to 1.0), or their number. A share is
+                that of one copy of each picture, so that a memory is not larger with more copies.
             seed: draws the projection and the first pick of the coreset.
             device: where patches and memory lie.
+            copies: of each picture, which are added one after the other and are left out together.
+                The first one is the picture as it is.
 
         Raises:
             EdgeAdError: they do not fit into memory.
@@ -105,18 +109,19 @@ class GoodPatches:
         self._coreset = coreset
         self._seed = seed
         self._device = device
+        self._copies = copies
         self._filled = 0
-        self._check_memory(n_pictures * n_patches, channels)
-        self._patches = torch.empty(n_pictures, n_patches, channels, device=device)
+        self._check_memory(n_pictures * copies * n_patches, channels)
+        self._patches = torch.empty(n_pictures * copies, n_patches, channels, device=device)
 
     def add(self, patches: Tensor) -> None:
-        """Take the patches of some pictures: (n, n_patches, channels)."""
+        """Take the patches of some copies of pictures: (n, n_patches, channels)."""
         self._patches[self._filled : self._filled + len(patches)] = patches
         self._filled += len(patches)
 
     @property
     def patches(self) -> Tensor:
-        """What was added: (n, n_patches, channels)."""
+        """What was added: (n copies, n_patches, channels)."""
         return self._patches[: self._filled]
 
     def choose(self, description: str) -> MemoryBank:
@@ -136,7 +141,7 @@ class GoodPatches:
             distance = torch.stack([(own - rows[row]).square().sum(1).sqrt() for own, row in pairs])
         return MemoryBank(
             rows=rows,
-            owners=(cover.picks // n_patches).to(torch.int32),
+            owners=(cover.picks // (n_patches * self._copies)).to(torch.int32),
             nearest=nearest,
             distance=distance,
             exact=exact,
@@ -145,32 +150,33 @@ class GoodPatches:
     def left_out(self, bank: MemoryBank, neighbours: int, description: str) -> LeftOut:
         """Score each picture against what the memory would be without it.
 
-        Its own rows are taken out of the memory. Patches of other pictures that were covered by
-        these rows alone get rows of their own then, as in a fit without the picture: until none is
-        farther from the memory than the farthest patch of the fit. Without them the scores would
-        be too high, the more so the smaller the memory (benchmarks/limit.md).
+        Its own rows and those of its copies are taken out of the memory. Patches of other pictures
+        that were covered by these rows alone get rows of their own then, as in a fit without the
+        picture: until none is farther from the memory than the farthest patch of the fit. Without
+        them the scores would be too high, the more so the smaller the memory (benchmarks/limit.md).
 
         Args:
             bank: as `choose` returned it.
             neighbours: b of eq. 7; 1: no re-weighting.
             description: title of the progress bar.
         """
-        patches = self.patches
-        n, n_patches, _ = patches.shape
+        patches, copies = self.patches, self._copies
+        n, n_patches = len(patches) // copies, patches.shape[1]
         distance = patches.new_zeros(n, n_patches)
         score = patches.new_zeros(n)
         if n < FEWEST:
             return LeftOut(distance=distance[:0], score=score[:0])
-        covered_by = bank.owners[bank.nearest]  # (n, patches): pictures
+        covered_by = bank.owners[bank.nearest]  # (n copies, patches): pictures
         radius = float(bank.distance.max())
         with Bar(n, f"{description} leave-one-out", unit="picture") as bar:
-            for picture, own in enumerate(patches):
+            for picture, own in enumerate(patches[::copies]):
+                first = picture * copies
                 rows = bank.rows[bank.owners != picture]
                 lost = covered_by == picture
-                search = lost[picture] if bank.exact else torch.ones_like(lost[picture])
-                to_others = bank.distance[picture].clone()
+                search = lost[first] if bank.exact else torch.ones_like(lost[first])
+                to_others = bank.distance[first].clone()
                 to_others[search], around = _nearest(own[search], rows)
-                lost[picture] = False
+                lost[first : first + copies] = False
                 uncovered = _beyond(patches[lost], rows[torch.unique(around)], radius)
                 new_rows = _chosen_again(own, to_others, uncovered, rows, radius)
                 to_others = torch.minimum(to_others, _nearest(own, new_rows)[0])
@@ -182,7 +188,7 @@ class GoodPatches:
 
     def _count(self, n_patches: int) -> int:
         if isinstance(self._coreset, float):
-            return max(1, int(self._coreset * n_patches))
+            return max(1, int(self._coreset * n_patches / self._copies))
         return min(self._coreset, n_patches)
 
     def _check_memory(self, n_patches: int, channels: int) -> None:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from edge_ad.config import PaDiMConfig, takes_options
-from edge_ad.models.detector import Detector
 from edge_ad.models.gaussian import GaussianStatistics
 from edge_ad.models.good import LeftOut
 from edge_ad.models.grid import embed_on_grid, local_average
 from edge_ad.models.machine import check_memory
+from edge_ad.models.turns import TurningDetector
 from edge_ad_runtime.errors import ConfigError
 
 ALL_CHANNELS_UP_TO = 200
@@ -23,7 +23,7 @@ DEFAULT_DIMS = 100
 """Channels drawn from larger backbones by default: the paper's choice for ResNet-18."""
 
 
-class GaussianDetector(Detector):
+class GaussianDetector(TurningDetector):
     """What PaDiM and Fusion share: one Gaussian per position, over channels that are drawn once."""
 
     config: PaDiMConfig
@@ -56,7 +56,9 @@ class GaussianDetector(Detector):
         return features[:, self.channels] if self.dims < self.n_channels else features
 
     def fit_gaussians(self, batches: Iterable[Tensor]) -> Tensor:
-        """Learn from features (positions, dims, n) in one pass; `config.pooling` says what came.
+        """Learn from features (positions, dims, N) in one pass; `config.pooling` says what came.
+
+        Copies of a picture stand beside each other, as `turned` yields them.
 
         Returns:
             The distance of each picture to the Gaussians of all others: (pictures, positions).
@@ -69,7 +71,7 @@ class GaussianDetector(Detector):
             self.device,
             advice="use fewer --dims, a coarser --grid-stride or a smaller --input-size",
         )
-        with closing(GaussianStatistics()) as statistics:
+        with closing(GaussianStatistics(self.turns)) as statistics:
             for features in batches:
                 statistics.add(features)
             share = statistics.pool(self.grid, self._asked_pooling, self.config.epsilon)
@@ -103,10 +105,14 @@ class PaDiM(GaussianDetector):
         features = embed_on_grid(local_average(maps, self.config.patch_size), self.grid)
         return self.drawn(features).flatten(2).permute(2, 1, 0)
 
+    def describe(self, frames: Tensor) -> Tensor:
+        """Describe each patch as the Gaussians do; see `TurningDetector.describe`."""
+        return self.embed(frames).permute(2, 0, 1)
+
     def fit_features(self, batches: Iterator[Tensor], n_frames: int) -> LeftOut:
         """One pass over frames (n, h, w, 3): sums, outer products and the features in float16."""
         del n_frames  # from half a gigabyte on, the features go to disk
-        return LeftOut(distance=self.fit_gaussians(map(self.embed, batches)))
+        return LeftOut(distance=self.fit_gaussians(map(self.embed, self.turned(batches))))
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Score frames; see `Detector.forward`."""

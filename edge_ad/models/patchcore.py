@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from edge_ad.config import PatchCoreConfig, takes_options
-from edge_ad.models.detector import Detector
 from edge_ad.models.good import LeftOut
 from edge_ad.models.grid import embed_on_grid, local_average
 from edge_ad.models.memory_bank import GoodPatches, image_score, nearest_distance
+from edge_ad.models.turns import TurningDetector
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ PATCH_SIZE = 3
 """Side of the window over which feature maps are averaged: the paper's p."""
 
 
-class PatchCore(Detector):
+class PatchCore(TurningDetector):
     """Nearest neighbour distance per patch to a greedy coreset of all training patches.
 
     Roth et al., 2021, https://arxiv.org/abs/2106.08265. Scores are Euclidean distances, weighted
@@ -50,6 +50,10 @@ class PatchCore(Detector):
         pooled = local_average(maps, PATCH_SIZE)
         return embed_on_grid(pooled, self.grid).flatten(2).transpose(1, 2)
 
+    def describe(self, frames: Tensor) -> Tensor:
+        """Describe each patch as the memory does; see `TurningDetector.describe`."""
+        return self.embed(frames)
+
     def fit_features(self, batches: Iterator[Tensor], n_frames: int) -> LeftOut:
         """Collect all patches of frames (n, h, w, 3), then keep the coreset."""
         n_patches = self.grid[0] * self.grid[1]
@@ -60,8 +64,9 @@ class PatchCore(Detector):
             self.config.coreset,
             seed=self.config.seed,
             device=self.device,
+            copies=self.turns,
         )
-        for frames in batches:
+        for frames in self.turned(batches):
             good.add(self.embed(frames))
         bank = good.choose(f"{self.method} coreset")
         self.memory, self.owners = bank.rows, bank.owners

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edge_ad.models.leave_out import joint_root, without_own
 from edge_ad.models.machine import thread_pool
 
 SIDE, CENTRE = 3, 4
@@ -83,36 +84,35 @@ def pooled_rows(rows: Iterable[Tensor], grid: tuple[int, int], share: float) -> 
         yield blend(above, own, None)
 
 
-def without_own(whitened: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Measure each picture with the scatter of the others.
-
-    Without picture i, the blended scatter B loses U U^T, where the columns of U are the centred
-    features of its nine positions times sqrt(n/(n-1) weight). By Woodbury's identity, with
-    K = U^T B^-1 U, the squared distance is [(I - K)^-1 K]_cc over the centre's own weight, and
-    the determinant falls by the factor |I - K|.
+def columns_around(whitened: Tensor, weights: Tensor, root: Tensor) -> Tensor:
+    """Return what a picture and its copies add to the blended scatter of each position.
 
     Args:
-        whitened: (positions, n, 9, dims), L^-1 c with B = L L^T.
-        weights: (positions, 9), n/(n-1) times the `coefficients`.
+        whitened: (positions, N, 9, dims), L^-1 c with B = L L^T; copies stand beside each other.
+        weights: (positions, 9), the `coefficients`.
+        root: R (g, g), see `edge_ad.models.leave_out`.
 
     Returns:
-        c^T (B - U U^T)^-1 c of the centres: (positions, n); and I - K: (positions, n, 9, 9).
+        (positions, N / g, 9 g, dims).
     """
-    columns = whitened * weights.sqrt()[:, None, :, None]
-    own = columns @ columns.mT
-    others = torch.eye(SIDE * SIDE).to(own) - own
-    solved: Tensor = torch.linalg.solve(others, own[..., CENTRE])
-    return solved[..., CENTRE] / weights[:, None, CENTRE], others
+    positions, _, _, dims = whitened.shape
+    copies = whitened.reshape(positions, -1, len(root), SIDE * SIDE, dims).transpose(2, 3)
+    mixed = root.to(copies) @ copies if len(root) > 1 else copies * root.to(copies)
+    columns: Tensor = mixed * weights.sqrt()[:, None, :, None, None]
+    return columns.flatten(2, 3)
 
 
-def choose_share(samples: Tensor, epsilon: float) -> float:
+def choose_share(samples: Tensor, epsilon: float, copies: int) -> float:
     """Return the share under which left-out pictures are most likely, on average over probes.
 
     Args:
-        samples: (n, height, width, dims), features of n >= 3 good pictures.
+        samples: (N, height, width, dims), features of 3 good pictures or more.
         epsilon: on the diagonal of each covariance.
+        copies: samples of a picture, which stand beside each other and are left out together.
     """
-    n, height, width, _ = samples.shape
+    n_samples, height, width, _ = samples.shape
+    n = n_samples // copies
+    root = joint_root(copies, n_samples)
     rows, columns = _probes(height), _probes(width)
     weights = [coefficients((height, width), share).reshape(height, width, -1) for share in SHARES]
 
@@ -123,9 +123,16 @@ def choose_share(samples: Tensor, epsilon: float) -> float:
         windows = around(samples, row)[columns].float()
         windows = (windows - windows.mean(dim=1, keepdim=True)).transpose(1, 2)
         scatters = (windows.mT @ windows).double()  # (probes, 9, dims, dims)
-        pictures = windows[:, :, left_out].transpose(1, 2).double()
+        pictures = windows.reshape(*windows.shape[:2], n, copies, -1)[:, :, left_out].flatten(2, 3)
         sums = [
-            _log_likelihood(pictures, scatters, one[row, columns].to(scatters), n, epsilon)
+            _log_likelihood(
+                pictures.transpose(1, 2).double(),
+                scatters,
+                one[row, columns].to(scatters),
+                root,
+                divisor=n_samples - copies - 1,
+                epsilon=epsilon,
+            )
             for one in weights
         ]
         return torch.stack(sums)
@@ -136,25 +143,33 @@ def choose_share(samples: Tensor, epsilon: float) -> float:
 
 
 def _log_likelihood(
-    pictures: Tensor, scatters: Tensor, weights: Tensor, n: int, epsilon: float
+    pictures: Tensor,
+    scatters: Tensor,
+    weights: Tensor,
+    root: Tensor,
+    *,
+    divisor: int,
+    epsilon: float,
 ) -> Tensor:
     """Sum the log-likelihoods of left-out pictures, up to a constant.
 
     Args:
-        pictures: (probes, left out, 9, dims), centred.
-        scatters: (probes, 9, dims, dims), of all n pictures.
+        pictures: (probes, left out with their copies, 9, dims), centred.
+        scatters: (probes, 9, dims, dims), of all samples.
         weights: (probes, 9), the `coefficients`.
-        n: pictures of the fit.
+        root: R (g, g), see `edge_ad.models.leave_out`.
+        divisor: of the scatter of the pictures that are not left out.
         epsilon: on the diagonal of each covariance.
     """
     probes, count, _, dims = pictures.shape
     scatter = (weights[:, :, None, None] * scatters).sum(dim=1)
-    scatter.diagonal(dim1=1, dim2=2).add_((n - 2) * epsilon)
+    scatter.diagonal(dim1=1, dim2=2).add_(divisor * epsilon)
     cholesky = torch.linalg.cholesky(scatter)
     whitened = torch.linalg.solve_triangular(cholesky, pictures.flatten(1, 2).mT, upper=False)
     whitened = whitened.mT.reshape(probes, count, SIDE * SIDE, dims)
-    squared, others = without_own(whitened, weights * (n / (n - 1)))
-    squared = squared * (n / (n - 1)) ** 2 * (n - 2)
+    columns = columns_around(whitened, weights, root)
+    squared, others = without_own(columns @ columns.mT, root, CENTRE)
+    squared = squared * divisor / weights[:, CENTRE, None]
     log_det = 2 * cholesky.diagonal(dim1=1, dim2=2).log().sum(dim=1, keepdim=True)
     likelihood: Tensor = -(squared + log_det + torch.linalg.slogdet(others).logabsdet).sum()
     return likelihood

@@ -38,6 +38,7 @@ _FACTS = (
     ("Feature maps", "layers"),
     ("Input size (height x width)", "input_size"),
     ("Good parts in training", "n_train"),
+    ("Directions in which each was learnt", "turns"),
     ("Unreadable pictures left out", "n_skipped"),
     ("Training time", "fit_seconds"),
     ("Decision limit", "threshold_rule"),
