@@ -14,7 +14,7 @@ import click
 
 from edge_ad.cli.options import require
 from edge_ad.cli.stream_options import split_name
-from edge_ad_runtime.errors import ConfigError, DataError
+from edge_ad_runtime.errors import ConfigError, DataError, counted
 from edge_ad_runtime.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def _report(collection: "Collection", output: Path, *, as_json: bool) -> None:
         )
     if doubts:
         kinds = sorted({text.partition(":")[0] for texts in doubts.values() for text in texts})
-        count = "1 picture" if len(doubts) == 1 else f"{len(doubts)} pictures"
+        count = counted(len(doubts), "picture")
         click.echo(f"doubtful     {count} may be {', '.join(kinds)}: see above")
     if collection.complaint:
         click.echo(f"ended        {collection.complaint}")

@@ -14,7 +14,7 @@ from edge_ad.cli.options import (
     results_option,
 )
 from edge_ad_export.recipe import PRECISIONS, TARGETS
-from edge_ad_runtime.errors import ConfigError
+from edge_ad_runtime.errors import ConfigError, counted
 
 if TYPE_CHECKING:
     from edge_ad_export import Exported
@@ -123,7 +123,9 @@ def _text(exported: "Exported") -> str:
     info, parity = exported.info, exported.parity
     resize = ", resizes frames itself" if info.resize_in_graph else ""
     n_test = parity.n_pictures - parity.n_training
-    proof = f"{_count(n_test, 'test picture')} and {_count(parity.n_training, 'training picture')}"
+    proof = (
+        f"{counted(n_test, 'test picture')} and {counted(parity.n_training, 'training picture')}"
+    )
     lines = [
         f"model        {exported.path} ({exported.size_bytes / 1e6:.1f} MB, {info.target}, "
         f"{parity.precision}{resize})",
@@ -135,7 +137,7 @@ def _text(exported: "Exported") -> str:
     if parity.rank_correlation is not None:
         lines.append(
             f"             rank correlation {parity.rank_correlation:.6f}, "
-            f"{_count(parity.verdict_flips, 'verdict')} changed"
+            f"{counted(parity.verdict_flips, 'verdict')} changed"
         )
     for name in ("image_auroc", "pixel_auroc"):
         pair = getattr(parity, name)
@@ -144,7 +146,3 @@ def _text(exported: "Exported") -> str:
     if exported.backbone:
         lines.append(f"backbone     {exported.backbone}")
     return "\n".join(lines)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

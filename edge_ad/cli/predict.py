@@ -16,7 +16,7 @@ from edge_ad.cli.options import (
     threads_option,
     threshold_option,
 )
-from edge_ad_runtime.errors import ConfigError, DataError, EdgeAdError, ModelFileError
+from edge_ad_runtime.errors import ConfigError, DataError, EdgeAdError, ModelFileError, counted
 
 if TYPE_CHECKING:
     from edge_ad_runtime import CapturedFrame, OverlayFolder, Result, Scorer
@@ -78,7 +78,7 @@ def predict(
     else:
         _print_table(verdicts)
     if pictures.failed:
-        what = "1 path" if pictures.failed == 1 else f"{pictures.failed} paths"
+        what = counted(pictures.failed, "path")
         raise EdgeAdError(f"{what} could not be scored: see the messages above")
 
 
@@ -226,7 +226,7 @@ def _print_table(verdicts: Iterable[tuple["CapturedFrame", "Result"]]) -> None:
         results.append((result.anomalous, result.latency_ms, result.threshold))
     if results:
         anomalous, latencies, thresholds = zip(*results, strict=True)
-        count = "1 picture" if len(results) == 1 else f"{len(results)} pictures"
+        count = counted(len(results), "picture")
         click.echo(
             f"{count}, {sum(anomalous)} anomalous at the limit "
             f"{thresholds[0]:.4f}, {sum(latencies) / len(latencies):.1f} ms each"

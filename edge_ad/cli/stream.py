@@ -13,7 +13,7 @@ import click
 from edge_ad.cli.options import DEFAULT_RESULTS, require
 from edge_ad.cli.signals import Signals
 from edge_ad.cli.stream_options import merged, stream_options, to_document
-from edge_ad_runtime.errors import ConfigError, EdgeAdError, StuckError
+from edge_ad_runtime.errors import ConfigError, EdgeAdError, StuckError, counted
 
 if TYPE_CHECKING:
     from edge_ad_runtime.stream.config import StreamConfig
@@ -183,6 +183,6 @@ def _end(summary: "StreamSummary", received: list[int]) -> None:
         raise summary.camera_error
     if summary.failed or summary.lost_outputs:
         raise EdgeAdError(
-            f"{summary.failed} frames failed and {summary.lost_outputs} verdicts were lost by an "
-            "output: see the messages above"
+            f"{counted(summary.failed, 'frame')} failed and an output lost "
+            f"{counted(summary.lost_outputs, 'verdict')}: see the messages above"
         )

@@ -18,7 +18,7 @@ from edge_ad.cli.options import (
     results_option,
 )
 from edge_ad.config import CONFIGS, DetectorConfig
-from edge_ad_runtime.errors import ConfigError, EdgeAdError
+from edge_ad_runtime.errors import ConfigError, EdgeAdError, counted
 
 if TYPE_CHECKING:
     from edge_ad.data import Category
@@ -179,7 +179,7 @@ def summary(run: "Run") -> str:
     rows = [
         f"{metrics.method} on {metrics.category}: {metrics.n_train} good pictures fitted in "
         f"{metrics.fit_seconds:.1f} s, input {metrics.input_size[0]}x{metrics.input_size[1]}, "
-        f"{metrics.n_skipped} unreadable pictures left out"
+        f"{counted(metrics.n_skipped, 'unreadable picture')} left out"
     ]
     for name in ("image_auroc", "pixel_auroc", "pixel_pro"):
         value = getattr(metrics, name)

@@ -25,7 +25,7 @@ from edge_ad.report.report import (
 )
 from edge_ad.report.trade_off import draw_trade_off, table_choices
 from edge_ad.run_metrics import RunMetrics
-from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.errors import DataError, counted
 from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.model.calibration import percent, pictures_for_guarantee
 
@@ -142,10 +142,8 @@ def _verdict(report: Report) -> Markup:
         sentences.append(
             "How many defects are found is unknown: there are no defective test parts."
         )
-    if report.metrics.n_skipped == 1:
-        sentences.append("1 unreadable picture was left out.")
-    elif report.metrics.n_skipped:
-        sentences.append(f"{report.metrics.n_skipped} unreadable pictures were left out.")
+    if report.metrics.n_skipped:
+        sentences.append(f"Left out: {counted(report.metrics.n_skipped, 'unreadable picture')}.")
     return Markup(" ".join(sentences))
 
 

@@ -15,6 +15,7 @@ from edge_ad.models import Detector
 from edge_ad.models.good import UNUSUAL_SHARE
 from edge_ad.run_metrics import RunMetrics
 from edge_ad.runs import GoodPicture, Run
+from edge_ad_runtime.errors import counted
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.overlay import color_range, heat_map, lay_heat
 from edge_ad_runtime.model.picture_file import read_frame, read_mask
@@ -185,8 +186,9 @@ def _nearest_to_median(items: Sequence[ScoredSample]) -> list[ScoredSample]:
 
 
 def _shown(count: int, kind: str, what: str) -> str:
-    parts = f"1 {kind} part" if count == 1 else f"{count} {kind} parts"
-    return f"{parts} {what}" + (f"; the first {_N_WORST} are shown." if count > _N_WORST else ".")
+    return f"{counted(count, f'{kind} part')} {what}" + (
+        f"; the first {_N_WORST} are shown." if count > _N_WORST else "."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

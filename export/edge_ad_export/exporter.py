@@ -26,7 +26,7 @@ from edge_ad_export.parity import Parity, ProofError
 from edge_ad_export.proof import ProofPictures, compare, golden_frames
 from edge_ad_export.recipe import Recipe, choose_recipes
 from edge_ad_runtime import ModelInfo, Scorer
-from edge_ad_runtime.errors import ConfigError, DataError, ExportError, NotFittedError
+from edge_ad_runtime.errors import ConfigError, DataError, ExportError, NotFittedError, counted
 from edge_ad_runtime.files import remove_leftovers, temporary_folder, write_whole
 from edge_ad_runtime.model.bench import backbone_file
 from edge_ad_runtime.model.document import MAX_NUMBER
@@ -194,7 +194,7 @@ def _export_as(recipe: Recipe, job: _Job) -> Exported:
             model = build_graph(detector, recipe)
             temporary = folder / output.name
             _write(model, info, temporary)
-            job.progress(f"comparing it with PyTorch on {len(job.pictures)} pictures")
+            job.progress(f"comparing it with PyTorch on {counted(len(job.pictures), 'picture')}")
             scorer = Scorer(temporary, device="cpu")
             comparison = compare(detector, scorer, job.pictures)
             trained = info.threshold

@@ -15,7 +15,7 @@ EdgeAdError
 Every message is one sentence that says what was expected, what came, and what to do next.
 The command line prints it and exits with 1.
 
-Whatever a message quotes of an address goes through `redact`.
+Whatever a message quotes of an address goes through `redact`; `counted` keeps its plurals right.
 """
 
 import re
@@ -112,3 +112,8 @@ def redact(text: str) -> str:
     ):
         text = pattern.sub(replacement, text)
     return text
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 frame`, `3 frames`."""
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"

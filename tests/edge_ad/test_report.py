@@ -157,7 +157,7 @@ def test_the_page_stands_alone_and_says_the_verdict(tmp_path: Path) -> None:
     text = text_of(page)
     assert "2 of 4 good test parts would be stopped" in text
     assert "1 of 3 defective test parts would pass" in text
-    assert "2 unreadable pictures were left out" in text
+    assert "Left out: 2 unreadable pictures" in text
     for figure in (
         "50.0 %",
         "33.3 %",

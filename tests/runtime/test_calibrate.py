@@ -177,7 +177,7 @@ def test_a_standing_belt_is_refused(trained: Path, tmp_path: Path) -> None:
         noisy = np.clip(still + rng.normal(0, 3, still.shape), 0, 255).astype(np.uint8)
         cv2.imwrite(str(folder / f"{index}.png"), noisy)
     result = run("calibrate", trained, "--images", folder, "--yes")
-    assert result.exit_code == 1 and "29 further pictures show the same static" in result.stderr
+    assert result.exit_code == 1 and "29 further pictures of the same static" in result.stderr
     taken = run("calibrate", trained, "--images", folder, "--keep-alike", "--yes")
     assert taken.exit_code == 0
 

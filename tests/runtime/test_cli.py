@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from edge_ad.cli import main
+from edge_ad_runtime.errors import counted
 
 NAMES = {"timestamp", "score", "threshold", "anomalous", "p_value", "regions", "latency_ms"}
 BLOCKED = "import sys; sys.modules.update(dict.fromkeys(('torch', 'onnx', 'sklearn'))); "
@@ -82,7 +83,7 @@ def test_stream_finds_its_model(
         (["--camera", "99"], "cannot open the camera 99"),
         (["--camera", "rtsp://u:pw@127.0.0.1:9/a"], "cannot open the camera rtsp://***@127.0.0.1"),
         (["--camera", "missing.mp4"], "found nothing at"),
-        (["--camera", "pictures", "--output", "model.onnx/a"], "cannot write into the output"),
+        (["--camera", "pictures", "--output", "model.onnx/a"], "cannot write into the folder"),
         (["--camera", "pictures", "--model", "pictures/000.png"], "not an ONNX model"),
         (["--camera", "pictures", "--model", "missing.onnx"], "cannot read the model file"),
         (["--camera", "pictures", "--threshold", "nan"], "finite number"),
@@ -141,7 +142,7 @@ def test_stream_ends_on_a_signal(model: Path, pictures: Path, number: int, code:
         log = process.stderr.read()
         assert process.wait(20) == code
     assert 0 < len(found) < 3000
-    assert f"{len(found)} frames, 0 anomalous" in log
+    assert f"{counted(len(found), 'frame')}, 0 anomalous" in log
     assert "Traceback" not in log
 
 

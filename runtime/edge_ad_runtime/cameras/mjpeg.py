@@ -18,7 +18,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 
 from edge_ad_runtime.cameras.base import CameraSettings, CapturedFrame, FrameSource
-from edge_ad_runtime.errors import CameraError, DataError, FrameError, redact
+from edge_ad_runtime.errors import CameraError, DataError, FrameError, counted, redact
 from edge_ad_runtime.model.picture_file import decode_picture, read_header
 
 _LARGEST_PART_BYTES = 2**26
@@ -174,7 +174,7 @@ class MjpegCamera(FrameSource):
 
     def _stopped(self, reason: str) -> CameraError:
         return CameraError(
-            f"the camera {self.name} stopped after {self._next} frames ({reason}): "
+            f"the camera {self.name} stopped after {counted(self._next, 'frame')} ({reason}): "
             "check its power and network"
         )
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_ad_runtime.cameras.base import CameraSettings, CapturedFrame, FrameSource
 from edge_ad_runtime.cameras.mjpeg import open_mjpeg
-from edge_ad_runtime.errors import CameraError, DataError, FrameError, redact
+from edge_ad_runtime.errors import CameraError, DataError, FrameError, counted, redact
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Camera(FrameSource):
             ) from error
         if not delivered:
             raise CameraError(
-                f"the camera {self.name} stopped after {self._next} frames: "
+                f"the camera {self.name} stopped after {counted(self._next, 'frame')}: "
                 "check its cable, power and network"
             )
         number = self._next

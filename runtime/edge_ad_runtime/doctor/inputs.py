@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_ad_runtime.doctor import Finding, error, explained, ok, warning
 from edge_ad_runtime.doctor.packages import placement
-from edge_ad_runtime.errors import CameraError, DataError, EdgeAdError, ModelFileError
+from edge_ad_runtime.errors import CameraError, DataError, EdgeAdError, ModelFileError, counted
 
 if TYPE_CHECKING:
     from edge_ad_runtime.cameras import FrameSource
@@ -166,7 +166,9 @@ def _golden(scorer: "Scorer") -> Finding:
         scorer.golden.check(scorer)
     except EdgeAdError as problem:
         return explained("golden", problem)
-    return ok("golden", f"{len(scorer.golden.frames)} golden frames scored as at the export")
+    return ok(
+        "golden", f"{counted(len(scorer.golden.frames), 'golden frame')} scored as at the export"
+    )
 
 
 def _placement(path: Path, provider: str) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_ad_runtime.doctor import Finding, error, ok, warning
+from edge_ad_runtime.errors import counted
 
 ROOT = Path("/")
 """Where the kernel's files are looked for; tests put another machine here."""
@@ -174,7 +175,7 @@ def _heat() -> Iterator[Finding]:
     if events:
         yield warning(
             "power",
-            f"the board was slowed down {events} times because it drew too much current",
+            f"the board was slowed down {counted(events, 'time')} because it drew too much current",
             "use a stronger power supply or a lower power mode (nvpmodel)",
         )
 

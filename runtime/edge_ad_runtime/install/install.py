@@ -11,6 +11,7 @@ from edge_ad_runtime.errors import (
     DeviceError,
     EdgeAdError,
     ModelFileError,
+    counted,
 )
 from edge_ad_runtime.files import installed
 from edge_ad_runtime.install.check import NO_GOLDEN_FRAMES, Checked, CheckRule, check
@@ -338,7 +339,7 @@ def _take_over(place: Place, checked: Checked, how: str) -> bool | None:
 
 
 def _proof(checked: Checked) -> str:
-    frames = f"{checked.golden_frames} golden frames scored as at the export"
+    frames = f"{counted(checked.golden_frames, 'golden frame')} scored as at the export"
     return (
         f"{frames if checked.golden_frames else NO_GOLDEN_FRAMES}, "
         f"{checked.latency_ms:.1f} ms an inference on {checked.provider}"

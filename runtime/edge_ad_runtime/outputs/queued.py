@@ -200,7 +200,7 @@ class Background(Output):
         if not self._worker.busy:
             self._output.close()
         if self.lost and not self.best_effort:
-            raise OSError(f"the last {self.lost} verdicts or events could not be written")
+            raise OSError(f"the last verdicts or events could not be written ({self.lost} lost)")
 
 
 class LiveLines(JsonLines):
@@ -236,7 +236,7 @@ class LiveLines(JsonLines):
         """
         self.lost = self._worker.close()
         if self.lost:
-            raise OSError(f"the last {self.lost} lines could not be written")
+            raise OSError(f"the last lines could not be written ({self.lost} lost)")
 
     def _write_all(self, text: str) -> None:
         data = text.encode()

@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Protocol
 
 from edge_ad_runtime.cameras import CapturedFrame
+from edge_ad_runtime.errors import counted
 from edge_ad_runtime.events import Event, EventKind, Report
 from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.outputs.base import SETTLED_SECONDS, Output, verdict_fields
@@ -149,7 +150,7 @@ class Spooled(Output):
         if not self._away and monotonic() - self._failed_at >= SETTLED_SECONDS:
             self._away_told = False
             waiting = len(self._spool)
-            self._tell("output back", f"is back, {waiting} messages are waiting for it")
+            self._tell("output back", f"is back, with {counted(waiting, 'message')} waiting for it")
 
     def _tell(self, kind: EventKind, message: str) -> None:
         self._own_event = Event(kind=kind, message=f"{self.name} {message}")

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edge_ad_runtime.errors import ConfigError
+from edge_ad_runtime.errors import ConfigError, counted
 
 _LOCK_SECONDS = 0.5
 _MAGIC = b"SQLite format 3\0"
@@ -159,8 +159,8 @@ class Spool:
             _insert(self._base, topic, payload)
             saved += 1
         self._notices.append(
-            f"has a damaged spool, which is now {aside}: {saved} messages could be saved, others "
-            "may be lost"
+            f"has a damaged spool, which is now {aside}: {counted(saved, 'message')} could be "
+            "saved, others may be lost"
         )
 
 

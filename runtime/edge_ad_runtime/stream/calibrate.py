@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edge_ad_runtime.cameras import FrameSource
 from edge_ad_runtime.cameras.reader import Reader
-from edge_ad_runtime.errors import CameraError, DataError
+from edge_ad_runtime.errors import CameraError, DataError, counted
 from edge_ad_runtime.model.image import Appearance, appearance
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.scorer import Scorer
@@ -116,11 +116,11 @@ def refusal(parts: GoodParts) -> str | None:
     reasons = [f"expected at least {LEAST_PARTS} different good parts, found {found}"]
     if parts.alike:
         reasons.append(
-            f"{parts.alike} further pictures show the same static scene: let parts pass, or take "
-            "them for different parts with --keep-alike"
+            f"{counted(parts.alike, 'further picture')} of the same static scene: let parts pass, "
+            "or count such pictures as different parts with --keep-alike"
         )
     if parts.failed:
-        reasons.append(f"{parts.failed} pictures failed")
+        reasons.append(f"{counted(parts.failed, 'picture')} failed")
     if parts.complaint and found:
         reasons.append(parts.complaint)
     return "; ".join(reasons) + ". Nothing has been changed"
@@ -131,11 +131,13 @@ def doubts(parts: GoodParts, info: ModelInfo) -> list[str]:
     found = []
     count = len(parts.scores)
     if parts.complaint:
-        found.append(f"{parts.complaint}, after {count} parts")
+        found.append(f"{parts.complaint}, after {counted(count, 'part')}")
     if count < ENOUGH_PARTS:
         few = f"{count} parts are few: {ENOUGH_PARTS} or more make a sound limit"
         if parts.alike:
-            few += f"; {parts.alike} further pictures show the same static scene and count once"
+            few += (
+                f"; {counted(parts.alike, 'further picture')} of the same static scene counted once"
+            )
         found.append(few)
     scores = np.asarray(parts.scores)
     spread = _quartile_range(scores)

@@ -12,7 +12,7 @@ import numpy as np
 
 from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.cameras.feed import Feed
-from edge_ad_runtime.errors import CameraError, DataError
+from edge_ad_runtime.errors import CameraError, DataError, counted
 from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.model.image import Appearance, appearance
 from edge_ad_runtime.stream.triggers import Triggers, take_on_demand
@@ -283,7 +283,7 @@ def _keep(
         collection.paths.pop()
         raise DataError(
             f"cannot write the picture {path}: {error.strerror or error}: "
-            f"{len(collection.paths)} pictures are there"
+            f"free some space ({counted(len(collection.paths), 'picture')} kept)"
         ) from error
     found = doubts_of(look, usual_of(collection.looks))
     collection.looks.append(look)

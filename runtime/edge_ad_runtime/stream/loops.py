@@ -11,7 +11,7 @@ from time import monotonic, perf_counter
 
 import numpy as np
 
-from edge_ad_runtime.errors import CameraError, EdgeAdError, StuckError
+from edge_ad_runtime.errors import CameraError, EdgeAdError, StuckError, counted
 from edge_ad_runtime.stream.loop import Loop, Tally
 from edge_ad_runtime.supervisor import Supervisor
 
@@ -173,15 +173,14 @@ class StreamSummary:
     def __str__(self) -> str:
         """Return one line for people."""
         parts = [
-            "1 frame" if self.frames == 1 else f"{self.frames} frames",
+            counted(self.frames, "frame"),
             f"{self.anomalous} anomalous",
             f"{self.skipped} skipped",
             f"{self.failed} failed",
             f"{self.frames_per_second:.1f} frames per second",
         ]
         if self.lost_outputs:
-            verdicts = "1 verdict" if self.lost_outputs == 1 else f"{self.lost_outputs} verdicts"
-            parts.insert(4, f"{verdicts} lost by an output")
+            parts.insert(4, f"{counted(self.lost_outputs, 'verdict')} lost by an output")
         if self.latency_p50_ms is not None and self.latency_p95_ms is not None:
             parts.append(
                 f"latency p50 {self.latency_p50_ms:.1f} ms, p95 {self.latency_p95_ms:.1f} ms"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.config_table import check_settings, setting
-from edge_ad_runtime.errors import ConfigError
+from edge_ad_runtime.errors import ConfigError, counted
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.result import Result
 
@@ -88,12 +88,12 @@ class Alarm:
         found = sum(self._last)
         if not self.on and found >= self._rule.frames:
             self.on = True
-            reason = f"{found} of {len(self._last)} frames"
+            reason = f"{found} of {counted(len(self._last), 'frame')}"
             return _alarm_event(captured, result, on=True, reason=reason)
         if self.on and self._calm >= self._rule.clear_frames:
             self.on = False
             self._last.clear()
-            reason = f"{self._calm} calm frames"
+            reason = counted(self._calm, "calm frame")
             return _alarm_event(captured, result, on=False, reason=reason)
         return None
 
