@@ -1,6 +1,7 @@
 """From a category's name to its pictures: MVTec layout, a plain folder, or a packaged data set."""
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,13 @@ MVTEC_PAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
 
 _LAYOUT_FOLDERS = ("train", "test", "ground_truth")
 _MOST_LISTED = 30
+
+_DEFECTIVE = re.compile(
+    r"(abnormal|anomal|defect|fail|fault|reject|scrap)"
+    r"|(bad|ng|nok|nio|ko|not[ _-]?(good|ok))(?![a-z])",
+    re.IGNORECASE,
+)
+"""How the names of folders with defective parts begin, where nothing else says what they hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +141,13 @@ def _missing(name: str, data_root: Path) -> str:
         more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
         there = ", ".join(names[:_MOST_LISTED]) + more if names else "no class folder"
         found = f"found {there}"
+        if _has_pictures(data_root):
+            itself = data_root.resolve()
+            return (
+                f"looked for the class {name} in {data_root / name}, found pictures in "
+                f"{data_root}: if these are the good parts, give `--data-root {itself.parent} "
+                f"--class {itself.name}`"
+            )
     else:
         found = "that folder does not exist"
     looked_for = f"looked for the class {name} in {data_root / name} and {data_root}/*/{name}"
@@ -189,12 +204,16 @@ def _plain_folder(folder: Path) -> Path:
             f"expected pictures of good parts in {folder / 'train' / GOOD}, found only "
             f"{', '.join(names)}: put them there"
         )
-    if GOOD in names and len(names) > 1:
+    good = [name for name in names if not _DEFECTIVE.match(name)]
+    if len(names) > 1 and (GOOD in names or len(good) < len(names)):
+        only = GOOD if GOOD in names else good[0] if good else "NAME"
         raise DataError(
             f"{folder} holds {', '.join(names)} and no train folder, so it is not clear what to "
             f"learn from: move the good parts to {folder / 'train' / GOOD}, the others to "
-            f"{folder / 'test'}, or give `--data-root {folder} --class {GOOD}`"
+            f"{folder / 'test'}, or give `--data-root {folder} --class {only}`"
         )
+    if len(names) > 1:
+        logger.warning("the pictures in %s are all taken for good parts", ", ".join(names))
     return folder
 
 

@@ -77,10 +77,27 @@ def test_any_folder_of_good_parts(tmp_path: Path, place: str) -> None:
     assert len(category.test) == 0
 
 
+def test_folders_of_which_nothing_says_that_they_are_good_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for place in ("badge", "notch"):
+        pictures(tmp_path / "part" / place, 2)
+    assert len(load_category("part", tmp_path).train) == 4
+    assert "the pictures in badge, notch are all taken for good parts" in caplog.text
+
+
+def test_a_data_root_that_is_itself_the_folder_of_pictures(tmp_path: Path) -> None:
+    pictures(tmp_path / "part", 2)
+    with pytest.raises(DataError, match=f"give `--data-root {tmp_path} --class part`"):
+        load_category("part", tmp_path / "part")
+
+
 @pytest.mark.parametrize(
     ("places", "words"),
     [
         (["part/good", "part/scratch"], "not clear what to learn from"),
+        (["part/OK", "part/NOK"], "not clear what to learn from.* --class OK`"),
+        (["part/Monday", "part/defective parts"], "--class Monday`"),
         (["part/test/good"], "part/train/good, found only test"),
         (["part/train/ok", "part/train/bad"], "found bad, ok"),
         (["part/train/good", "part/test"], "without a label"),
