@@ -80,7 +80,7 @@ def test_results_that_cannot_be_written_are_told_first(data_root: Path, tmp_path
     (tmp_path / "file").touch()
     arguments = ["compare", "--data-root", str(data_root), "--results", str(tmp_path / "file")]
     told = CliRunner().invoke(main, arguments)
-    assert told.exit_code == 1 and "cannot write into the output folder" in told.stderr
+    assert told.exit_code == 1 and "cannot write into the folder" in told.stderr
 
 
 def test_mvtec_classes_stand_beside_the_paper() -> None:
