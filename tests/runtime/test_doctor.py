@@ -67,7 +67,7 @@ def test_golden_frames(write_model: Callable[..., Path], info: ModelInfo) -> Non
     from edge_ad_runtime.model.golden import Golden
 
     frame = np.full((32, 64, 3), 90, np.uint8)
-    for divisor, status, words in ((1.0, "ok", "1 golden frames"), (1.1, "error", "the score")):
+    for divisor, status, words in ((1.0, "ok", "1 golden frame "), (1.1, "error", "the score")):
         golden = Golden.record(Scorer(write_model(), device="cpu"), [frame], 0.01)
         metadata = info.to_metadata() | golden.to_metadata()
         model = write_model("golden.onnx", metadata=metadata, divisor=divisor)
