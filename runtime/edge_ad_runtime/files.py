@@ -154,7 +154,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_regular(path: Path, most_bytes: int) -> bytes:
-    """Read at most so many bytes of a file; a pipe that somebody has put there does not block.
+    """Read at most `most_bytes` of a file; a pipe that somebody has put there does not block.
 
     Raises:
         OSError: it cannot be read, or is no regular file.

@@ -312,7 +312,7 @@ class _Reopened(FrameSource):
         return self._source.read()
 
     def cancel(self) -> None:
-        """Pass it on."""
+        """Cancel the read of the source, if it is open."""
         if self._source is not None:
             self._source.cancel()
 

@@ -1,4 +1,4 @@
-"""The way of a new model file: check, trial beside the running stream, take-over, or back."""
+"""What a new model file goes through: check, trial beside the stream, take-over, or rollback."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress

@@ -224,7 +224,7 @@ def calibrate(
 
 
 def default_rate(n: int) -> float:
-    """Return the rate that is promised without another wish: 1 %, or what `n` pictures can show."""
+    """Return the rate that is promised by default: 1 %, or what `n` pictures can show."""
     return max(DEFAULT_RATE, 1 / (n + 1))
 
 

@@ -132,8 +132,8 @@ class ScoreDistribution:
     def limit(self, rate: float) -> float:
         """Return the limit that a share `rate` of new good parts reaches, on average over fits.
 
-        It never rises with the rate: where the tail would lie below the lowest rate's score that is
-        a limit itself, that score is the limit.
+        It never rises with the rate: where the tail would lie below the lowest score that can be
+        the limit itself, that score is the limit.
 
         Raises:
             ConfigError: the rate is below 1e-9, or 1 or more.

@@ -118,7 +118,7 @@ class Scorer:
         """Compare a GPU with the workstation, since its float16 or a faulty kernel may be far off.
 
         Raises:
-            DeviceError: its scores are others.
+            DeviceError: its scores differ.
         """
         try:
             golden.check(self)

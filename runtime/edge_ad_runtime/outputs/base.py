@@ -175,7 +175,7 @@ class Delivery:
         return True
 
     def _settle(self, output: Output) -> None:
-        """Tell of an output that failed and has taken verdicts for a while."""
+        """Report an output that works again, once it has taken verdicts for a while."""
         failed = self._failing.get(id(output))
         if failed is not None and monotonic() - failed >= SETTLED_SECONDS:
             del self._failing[id(output)]

@@ -26,7 +26,7 @@ class Refused(OSError):
 
 
 class Sender(Protocol):
-    """A way to another machine."""
+    """A connection to another machine."""
 
     name: str
 
@@ -61,10 +61,10 @@ class Spooled(Output):
         """Start to send what an earlier run left.
 
         Args:
-            sender: the way.
+            sender: the connection.
             spool: holds what is not confirmed.
-            report: takes an event when the way breaks and when it is there again; these events do
-                not go this way themselves.
+            report: takes an event when the connection breaks and when it works again; these
+                events are not sent through it.
             supervisor: starts the thread, again when it failed.
         """
         self.name = sender.name
@@ -88,7 +88,7 @@ class Spooled(Output):
         self._put(captured.camera, "verdict", verdict_fields(captured, result, captured.camera))
 
     def event(self, event: Event) -> None:
-        """Spool an event, but for those about this way: each would be a reason for the next one.
+        """Spool an event, except those about this connection: each would cause the next one.
 
         Raises:
             OSError: as `write`.
@@ -146,7 +146,7 @@ class Spooled(Output):
         self._spool.remove(number)
 
     def _settle(self) -> None:
-        """Tell that the way is there again, once it has held for a while."""
+        """Report that the connection works again, once it has held for a while."""
         if not self._away and monotonic() - self._failed_at >= SETTLED_SECONDS:
             self._away_told = False
             waiting = len(self._spool)

@@ -34,7 +34,7 @@ class Marks:
         Args:
             part: with its frame still there.
             mark: one of `MARKS`; None only takes the earlier one back.
-            who: says so.
+            who: made the mark.
 
         Returns:
             The path of the picture, if there is one now.

@@ -49,10 +49,10 @@ class Routes:
         """Show a stream.
 
         Args:
-            stream: whose limits can be changed, and whose triggers can be pulled.
+            stream: whose limits can be changed, and which can be sent triggers.
             state: what there is to see.
             drawing: makes the pictures.
-            marks: take the parts that a person judges otherwise.
+            marks: save the parts whose verdict a person calls wrong.
             most_viewers: how many may look at the same time.
         """
         self._stream = stream

@@ -258,7 +258,7 @@ class News:
         }
 
     def _condition(self, camera: CameraState) -> str:
-        """Return what is going on at a camera, in one of five words or so."""
+        """Return what is going on at a camera, in a few words."""
         if camera.lost:
             return "no camera" if camera.latest is None else "camera lost"
         if self._stream.triggers is not None and camera.latest is None:

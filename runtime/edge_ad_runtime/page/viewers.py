@@ -29,7 +29,7 @@ class Viewers:
     """Sends every viewer the same, from one drawing of each part.
 
     New pictures come as fast as parts do, while drawing and sending take no more than a fifth of a
-    processor core, and much less while the inspection skips frames for want of time: more viewers
+    processor core, and much less while the inspection skips frames for lack of time: more viewers
     mean fewer pictures for each of them, never fewer verdicts. Without viewers nothing is drawn.
     """
 
@@ -62,7 +62,7 @@ class Viewers:
     def join(self, client: str) -> Viewer:
         """Give a viewer a place.
 
-        Nobody is locked out, and screens that have hung there for long stay on: when there is no
+        Nobody is locked out, and screens that have been open for long stay on: when there is no
         place left, the viewer who came last gives way, of the same client if that has many, else of
         the client that has most.
         """

@@ -217,7 +217,7 @@ class _Collector:
 
 
 class Usual(NamedTuple):
-    """The middle of how pictures look."""
+    """The medians of how pictures look."""
 
     log_sharpness: float
     bright_share: float

@@ -101,7 +101,7 @@ class ExchangeabilityTest:
         Args:
             reference: what the values are ranked among; each value is added to it.
             jump: share of the capital that is redistributed at each value.
-            floor: the capital that is never fallen below; 0: the plain martingale.
+            floor: the capital never falls below this; 0: the plain martingale.
         """
         self.capital = 1.0
         self._reference = reference

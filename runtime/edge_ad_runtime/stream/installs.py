@@ -88,7 +88,7 @@ class Shadow:
             The figures.
 
         Raises:
-            ModelFileError: the candidate failed, or judges or takes too long otherwise.
+            ModelFileError: the candidate failed, changes too many verdicts, or is too slow.
         """
         waiting: queue.Queue[tuple[Frame, Result]] = queue.Queue(maxsize=1)
         self._parts = waiting
@@ -282,7 +282,7 @@ def ask(path: Path, request: Mapping[str, Any], timeout: float) -> Answer | None
 
     Raises:
         NoAnswerError: the stream ended, or took too long.
-        ConfigError: the socket may not be used by this user, or what listens is no stream.
+        ConfigError: this user may not use the socket, or no stream but another program listens.
     """
     with _socket() as connection:
         connection.settimeout(timeout)
@@ -315,7 +315,7 @@ def _real(path: Path) -> Path:
 
 
 def _line(connection: socket.socket, seconds: float) -> bytes:
-    """Read a line that must have come whole within so many seconds, however slowly it drips.
+    """Read a line that must have come whole within this many seconds, however slowly it arrives.
 
     Raises:
         ValueError: none came.

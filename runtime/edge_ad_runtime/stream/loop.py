@@ -217,7 +217,7 @@ class Loop:
         return feed.take() if self._triggers is None else take_on_demand(self._triggers, feed)
 
     def _give_up(self, feed: Feed, error: CameraError) -> None:
-        """Go on without a camera that cannot be opened again; the others shall not suffer."""
+        """Go on without a camera that cannot be opened again; the others are not affected."""
         self._given_up.add(feed)
         self.tally.camera_error = self.tally.camera_error or error
         self._delivery.event(Event(kind="camera lost", message=str(error), camera=feed.name))
@@ -249,7 +249,7 @@ class Loop:
                 batch = [(feed, self._prepared(captured)) for feed, captured in batch]
                 results = self._model.score([captured for _, captured in batch])
             except DataError as error:
-                if len(batch) > 1:  # one of them failed; the others shall not suffer
+                if len(batch) > 1:  # one of them failed; the others are not affected
                     batches = [[item] for item in batch]
                 else:
                     self._fail(batch[0][0], error, batch[0][1])

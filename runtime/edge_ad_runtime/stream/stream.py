@@ -116,7 +116,7 @@ class Stream:
         return self._slots[camera].info(camera)
 
     def override_of(self, camera: str) -> Override | None:
-        """Return the limit that somebody has set at a camera; None: its own holds."""
+        """Return the limit that somebody has set at a camera; None: its own limit applies."""
         return self._slots[camera].overrides.get(camera)
 
     def own_threshold_of(self, camera: str) -> float:

@@ -115,7 +115,7 @@ class Triggers:
         return identity
 
     def finish(self) -> None:
-        """No further trigger will come: the stream ends behind the last one."""
+        """No further trigger will come: the stream ends after the last one."""
         self._finished = True
         self._notify()
 
@@ -266,7 +266,7 @@ class ByteLines(Protocol):
     """A binary file that gives lines."""
 
     def readline(self, limit: int = -1, /) -> bytes:
-        """Return the next line with its end, at most so many bytes of it; empty: the end."""
+        """Return the next line with its end, at most this many bytes of it; empty: the end."""
 
 
 def standard_input() -> ByteLines:

@@ -136,7 +136,7 @@ class Overload:
 
         Args:
             skipped: gives how many frames of the camera have been skipped so far.
-            seconds: how long a while is.
+            seconds: length of such a period.
             clock: monotonic, in seconds.
         """
         self._skipped = skipped
@@ -148,7 +148,7 @@ class Overload:
         self._overloaded = False
 
     def update(self, captured: CapturedFrame, result: Result) -> Event | None:
-        """Return an event at the end of the first such while."""
+        """Return an event at the end of the first such period."""
         self._scored += 1
         if self._clock() - self._since < self._seconds:
             return None
