@@ -7,18 +7,18 @@ The metadata entry `edge_ad.golden` holds them; readers that do not know it go o
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import cv2
 
 from edge_ad_runtime.errors import DataError, ModelFileError
 from edge_ad_runtime.model.document import Document
 from edge_ad_runtime.model.image import Frame
+from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.picture_file import decode_picture
-
-if TYPE_CHECKING:
-    from edge_ad_runtime.model.scorer import Scorer
+from edge_ad_runtime.model.result import Result
 
 GOLDEN_KEY = "edge_ad.golden"
 
@@ -27,6 +27,15 @@ MOST_FRAMES = 8
 NEGLIGIBLE = 0.01
 """Of the decision limit: differences of smaller scores are compared with this. SPADE gives almost 0
 to the pictures that it was fitted on, and only the rounding would be compared."""
+
+
+class PreparedScorer(Protocol):
+    """What golden frames need of a `Scorer`, which reads them itself."""
+
+    info: ModelInfo
+
+    def score_prepared(self, prepared: Sequence[Frame]) -> list[Result]:
+        """Score frames of the size of the model's input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +67,7 @@ class Golden:
     tolerance: float
 
     @classmethod
-    def record(cls, scorer: "Scorer", frames: list[Frame], tolerance: float) -> "Golden":
+    def record(cls, scorer: PreparedScorer, frames: list[Frame], tolerance: float) -> "Golden":
         """Score frames of the size of the model's input, and keep both.
 
         Raises:
@@ -77,7 +86,7 @@ class Golden:
             tolerance=tolerance,
         )
 
-    def check(self, scorer: "Scorer") -> None:
+    def check(self, scorer: PreparedScorer) -> None:
         """Score the frames again, one by one.
 
         Raises:
