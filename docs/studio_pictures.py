@@ -71,6 +71,18 @@ def write_pictures(folder: Path) -> None:
         cv2.imwrite(str(folder.parent / "line" / f"{number:03}.png"), part)
 
 
+def scratch_of(path: Path) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return both ends of the scratch in a picture: x and y as shares of width and height."""
+    frame = np.asarray(cv2.imread(str(path)), np.uint8)
+    rows, columns = np.nonzero(frame.min(axis=2) > 195)  # nothing else on a flange is so bright
+    along = rows if np.ptp(rows) > np.ptp(columns) else columns
+    first, last = (
+        (columns[at] / frame.shape[1], rows[at] / frame.shape[0])
+        for at in (np.argmin(along), np.argmax(along))
+    )
+    return first, last
+
+
 def shoot(page: Any, name: str) -> None:
     """Write what the browser shows as WebP."""
     page.wait_for_timeout(1200)
@@ -104,11 +116,15 @@ def play(page: Any, url: str, folder: Path) -> None:
     page.locator("figure[data-key='test/scratch/000.png']").click()
     press("Draw a mask (M)")
     press("Brush")
+    page.wait_for_function(  # the picture is there, and the dialog has come to rest
+        "() => document.querySelector('.q-dialog img')?.naturalWidth > 0"
+        " && document.getAnimations().length === 0"
+    )
     box = page.locator(".q-dialog img").bounding_box()
-    # Where the scratch of this picture lies, as shares of the picture's sides.
-    page.mouse.move(box["x"] + 0.49 * box["width"], box["y"] + 0.71 * box["height"])
+    (x, y), (u, v) = scratch_of(folder / "pictures/test/scratch/000.png")
+    page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
     page.mouse.down()
-    page.mouse.move(box["x"] + 0.50 * box["width"], box["y"] + 0.86 * box["height"], steps=6)
+    page.mouse.move(box["x"] + u * box["width"], box["y"] + v * box["height"], steps=6)
     page.mouse.up()
     shoot(page, "mask")
     press("Cancel")

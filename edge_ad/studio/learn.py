@@ -220,6 +220,7 @@ class Learn:
             f"<tr><td>{name}</td><td>{old} of {total}</td><td>{new} of {total}</td></tr>"
             for name, old, new, total in rows
         )
+        self._train.props("outline")  # what comes next is to take the new one
         self._comparison.clear()
         with self._comparison:
             ui.html(

@@ -94,14 +94,17 @@ class Look:
         jobs = self._studio.queue.jobs(self._category, "look")
         running = next((job for job in jobs if not job.is_over), None)
         newest = scored_by(self._studio, self._category)
-        if newest is not None and newest.id != self._scored:
-            self._scored, self._chosen = newest.id, ""  # the first of the new order
+        is_new = newest is not None and newest.id != self._scored
+        if newest is not None and is_new:
+            self._scored, self._chosen = newest.id, ""
         train = self._folder.path / "train" / GOOD
         changed_at = train.stat().st_mtime_ns if train.is_dir() else 0
         state = (changed_at, newest and newest.id)
         if state != self._shown:
             self._shown = state
             await self._show()
+        if is_new:
+            self._gallery.choose(self._chosen)  # the first of the new order
         words = self._found
         if running is not None:
             progress = running.progress()

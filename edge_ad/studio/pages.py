@@ -1,12 +1,13 @@
 """The addresses of all pages, and the first of them: the list of products."""
 
+import asyncio
 from collections.abc import Callable
 
 from nicegui import ui
 
 from edge_ad.project.folder import CategoryFolder
 from edge_ad.studio import collect, deploy, judge, learn, live, look, training
-from edge_ad.studio.layout import bare_frame, count, empty, frame, step_address, told
+from edge_ad.studio.layout import bare_frame, count, empty, frame, step_address, told, words_of
 from edge_ad.studio.state import Studio
 from edge_ad_runtime.errors import EdgeAdError
 
@@ -54,7 +55,7 @@ def _draw_home(studio: Studio) -> None:
         "A product is a part that you want inspected. Its pictures lie in a folder of its own in "
         f"{studio.data_root}."
     ).classes("lead")
-    names = studio.categories()
+    names, summaries = studio.categories(), dict[str, ui.label]()
     if not names:
         with ui.column().classes("panel"):
             empty("There is no product yet. Name the first one below.")
@@ -64,7 +65,7 @@ def _draw_home(studio: Studio) -> None:
             ui.row().classes("panel items-center justify-between"),
         ):
             ui.label(name).style("font-weight: 600; font-size: 16px")
-            ui.label(_summary(studio, name)).classes("small")
+            summaries[name] = ui.label().classes("small")
     with ui.row().classes("panel items-center"):
         field = ui.input("Name of a new product", placeholder="cable-M8").style("flex: 1")
 
@@ -76,9 +77,18 @@ def _draw_home(studio: Studio) -> None:
         field.on("keydown.enter", create)
         ui.button("Create", on_click=create).props("unelevated")
 
+    async def summarize() -> None:  # many thousand pictures are looked for on disk
+        for name, label in summaries.items():
+            label.set_text(await asyncio.to_thread(_summary, studio, name))
+
+    ui.timer(0.05, summarize, once=True)
+
 
 def _summary(studio: Studio, name: str) -> str:
-    pictures = [one for one in studio.folder(name).pictures() if not one.excluded]
+    try:
+        pictures = [one for one in studio.folder(name).pictures() if not one.excluded]
+    except (EdgeAdError, OSError) as error:
+        return words_of(error)
     good = sum(one.is_good for one in pictures)
     trained = len(studio.trained(name))
     return (
