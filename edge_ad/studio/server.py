@@ -61,9 +61,13 @@ class StudioServer:
         token = token_for(config)
         self._socket = listen(config)  # a port that is taken leaves no folder behind
         home = data_root / HOME
-        make_writable(home)
-        self._lock = _lock(home / "lock")  # first: what is tidied up could be another Studio's
-        self.studio = Studio(data_root, wheels)
+        try:
+            make_writable(home)
+            self._lock = _lock(home / "lock")  # first: what is tidied up could be another Studio's
+            self.studio = Studio(data_root, wheels)
+        except EdgeAdError:
+            self._socket.close()
+            raise
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         guarded = Guard(
             _Bodies(_application(self.studio)), config=config, token=token, policy=POLICY

@@ -2,13 +2,11 @@
 
 import asyncio
 import http.client
-import os
 import re
-import subprocess
-import sys
+import socket
 import tracemalloc
 import zipfile
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from io import BytesIO
@@ -21,6 +19,7 @@ import numpy as np
 import pytest
 
 from edge_ad.project.folder import CategoryFolder
+from edge_ad_runtime.errors import ConfigError, DataError
 from edge_ad_runtime.model.picture_file import read_frame
 
 pytest.importorskip("nicegui", reason="no nicegui: pip install 'edge-ad[studio]'")
@@ -28,7 +27,9 @@ pytest.importorskip("nicegui", reason="no nicegui: pip install 'edge-ad[studio]'
 from fastapi import FastAPI
 
 from edge_ad.studio.routes import router
+from edge_ad.studio.server import StudioServer
 from edge_ad.studio.state import Studio
+from edge_ad_runtime.stream.config import ServeConfig
 from tests.edge_ad.studio.conftest import StudioProcess, Until
 
 pytestmark = [
@@ -41,6 +42,15 @@ TOKEN = "a-token-of-the-test"
 @pytest.fixture(scope="module")
 def folder(studio: StudioProcess) -> CategoryFolder:
     return CategoryFolder.create("plate", studio.data_root)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def half_a_request(studio: StudioProcess) -> Iterator[socket.socket]:
+    """A client that sends no more; the Studio's patience runs out while other tests run."""
+    with closing(connect(studio)) as connection:
+        connection.connect()
+        connection.sock.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+        yield connection.sock
 
 
 def ask(
@@ -212,10 +222,14 @@ def test_other_pages_and_other_names_are_kept_out(studio: StudioProcess) -> None
 
 
 def test_beyond_this_machine_only_with_a_token(tmp_path: Path, studio: StudioProcess) -> None:
-    refused = run("--host", "0.0.0.0", "--data-root", str(tmp_path / "other"))
-    assert refused.returncode == 1 and "set a token" in refused.stderr
-    again = run("--data-root", str(studio.data_root))
-    assert again.returncode == 1 and "another Studio already works in" in again.stderr
+    with pytest.raises(DataError, match="set a token"):
+        StudioServer(tmp_path / "other", ServeConfig(host="0.0.0.0", port=0))
+    with pytest.raises(ConfigError, match="another Studio already works in"):
+        StudioServer(studio.data_root, ServeConfig(port=0))
+    port = urlsplit(studio.url).port or 0
+    with pytest.raises(ConfigError, match="choose another port"):
+        StudioServer(tmp_path / "other", ServeConfig(port=port))
+    assert not (tmp_path / "other").exists()
 
     guarded = StudioProcess.__new__(StudioProcess)
     guarded.data_root, guarded._folder, guarded._port = tmp_path / "data", tmp_path, 0
@@ -230,20 +244,6 @@ def test_beyond_this_machine_only_with_a_token(tmp_path: Path, studio: StudioPro
         guarded.stop()
 
 
-def run(*options: str) -> subprocess.CompletedProcess[str]:
-    root = Path(__file__).parents[3]
-    paths = os.pathsep.join(str(root / name) for name in (".", "export", "runtime"))
-    code = "from edge_ad.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, "studio", "--port", "0", *options],
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def test_every_page_forbids_other_addresses(studio: StudioProcess) -> None:
     with closing(connect(studio)) as connection:
         connection.request("GET", "/")
@@ -254,13 +254,10 @@ def test_every_page_forbids_other_addresses(studio: StudioProcess) -> None:
     assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//""", text)
 
 
-def test_half_a_request_is_cut_off(studio: StudioProcess) -> None:
+def test_half_a_request_is_cut_off(half_a_request: socket.socket) -> None:
     """So that clients which send no more cannot use up the process's descriptors."""
-    with closing(connect(studio)) as connection:
-        connection.connect()
-        connection.sock.sendall(b"GET / HTTP/1.1\r\nHost: loc")
-        connection.sock.settimeout(20)
-        try:
-            assert connection.sock.recv(100) == b""
-        except ConnectionResetError:
-            pass
+    half_a_request.settimeout(20)
+    try:
+        assert half_a_request.recv(100) == b""
+    except ConnectionResetError:
+        pass
