@@ -25,7 +25,7 @@ from edge_ad_runtime.errors import DataError
 KEPT_IN_MEMORY = 2**29
 """Bytes of features that wait in memory for `left_out`; beyond it they lie on disk."""
 
-SAMPLES_AT_ONCE = 32
+SAMPLES_AT_ONCE = 32  # all copies of a picture are read at once
 POSITIONS_AT_ONCE = 64
 HALF_MAX = 65504.0
 

@@ -50,9 +50,10 @@ def measure_cost(config: DetectorConfig, category: Category) -> Cost:
     n_train = len(category.train)
     if n_train < FEWEST:
         raise DataError(f"expected at least {FEWEST} pictures of good parts, got {n_train}")
-    detector = create(config)
     few, more = min(_FEW, n_train), min(_MORE, n_train)
-    detector.fit(_first(category.train, FEWEST))  # the first use of a network is slower
+    detector = create(config)
+    detector.fit(_first(category.train, more))  # the first use of a network is slower
+    detector = create(detector.config)  # what it chose, such as turned copies, holds for both fits
     times = {}
     for count in (few, more):
         started = perf_counter()
