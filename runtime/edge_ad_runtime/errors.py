@@ -67,6 +67,10 @@ class ExportError(EdgeAdError):
 
 _HIDDEN = "***"
 
+# What is longer is cut off first: somebody else's server may have written it, and the time that
+# the patterns below take grows with its square.
+_LONGEST_REDACTED = 2000
+
 # From a scheme of at least two letters (C:\ is a drive) and its slashes up to the last @ in it:
 # passwords hold @, / and spaces unescaped.
 _USER_INFO = re.compile(r"([a-z][a-z0-9+.-]+:[/\\]+)[^\n]*@", re.IGNORECASE)
@@ -101,8 +105,12 @@ def redact(text: str) -> str:
 
     What a user typed may be no valid URL at all (`htps:/me:pass word@host`), and that is exactly
     when it is printed. So nothing is parsed: whatever may be a secret is hidden. Better too much
-    than too little.
+    than too little. Of a text longer than 2,000 characters, the rest is left out.
     """
+    rest = text[_LONGEST_REDACTED:]
+    if rest:
+        # The end of a password may lie in the rest.
+        text = text[:_LONGEST_REDACTED] + ("@" if "@" in rest else "")
     for pattern, replacement in (
         (_USER_INFO, rf"\1{_HIDDEN}@"),
         (_BARE_USER_INFO, f"{_HIDDEN}@"),
@@ -111,7 +119,7 @@ def redact(text: str) -> str:
         (_TOKEN, rf"\1{_HIDDEN}"),
     ):
         text = pattern.sub(replacement, text)
-    return text
+    return f"{text}... ({len(rest)} more characters)" if rest else text
 
 
 def counted(number: int, noun: str) -> str:

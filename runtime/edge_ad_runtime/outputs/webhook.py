@@ -12,7 +12,7 @@ from edge_ad_runtime.errors import ConfigError, MissingExtraError, redact
 from edge_ad_runtime.outputs.remote import Refused
 
 _URL = Text(
-    rf"https?://([^\s/?#\0]*@)?(\[[0-9a-fA-F:.]+\]|{HOST})(:[0-9]{{1,5}})?([/?][^\s#\0]*)?",
+    rf"https?://([^\s/?#\x00-\x1f\x7f]*@)?(\[[0-9a-fA-F:.]+\]|{HOST})(:[0-9]{{1,5}})?([/?][^\s#\x00-\x1f\x7f]*)?",
     "http://HOST/PATH or https://HOST/PATH",
 )
 _AGAIN = (401, 403, 404, 405, 407, 408, 421, 425, 429)
