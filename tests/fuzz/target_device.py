@@ -1,4 +1,4 @@
-"""What a device reads beside a model: golden frames, accepted versions, limits, requests."""
+"""What a device reads beside a model: golden frames, versions, limits, requests, triggers."""
 
 import base64
 import json
@@ -11,6 +11,7 @@ import numpy as np
 
 from edge_ad_runtime import Scorer
 from edge_ad_runtime.errors import ModelFileError
+from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.accepted import AcceptedVersions
 from edge_ad_runtime.model.device_calibration import (
     DeviceCalibration,
@@ -24,6 +25,8 @@ from edge_ad_runtime.model.document import Document
 from edge_ad_runtime.model.golden import Golden
 from edge_ad_runtime.stream.installs import Installs
 from edge_ad_runtime.stream.model_file import ModelFile
+from edge_ad_runtime.stream.thresholds import Thresholds
+from edge_ad_runtime.stream.triggers import Triggers, accept
 from tests.fuzz.harness import ROOT, Target, mutate_bytes
 
 Input = tuple[str, bytes]
@@ -45,7 +48,9 @@ class Fuzz(Target[Input]):
         self._scorer = Scorer(self._model, device="cpu", threads=1)
         self._digest = digest_of(self._model)
         models = [ModelFile(self._model, device="cpu", threads=1, threshold=None)]
-        self._installs = Installs(models, lambda: None, lambda event: None)
+        self._slots = {"left": models[0].slot}
+        self._installs = Installs(models, lambda: None, _write)
+        self._triggers = Triggers(["left", "right"], _write, timeout=0.0)
         frame = np.random.default_rng(0).integers(0, 256, (*self._scorer.info.input_size, 3))
         golden = Golden.record(self._scorer, [frame.astype(np.uint8)] * 2, 0.01)
         limits = DeviceCalibration(
@@ -55,6 +60,8 @@ class Fuzz(Target[Input]):
             calibration=combine(None, [1.0, 2.0, 3.0], [1.0, 2.0, 3.0], rate=0.01),
         )
         written = write_calibration(self._model, self._digest, limits).read_bytes()
+        state = folder / "state.json"
+        Thresholds(self._slots, state, _write).set("left", 7.0, "somebody")
         accepted = {"version": 1, "accepted": {str(self._model): 5, "/b.onnx": 2**40}}
         request: dict[str, object] = {
             "ask": "try",
@@ -67,6 +74,8 @@ class Fuzz(Target[Input]):
             ("golden", next(iter(golden.to_metadata().values())).encode()),
             ("limits", written),
             ("accepted", json.dumps(accepted).encode()),
+            ("state", state.read_bytes()),
+            ("trigger", b'{"id": "a", "camera": "left"}'),
             ("request", json.dumps(request).encode()),
             ("request", json.dumps(takeover).encode()),
         ]
@@ -98,11 +107,24 @@ class Fuzz(Target[Input]):
             path.write_bytes(content)
             accepted = AcceptedVersions(path)
             accepted.accept(self._model, accepted.least(self._model) + 1)
+        elif kind == "state":
+            path = folder / "state.json"
+            path.write_bytes(content)
+            thresholds = Thresholds(self._slots, path, _write)
+            thresholds.restore()
+            thresholds.set("left", 7.0, "somebody")
+        elif kind == "trigger":
+            accept(self._triggers, content, report=_write)
         else:
             try:
                 self._installs.answer(Document.parse(content.decode()), lambda: True)
             except (ValueError, RecursionError) as error:  # which the socket answers with
                 raise ModelFileError("refused") from error
+
+
+def _write(event: Event) -> None:
+    """Report an event as every output does."""
+    json.dumps(event.fields(), allow_nan=False).encode()
 
 
 def _replace(rng: random.Random, value: object) -> None:

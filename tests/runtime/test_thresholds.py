@@ -14,6 +14,7 @@ from edge_ad_runtime import CapturedFrame, ConfigError, DataError, Result, Score
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.stream.config import StreamConfig, parse_config
 from edge_ad_runtime.stream.model_slot import ModelSlot, Override
+from edge_ad_runtime.stream.thresholds import Thresholds
 
 WriteModel = Callable[..., Path]
 
@@ -154,6 +155,9 @@ DAMAGED = [
     b'{"version": 1, "thresholds": {"left": {"threshold": 1, "who": "a", "since": "today"}}}',
     b'{"version": 1, "thresholds": {"left": {"threshold": 1, "who": "a", "since": 7}}}',
     b'{"version": 1, "thresholds": {"left": {"threshold": 1, "since": "2026-01-01T00:00:00Z"}}}',
+    b'{"version": 1, "thresholds": {"left": {"threshold": 1' + b"0" * 400 + b', "who": "a"}}}',
+    b'{"version": 1, "thresholds": {"left": '
+    b'{"threshold": 1, "who": "a", "since": "0001-01-01T00:00:00+12:00"}}}',
     b"x" * 2_000_000,
 ]
 
@@ -215,6 +219,26 @@ def test_two_streams_with_one_state_file_keep_each_other_s_entries(
         left.set_threshold("left", 160.0)
     with Stream(configured(model, pictures, state_file=str(tmp_path / "state.json"))) as both:
         assert [both.info_of(name).threshold for name in ("left", "right")] == [160, 170]
+
+
+def test_limits_set_at_the_same_moment_in_one_state_file_are_all_kept(
+    model: Path, tmp_path: Path
+) -> None:
+    """By several streams: a lost one would be the model's own limit again after a restart."""
+    path = tmp_path / "state.json"
+    slot = ModelSlot(Scorer(model, device="cpu", threads=1))
+
+    def change(stream: int) -> None:
+        for number in range(5):
+            name = f"{stream}-{number}"
+            Thresholds({name: slot}, path, lambda event: None).set(name, 7.0, "somebody")
+
+    threads = [threading.Thread(target=change, args=(stream,)) for stream in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(json.loads(path.read_text())["thresholds"]) == 20
 
 
 def test_a_reload_keeps_what_people_have_set_and_says_so(

@@ -1,21 +1,23 @@
 """Limits that people set at cameras: reported on every output, and kept over a restart."""
 
 import json
-import math
 import os
+import sys
 import threading
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from edge_ad_runtime.errors import ConfigError
 from edge_ad_runtime.events import Event, EventKind, Report, iso_time
-from edge_ad_runtime.files import make_writable, read_document, write_whole
+from edge_ad_runtime.files import locked, make_writable, read_document, write_whole
+from edge_ad_runtime.model.document import Document
 from edge_ad_runtime.stream.model_slot import ModelSlot, Override
 
 _VERSION = 1
 _LARGEST_BYTES = 1_000_000
+_LOCK_SECONDS = 10.0
 
 
 class Thresholds:
@@ -120,19 +122,22 @@ class Thresholds:
         if self._path is None:
             return ""
         try:
-            # What others wrote since, another stream or an earlier configuration, stays.
-            kept = {
-                name: item for name, item in _read(self._path).items() if name not in self._slots
-            }
-            for camera, slot in self._slots.items():
-                if camera in slot.overrides:
-                    kept[camera] = slot.overrides[camera]
-            thresholds = {name: _entry(item) for name, item in sorted(kept.items())}
-            document = {"version": _VERSION, "thresholds": thresholds}
-            write_whole(self._path, json.dumps(document, indent=2).encode() + b"\n")
+            # Another stream may change its own limits in the same file at the same moment.
+            with locked(self._path.with_name(self._path.name + ".lock"), seconds=_LOCK_SECONDS):
+                self._write(self._path)
         except (OSError, ConfigError) as error:
             return f"cannot write {self._path} ({error})"
         return ""
+
+    def _write(self, path: Path) -> None:
+        # What others wrote since, another stream or an earlier configuration, stays.
+        kept = {name: item for name, item in _read(path).items() if name not in self._slots}
+        for camera, slot in self._slots.items():
+            if camera in slot.overrides:
+                kept[camera] = slot.overrides[camera]
+        thresholds = {name: _entry(item) for name, item in sorted(kept.items())}
+        document = {"version": _VERSION, "thresholds": thresholds}
+        write_whole(path, json.dumps(document, indent=2).encode() + b"\n")
 
 
 def _described(override: Override) -> str:
@@ -163,7 +168,7 @@ def _read(path: Path) -> dict[str, Override]:
             f"cannot read the state file {path}: {error.strerror}: the limits that people have set "
             "are not in force"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ConfigError(
             f"the state file {path} is damaged ({error}): the limits that people have set are not "
             f"in force, set them again; the file is now {_set_aside(path)}"
@@ -198,13 +203,12 @@ def _parse(document: Mapping[str, Any]) -> dict[str, Override]:
 def _override(entry: Any) -> Override:
     if not isinstance(entry, dict):
         raise ValueError(f"expected an object for each camera, found {type(entry).__name__}")
-    threshold, who, model = entry["threshold"], entry["who"], entry.get("model", "")
-    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
-    if not number or not math.isfinite(threshold):
-        raise ValueError(f"expected a finite number as threshold, found {str(threshold)[:40]}")
+    threshold = Document(entry).number("threshold", -sys.float_info.max, sys.float_info.max)
+    who, model = entry["who"], entry.get("model", "")
     if not isinstance(who, str) or not isinstance(model, str):
         raise ValueError("expected texts as 'who' and 'model'")
     since = datetime.fromisoformat(entry["since"].replace("Z", "+00:00"))
     if since.tzinfo is None:
         raise ValueError("expected a time zone in 'since'")
-    return Override(threshold=float(threshold), who=who, since=since, model=model)
+    since = since.astimezone(timezone.utc)
+    return Override(threshold=threshold, who=who, since=since, model=model)
