@@ -1,4 +1,4 @@
-"""`edge-ad`, also as `python -m edge_ad`: Ctrl-C is one word, even while packages are loading."""
+"""`edge-ad`, also as `python -m edge_ad`: Ctrl-C prints one word, even while packages load."""
 
 import sys
 

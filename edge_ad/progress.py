@@ -44,7 +44,7 @@ class Bar:
     """
 
     def __init__(self, total: int, stage: str | None, *, unit: str = "it") -> None:
-        """Begin a stage; without a name it is neither shown nor told."""
+        """Begin a stage; without a name it is neither shown nor reported."""
         # Here, so that a device, which has no tqdm, can import what a run consists of.
         from tqdm.auto import tqdm
 
@@ -64,7 +64,7 @@ class Bar:
         self.close()
 
     def update(self, steps: int = 1) -> None:
-        """Note that so many more steps are done."""
+        """Note that this many more steps are done."""
         self._done += steps
         self._bar.update(steps)
         self._tell()

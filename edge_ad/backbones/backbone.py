@@ -33,7 +33,7 @@ class Backbone(nn.Module):
 
         Args:
             name: as in `create_backbone`.
-            layers: what the network answers.
+            layers: what the network returns.
             network: images to a dict of feature maps by layer name.
             mean: of R, G, B in units of 0..1.
             std: likewise.

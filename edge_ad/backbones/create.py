@@ -22,7 +22,7 @@ TIMM_PREFIX = "timm:"
 
 
 def feature_maps(name: str) -> tuple[FeatureMap, ...]:
-    """Answer what a backbone offers, finest first, without loading any weights.
+    """Return what a backbone offers, finest first, without loading any weights.
 
     Raises:
         EdgeAdError: no such backbone.

@@ -65,7 +65,7 @@ class _BlockShape:
 
 
 def lite_feature_maps(name: str) -> tuple[FeatureMap, ...]:
-    """Answer `stage1` .. `stage5`: the linear outputs of the last block of each stride."""
+    """Return `stage1` .. `stage5`: the linear outputs of the last block of each stride."""
     return tuple(item for item, _ in _last_blocks(name))
 
 

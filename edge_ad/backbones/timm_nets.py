@@ -20,7 +20,7 @@ from edge_ad_runtime.errors import EdgeAdError, MissingExtraError
 
 @functools.cache
 def timm_feature_maps(name: str) -> tuple[FeatureMap, ...]:
-    """Answer the maps by timm's own module names, finest first."""
+    """Return the maps by timm's own module names, finest first."""
     with torch.device("meta"):
         model = _model(name)
     return tuple(

@@ -208,7 +208,7 @@ class Dataset(Sequence[Sample]):
         return found[0]
 
     def split(self, fraction: float, seed: int) -> tuple["Dataset", "Dataset"]:
-        """Draw a part by chance: (rest, held-out part), both in the order of this dataset.
+        """Draw a part at random: (rest, held-out part), both in the order of this dataset.
 
         Args:
             fraction: share of the held-out part, 0..1; each part gets at least one sample.

@@ -111,7 +111,7 @@ def greedy_cover(
     """Pick rows by greedy k-centre; exact, deterministic, ties go to the lowest index.
 
     Args:
-        features: (N, d), float32 or float16, on the device that shall do the work; fp16 rows are
+        features: (N, d), float32 or float16, on the device that does the work; fp16 rows are
             widened block by block, distances are fp32 always.
         count: rows to pick, 1 to N.
         seed: draws the first pick.

@@ -32,7 +32,7 @@ class Cost:
     picture_ms: float
 
     def train_seconds(self, n_train: int, n_test: int) -> float:
-        """Return about how long a training takes, with so many pictures to learn and to test."""
+        """Return about how long a training takes, with this many pictures to learn and to test."""
         fit = self.fit_seconds * n_train + self.growth_seconds * n_train**2
         return _START_SECONDS + fit + self.picture_ms / 1000 * n_test
 

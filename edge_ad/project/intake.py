@@ -82,7 +82,7 @@ def take_pictures(
         folder: of the category.
         use: of pictures without a layout; defective ones are always for the test.
         label: of pictures without a layout.
-        tell: is told how many files of how many are done.
+        tell: called with how many files of how many are done.
 
     Raises:
         DataError: nothing of the source can be used; a ZIP that is unsafe is refused as a whole.

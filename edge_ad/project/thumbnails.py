@@ -75,7 +75,7 @@ class Thumbnails:
 
 
 def shrunk(frame: Frame, side: int) -> Frame:
-    """Return the frame with sides of at most so many pixels."""
+    """Return the frame with sides of at most this many pixels."""
     scale = side / max(frame.shape[:2])
     if scale >= 1:
         return frame

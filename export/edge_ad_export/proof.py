@@ -196,6 +196,6 @@ def _scored(
 
 
 def _spread(items: list[Item], most: int) -> list[Item]:
-    """Take at most so many, evenly spaced."""
+    """Take at most this many, evenly spaced."""
     step = max(len(items) / most, 1.0)
     return [items[int(index * step)] for index in range(min(len(items), most))]
