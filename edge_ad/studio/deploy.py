@@ -13,7 +13,7 @@ from edge_ad.runs import METRICS_FILE
 from edge_ad.studio.judge import training_name
 from edge_ad.studio.layout import empty, go_on, head, seconds, step_address, told
 from edge_ad.studio.state import Studio, model_job, model_path, run_folder
-from edge_ad_runtime.errors import EdgeAdError
+from edge_ad_runtime.errors import DataError, EdgeAdError
 
 TARGETS = {
     "cpu": "Processor (x86 or ARM)",
@@ -94,7 +94,7 @@ def export_first(studio: Studio, job: Job, why: str) -> None:
                 return
             words.set_text(how_it_stands(exports[0]))
             button.set_enabled(exports[0].is_over)
-            if exports[0].state == "done":
+            if model_job(studio, job) is not None:
                 ui.navigate.reload()
 
         ui.timer(0.7, look)
@@ -117,7 +117,13 @@ def how_it_stands(export: Job) -> str:
         if progress is not None and progress.stage == "proof":
             return f"Comparing with the training: {progress.done} of {progress.total} pictures."
         return f"Building the file, for {seconds(time.time() - export.started_at)} so far."
-    return "The export was stopped." if export.state == "stopped" else "The export is done."
+    if export.state == "stopped":
+        return "The export was stopped."
+    try:
+        model_path(export)
+    except DataError:
+        return "The model file of this export was deleted: export again."
+    return "The export is done."
 
 
 class Deploy:
@@ -221,8 +227,9 @@ class Deploy:
 
         def fetch(what: str) -> None:
             device = self._device_of(export)
-            with told():
-                stream_config(path.name, device)  # refused here, where it can be told
+            with told():  # refused here, where it can be told
+                model_path(export)
+                stream_config(path.name, device)
                 ui.download(
                     f"/studio/download/{export.id}/{what}?camera={quote(device.camera, safe='')}"
                     f"&source={quote(device.source, safe='')}"

@@ -198,7 +198,8 @@ def model_job(studio: Studio, job: Job) -> Job | None:
     """Return the newest export of a training that is done and still has its file; None: none."""
     for export in studio.queue.jobs(job.category, "export"):
         if export.about.get("training") == job.id and export.state == "done":
-            if model_path(export).is_file():
+            with suppress(DataError):
+                model_path(export)
                 return export
     return None
 

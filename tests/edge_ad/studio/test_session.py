@@ -220,6 +220,14 @@ def test_the_camera_of_the_browser_through_a_model_file(
     page.locator("video").wait_for(state="detached")
     button(page, "Start").and_(page.locator(":enabled")).wait_for()
 
+    # Somebody deletes the file: the page says so, and does not load itself again and again.
+    (folder / "result.json").write_text(json.dumps({"model": str(folder / "gone.onnx")}))
+    page.reload()
+    page.evaluate("window.isTheSame = true")
+    page.get_by_text("The model file of this export was deleted: export again.").wait_for()
+    button(page, "Export the model file").and_(page.locator(":enabled")).wait_for()
+    assert page.evaluate("window.isTheSame")
+
 
 def test_the_camera_of_the_browser(page: Any, studio: StudioProcess, until: Until) -> None:
     page.goto(studio.url)
