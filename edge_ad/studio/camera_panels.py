@@ -10,9 +10,9 @@ from nicegui import ui
 
 from edge_ad.project.folder import Use, check_label
 from edge_ad.studio.cameras import BrowserCamera, CameraCollection
-from edge_ad.studio.layout import complain, count
+from edge_ad.studio.layout import complain
 from edge_ad.studio.state import Studio
-from edge_ad_runtime.errors import EdgeAdError
+from edge_ad_runtime.errors import EdgeAdError, counted
 
 Aim = Callable[[], tuple[Use, str]]
 """Returns use and label of new pictures."""
@@ -102,7 +102,7 @@ class CameraPanel:
             self._number = number
             self._picture.set_source(f"/studio/camera/{self._id}.jpg?n={number}")
         taken = camera.collection
-        words = f"{count(len(taken.paths), 'picture')} taken"
+        words = f"{counted(len(taken.paths), 'picture')} taken"
         if taken.alike:
             words += f", {taken.alike} of a standing scene passed over"
         self._words.set_text(f"{words}. {camera.said}")

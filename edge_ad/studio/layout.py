@@ -112,11 +112,6 @@ def empty(text: str) -> None:
     ui.label(text).classes("empty")
 
 
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun in the right form."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def seconds(value: float) -> str:
     """Return a time as people say it."""
     if value < 90:

@@ -15,7 +15,6 @@ from edge_ad.studio.deploy import choose_training
 from edge_ad.studio.judge import training_name
 from edge_ad.studio.layout import (
     complain,
-    count,
     empty,
     say,
     seconds,
@@ -24,7 +23,7 @@ from edge_ad.studio.layout import (
     words_of,
 )
 from edge_ad.studio.state import Studio
-from edge_ad_runtime.errors import EdgeAdError
+from edge_ad_runtime.errors import EdgeAdError, counted
 
 _MOST_SHOWN = 60
 
@@ -138,7 +137,7 @@ class Learn:
             else:
                 joined += 1
                 self._marks.remove(one)
-        say(f"{count(joined, 'picture')} joined the data.")
+        say(f"{counted(joined, 'picture')} joined the data.")
         self._show_marks()
 
     def _retrain(self) -> None:
@@ -208,8 +207,8 @@ class Learn:
     def _show_comparison(self, found: Succession, old_job: Job, new_job: Job) -> None:
         before, newer = found.before, found.after
         words = (
-            f"The new training judges {count(len(found.mended), 'picture')} better and "
-            f"{count(len(found.broken), 'picture')} worse than the old one."
+            f"The new training judges {counted(len(found.mended), 'picture')} better and "
+            f"{counted(len(found.broken), 'picture')} worse than the old one."
         )
         self._state.set_text(words)
         rows = [

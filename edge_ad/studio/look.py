@@ -14,9 +14,9 @@ from edge_ad.project.folder import Picture
 from edge_ad.project.job import HERE, Job
 from edge_ad.runs import GoodPicture
 from edge_ad.studio.gallery import Gallery, item_of, picture_address
-from edge_ad.studio.layout import count, empty, go_on, head, say, step_address, told
+from edge_ad.studio.layout import empty, go_on, head, say, step_address, told
 from edge_ad.studio.state import Studio
-from edge_ad_runtime.errors import EdgeAdError
+from edge_ad_runtime.errors import EdgeAdError, counted
 
 QUICK = ("padim", "fast")
 
@@ -135,11 +135,11 @@ class Look:
         self._gallery.show(items, self._chosen)
         self._gallery.set_visibility(scored)
         if scored:
-            fresh = f", {count(n_new, 'new one')} not compared yet" if n_new else ""
-            known = count(len(ranked) - n_new, "good picture")
+            fresh = f", {counted(n_new, 'new one')} not compared yet" if n_new else ""
+            known = counted(len(ranked) - n_new, "good picture")
             self._found = f"{known}, the least usual one first{fresh}."
         else:
-            self._found = f"{count(len(ranked), 'good picture')}, not compared yet."
+            self._found = f"{counted(len(ranked), 'good picture')}, not compared yet."
         self._state.set_text(self._found)
         self._show_chosen(scored)
 

@@ -7,9 +7,9 @@ from nicegui import ui
 
 from edge_ad.project.folder import CategoryFolder
 from edge_ad.studio import collect, deploy, judge, learn, live, look, training
-from edge_ad.studio.layout import bare_frame, count, empty, frame, step_address, told, words_of
+from edge_ad.studio.layout import bare_frame, empty, frame, step_address, told, words_of
 from edge_ad.studio.state import Studio
-from edge_ad_runtime.errors import EdgeAdError
+from edge_ad_runtime.errors import EdgeAdError, counted
 
 Page = Callable[[Studio, str, str], None]
 """Draws a step of a product; the third value is the id of the training it is about, or empty."""
@@ -92,6 +92,6 @@ def _summary(studio: Studio, name: str) -> str:
     good = sum(one.is_good for one in pictures)
     trained = len(studio.trained(name))
     return (
-        f"{count(good, 'good picture')}, {count(len(pictures) - good, 'defective one')}, "
-        f"{count(trained, 'training')}"
+        f"{counted(good, 'good picture')}, {counted(len(pictures) - good, 'defective one')}, "
+        f"{counted(trained, 'training')}"
     )

@@ -13,10 +13,10 @@ from edge_ad.data import GOOD
 from edge_ad.project.folder import Use
 from edge_ad.project.intake import take_pictures
 from edge_ad.studio.camera_panels import BrowserPanel, CameraPanel
-from edge_ad.studio.layout import complain, count, say
+from edge_ad.studio.layout import complain, say
 from edge_ad.studio.state import Studio
 from edge_ad.studio.upload_routes import MOST_UPLOAD_BYTES
-from edge_ad_runtime.errors import EdgeAdError
+from edge_ad_runtime.errors import EdgeAdError, counted
 
 _NAME_HEADER = "files => [{name: 'X-File-Name', value: encodeURIComponent(files[0].name)}]"
 _KINDS = (GOOD, "good, for testing", "defective")
@@ -184,10 +184,10 @@ class Sources:
 
 def _report(taken: int, refused: list[str]) -> None:
     if taken:
-        say(f"{count(taken, 'picture')} taken in.")
+        say(f"{counted(taken, 'picture')} taken in.")
     if refused:
         more = len(refused) - 1
-        others = f" ({count(more, 'more file')} could not be taken either.)" if more else ""
+        others = f" ({counted(more, 'more file')} could not be taken either.)" if more else ""
         complain(refused[0] + others)
 
 

@@ -12,9 +12,9 @@ from edge_ad.data import load_category
 from edge_ad.project.cost import Cost, measure_cost
 from edge_ad.project.job import HERE
 from edge_ad.studio.job_list import JobList
-from edge_ad.studio.layout import count, empty, head, seconds, step_address, told, words_of
+from edge_ad.studio.layout import empty, head, seconds, step_address, told, words_of
 from edge_ad.studio.state import Studio
-from edge_ad_runtime.errors import ConfigError, EdgeAdError
+from edge_ad_runtime.errors import ConfigError, EdgeAdError, counted
 from edge_ad_runtime.model.score_distribution import check_rate
 
 METHOD = "fusion"
@@ -49,8 +49,8 @@ class Training:
         self._costs: dict[str, ui.label] = {}
         with head(
             "Train",
-            f"{count(self._n_good, 'good picture')} to learn from, "
-            f"{count(self._n_test, 'picture')} to test with.",
+            f"{counted(self._n_good, 'good picture')} to learn from, "
+            f"{counted(self._n_test, 'picture')} to test with.",
         ):
             self._next = ui.button("Next: judge it").props("unelevated")
             self._next.on_click(lambda: ui.navigate.to(step_address(category, "judge")))

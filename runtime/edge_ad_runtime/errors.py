@@ -123,5 +123,5 @@ def redact(text: str) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: `1 frame`, `3 frames`."""
-    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
+    """Return a number with its noun: `1 frame`, `3,000 frames`."""
+    return f"1 {noun}" if number == 1 else f"{number:,} {noun}s"
