@@ -3,21 +3,24 @@
 import json
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from edge_ad import PaDiM
 from edge_ad.config import PaDiMConfig
-from edge_ad.data import load_category
+from edge_ad.data import Dataset, Sample, load_category
+from edge_ad.models.detector import Prediction
 from edge_ad.project.bundle import CONFIG_FILE, STEPS_FILE, Device, stream_config, write_bundle
 from edge_ad.project.cost import measure_cost
 from edge_ad.project.folder import CategoryFolder
+from edge_ad.project.job import Job
 from edge_ad.project.marks import join, read_marks
 from edge_ad.project.masks import Shape, draw_mask
-from edge_ad.project.successor import compare_runs
+from edge_ad.project.successor import compare_runs, retraining
 from edge_ad.runs import Run
-from edge_ad.train import train
+from edge_ad.train import change_limit, train
 from edge_ad_runtime.errors import ConfigError, DataError, ModelFileError
 from edge_ad_runtime.stream.config import parse_config
 
@@ -105,7 +108,9 @@ def test_masks_are_what_was_drawn() -> None:
     assert more[10].all() and not more[0, 0] and more[5, 10]
 
 
-def test_two_runs_are_judged_on_the_same_pictures(folder: CategoryFolder, tmp_path: Path) -> None:
+def test_two_runs_are_judged_on_the_same_pictures(
+    folder: CategoryFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def trained(name: str) -> tuple[Run, PaDiM]:
         detector = quick()
         category = load_category("plate", folder.path.parent)
@@ -130,6 +135,33 @@ def test_two_runs_are_judged_on_the_same_pictures(folder: CategoryFolder, tmp_pa
     assert set(found.mended) | set(found.broken) == changed
     same = compare_runs(new, new, folder.pictures())
     assert (same.mended, same.broken, same.is_better) == ((), (), True)
+
+    # A learnt picture that is called defective today is not scored by whoever knows it by heart.
+    relabelled = folder.place("train/good/001.png", "test", "dent").path.resolve()
+    asked: list[Path] = []
+    predictions = new[1].predictions
+
+    def noted(dataset: Dataset, stage: str) -> Iterator[tuple[Sample, Prediction]]:
+        asked.extend(sample.path for sample in dataset)
+        return predictions(dataset, stage)
+
+    monkeypatch.setattr(new[1], "predictions", noted)
+    found = compare_runs(new, new, folder.pictures())
+    assert found.after.n_defective == 7 and relabelled not in map(Path.resolve, asked)
+
+    # A limit that was chosen is promised again, one that nobody chose is not.
+    job = Job(
+        folder=tmp_path,
+        kind="train",
+        category="plate",
+        title="",
+        arguments=("train", "padim", "--false-alarm-rate", "0.5", "--json"),
+        about={},
+        created_at=1.0,
+    )
+    assert retraining(job, run) == list(job.arguments)
+    chosen = change_limit(run.folder, 0.05)
+    assert retraining(job, chosen) == ["train", "padim", "--json", "--false-alarm-rate", "0.05"]
 
 
 def test_a_cost_is_measured_for_all_pictures(folder: CategoryFolder) -> None:

@@ -229,7 +229,9 @@ def test_the_camera_of_the_browser_through_a_model_file(
     assert page.evaluate("window.isTheSame")
 
 
-def test_the_camera_of_the_browser(page: Any, studio: StudioProcess, until: Until) -> None:
+def test_cameras_of_the_browser_and_of_the_machine(
+    page: Any, studio: StudioProcess, video: Path, until: Until
+) -> None:
     page.goto(studio.url)
     page.get_by_label("Name of a new product").fill("seen")
     button(page, "Create").click()
@@ -244,6 +246,15 @@ def test_the_camera_of_the_browser(page: Any, studio: StudioProcess, until: Unti
     assert min(frame.shape[:2]) >= 240 and frame.std() > 5
     button(page, "Close the camera").click()
     button(page, "Open the camera").wait_for()
+
+    # A camera of the Studio's machine: here a video.
+    page.get_by_role("tab", name="Camera", exact=True).click()
+    page.get_by_label("Number of the camera, or URL").fill(str(video))
+    button(page, "Open").click()
+    button(page, "Take a picture").click()
+    button(page, "All 3").wait_for()
+    button(page, "Close").click()
+    button(page, "Open").wait_for()
 
 
 def test_two_browsers_do_not_harm_each_other(
