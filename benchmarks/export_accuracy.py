@@ -37,12 +37,14 @@ METHODS = ("padim", "patchcore", "spade", "fusion")
 @click.option("--class", "categories", multiple=True, default=["bottle", "transistor"])
 @click.option("--backbone", "backbones", multiple=True, default=list(CASES))
 @click.option("--method", "methods", multiple=True, default=METHODS)
+@click.option("--size", "sizes", multiple=True, help="As HxW. Default: those of each backbone.")
 def main(
     data_root: Path,
     results: Path,
     categories: tuple[str, ...],
     backbones: tuple[str, ...],
     methods: tuple[str, ...],
+    sizes: tuple[str, ...],
 ) -> None:
     """Print a Markdown table."""
     logging.disable(logging.WARNING)
@@ -50,7 +52,7 @@ def main(
     click.echo(f"| {' | '.join(columns)} |")
     click.echo("|" + "---|" * len(columns))
     for backbone in backbones:
-        for size in CASES[backbone]:
+        for size in sizes or CASES[backbone]:
             for method in methods:
                 for category in categories:
                     folder = results / f"{backbone}-{size}"
