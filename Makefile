@@ -6,16 +6,19 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/edge-ad demo
 
+# Two at a time, since most tests wait on one thread; the tests of one file stay together and share its
+# fixtures. A process takes up to 2 GB.
+TEST_PROCESSES ?= 2
 test: .venv/installed
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
 
 # Without soaks, browsers, RTSP servers and whole exports.
 test-fast: .venv/installed
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile -m "not slow"
 
 # The tests of the device package where only a device's packages are installed: no PyTorch, no onnx.
 test-device: .venv-device/installed
-	.venv-device/bin/pytest -m "not slow" tests/runtime
+	.venv-device/bin/pytest -n $(TEST_PROCESSES) --dist loadfile -m "not slow" tests/runtime
 
 # What the tests of the clients in other languages need; without it they skip and say so.
 clients: clients/node/node_modules/.package-lock.json clients/browser/node_modules/.package-lock.json
