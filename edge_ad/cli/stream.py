@@ -181,8 +181,10 @@ def _end(summary: "StreamSummary", received: list[int]) -> None:
         return
     if summary.camera_error is not None:
         raise summary.camera_error
-    if summary.failed or summary.lost_outputs:
-        raise EdgeAdError(
-            f"{counted(summary.failed, 'frame')} failed and an output lost "
-            f"{counted(summary.lost_outputs, 'verdict')}: see the messages above"
-        )
+    problems = []
+    if summary.failed:
+        problems.append(f"{counted(summary.failed, 'frame')} failed")
+    if summary.lost_outputs:
+        problems.append(f"an output lost {counted(summary.lost_outputs, 'verdict')}")
+    if problems:
+        raise EdgeAdError(f"{' and '.join(problems)}: see the messages above")

@@ -1,5 +1,6 @@
 """Sources: what a specification opens, that every frame comes once, and what is refused."""
 
+import re
 import shutil
 import socket
 import time
@@ -84,6 +85,34 @@ def test_videos(write_video: WriteVideo, name: str) -> None:
     found = read_all(source)
     assert [number for number, _ in found] == list(range(60))
     np.testing.assert_allclose([mean for _, mean in found], values, atol=4)
+
+
+def test_a_video_with_damaged_frames_goes_on_behind_them(write_video: WriteVideo) -> None:
+    path = write_video("parts.avi", [50] * 40)
+    data = bytearray(path.read_bytes())
+    headers = [match.start() for match in re.finditer(b"\xff\xc0", data)]
+    for number in (0, 10, 11, 20):
+        size = headers[number] + 5
+        data[size : size + 4] = bytes(4)  # a JPEG of no pixels
+    path.write_bytes(data)
+    source = open_source(str(path))
+    numbers, errors = [], []
+    with source:
+        while True:
+            try:
+                captured = source.read()
+            except FrameError as error:
+                errors.append(str(error))
+                continue
+            if captured is None:
+                break
+            numbers.append(captured.number)
+    assert numbers == sorted({*range(40)} - {0, 10, 11, 20})
+    assert [error.split(" of the video")[0] for error in errors] == [
+        "1 frame",
+        "2 frames",
+        "1 frame",
+    ]
 
 
 def test_a_video_that_is_cut_off(write_video: WriteVideo) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from edge_ad_runtime.cameras.base import CameraSettings, CapturedFrame, FrameSource
 from edge_ad_runtime.cameras.mjpeg import open_mjpeg
 from edge_ad_runtime.errors import CameraError, DataError, FrameError, counted, redact
+from edge_ad_runtime.model.image import Frame
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,9 @@ _V4L2_MANUAL_EXPOSURE = 1
 
 _FRAME_TYPE = getattr(cv2, "CAP_PROP_FRAME_TYPE", 69)
 """Older builds, such as a Jetson's, do not know it and answer 0."""
+
+_MOST_DAMAGED = 100
+"""Frames of a video file that may be damaged in a row before its end counts as reached."""
 
 _PREDICTED = (ord("P"), ord("B"))
 _KEY_FRAME_SECONDS = 5.0
@@ -125,26 +129,53 @@ class VideoFile(FrameSource):
                 "convert it, for example to MP4 with H.264"
             )
         self._promised = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self._next = 0
+        self._next = self._decoded = 0
+        self._behind_damage: Frame | None = None
         self._complained = False
 
     def read(self) -> CapturedFrame | None:
         """Decode the next frame; None at the end.
 
         Raises:
-            FrameError: the file ended well before the number of frames that it announces.
+            FrameError: frames are damaged, or the file ended well before the number of frames that
+                it announces; the next call goes on behind them.
         """
-        decoded, frame = self._capture.read()
-        if not decoded:
+        frame, self._behind_damage = self._behind_damage, None
+        if frame is None:
+            frame = self._decode()
+        if frame is None:
+            self._pass_over_damage()
             self._check_length()
             return None
         number = self._next
         self._next += 1
-        return CapturedFrame(number=number, frame=np.asarray(frame, dtype=np.uint8))
+        self._decoded += 1
+        return CapturedFrame(number=number, frame=frame)
 
     def close(self) -> None:
         """Release the decoder."""
         self._capture.release()
+
+    def _decode(self) -> Frame | None:
+        decoded, frame = self._capture.read()
+        return np.asarray(frame, dtype=np.uint8) if decoded else None
+
+    def _pass_over_damage(self) -> None:
+        """Look for a frame behind one that could not be decoded.
+
+        Raises:
+            FrameError: there is one.
+        """
+        left = self._promised - self._next if self._promised > 0 else _MOST_DAMAGED
+        for damaged in range(1, min(left, _MOST_DAMAGED)):
+            frame = self._decode()
+            if frame is not None:
+                first, self._next = self._next, self._next + damaged
+                self._behind_damage = frame
+                raise FrameError(
+                    f"{counted(damaged, 'frame')} of the video {self.name} cannot be decoded, from "
+                    f"number {first} on: it is damaged, copy it again"
+                )
 
     def _check_length(self) -> None:
         """Compare the number of frames: FFmpeg skips damaged ones silently.
@@ -156,8 +187,8 @@ class VideoFile(FrameSource):
             return
         self._complained = True
         raise FrameError(
-            f"the video {self.name} announces {self._promised} frames, only {self._next} could be "
-            "decoded: it is cut off or damaged, copy it again"
+            f"the video {self.name} announces {self._promised} frames, only {self._decoded} could "
+            "be decoded: it is cut off or damaged, copy it again"
         )
 
 
