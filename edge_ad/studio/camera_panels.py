@@ -10,7 +10,7 @@ from nicegui import ui
 
 from edge_ad.project.folder import Use, check_label
 from edge_ad.studio.cameras import BrowserCamera, CameraCollection
-from edge_ad.studio.layout import complain
+from edge_ad.studio.layout import complain, words_of
 from edge_ad.studio.state import Studio
 from edge_ad_runtime.errors import EdgeAdError, counted
 
@@ -69,8 +69,8 @@ class CameraPanel:
                 self._folder.path / use / label,
                 pace / 1000 if pace else None,
             )
-        except EdgeAdError as error:
-            complain(str(error))
+        except (EdgeAdError, OSError) as error:
+            complain(words_of(error))
         else:
             self._camera, self._id, self._number = camera, secrets.token_hex(8), -1
             self._studio.cameras[self._id] = camera

@@ -39,7 +39,8 @@ def add_pages(studio: Studio) -> None:
             studio.folder(category)
         except EdgeAdError as error:
             with bare_frame():
-                empty(str(error))
+                sentence = str(error)
+                empty(sentence[0].upper() + sentence[1:])
                 ui.link("All products", "/")
             return
         if step not in PAGES:
