@@ -81,7 +81,7 @@ class StudioProcess:
 
     def reach(self, kind: str, state: str) -> Job:
         """Wait until the newest job of a kind stands so."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             jobs = self.queue.jobs(kind=kind)
             if jobs and jobs[0].state == state:
@@ -125,7 +125,7 @@ def page(chromium: Any) -> Iterator[Any]:
     context = chromium.new_context(viewport={"width": 1280, "height": 800}, accept_downloads=True)
     context.grant_permissions(["camera"])
     found = context.new_page()
-    found.set_default_timeout(30_000)
+    found.set_default_timeout(90_000)
     faults: list[str] = []
     found.on("pageerror", lambda error: faults.append(str(error)))
     found.on("console", lambda message: faults.extend([message.text] * (message.type == "error")))
@@ -185,7 +185,7 @@ def until() -> Until:
     """Wait until something holds."""
 
     def wait(holds: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 120
         while not holds():
             assert time.monotonic() < deadline, "it never came true"
             time.sleep(0.03)
