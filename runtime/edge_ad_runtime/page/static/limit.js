@@ -46,7 +46,7 @@ function tryOut(value, source = null) {
     : !Number.isFinite(limit)
       ? "Expected a number."
       : `${stopped(limit)} of the last ${plural(parts.length, "part", "parts")} would be stopped; ` +
-        `at the limit in force it is ${stopped(camera.status.threshold)}.`;
+        `the limit in force stops ${stopped(camera.status.threshold)}.`;
   draw(find(".chart"), parts, camera.status.threshold, Number.isFinite(limit) ? limit : null);
 }
 
