@@ -98,7 +98,10 @@ def test_from_pictures_to_a_marked_false_alarm(
     pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'")
     if shutil.which("curl") is None:
         pytest.skip("no curl: apt-get install curl")
+    home = tmp_path / "home"
+    home.mkdir()
     variables = {
+        "HOME": str(home),
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
         "CAMERA": str(data_root / "plate/train/good"),
         "PARTS": str(data_root / "plate/test/spot"),
@@ -126,6 +129,7 @@ def test_from_pictures_to_a_marked_false_alarm(
     ]
     shell("\n".join(copied), tmp_path / "device")
     assert len(list((tmp_path / "datasets/alien/train/good").glob("*.png"))) == 25
+    assert list(home.iterdir()) == [], "nothing is written into the home folder unasked"
 
 
 class inspection:
