@@ -120,8 +120,8 @@ def _preamble(bench: Bench) -> str:
     return f"""# edge-ad beside its peers
 
 Written by `make bench` on {today}. Machine: {_processor()}, {os.cpu_count()} cores, Python
-{platform.python_version()}; load averages at the end {load} (above {os.cpu_count()}, other work was
-running, and the times and the ratios between *different* tables are too high).
+{platform.python_version()}; load averages at the end {load}. A load above
+{os.cpu_count()} means that other work was running: the times are too high then.
 
 {listed}
 

@@ -22,10 +22,6 @@ CONFIG_FILE = "line.toml"
 STEPS_FILE = "README.txt"
 WHEELS_FOLDER = "edge-ad-bundle"
 
-_EXTRAS = {"cuda": "device-gpu"}
-"""Which packages a device needs for what a file was exported for; others need `device`."""
-
-
 _ON_GPU = ("cuda", "tensorrt")
 """Targets whose files the configuration must send to the GPU: `auto` never takes TensorRT."""
 
@@ -57,7 +53,7 @@ class Device:
     @property
     def extras(self) -> str:
         """The extras of `edge-ad` that it needs."""
-        needed = _EXTRAS.get(self.target, "device")
+        needed = "device-gpu" if self.target == "cuda" else "device"
         return needed if self.port is None else f"{needed},serve"
 
 

@@ -64,6 +64,10 @@ def write_whole(path: Path, data: bytes, *, replace: bool = True, durable: bool 
         raise
 
 
+def _temporary_name(folder: Path) -> Path:
+    return folder / _TEMPORARY.replace("*", secrets.token_hex(16))
+
+
 def _new_temporary(folder: Path) -> tuple[Path, BinaryIO]:
     """Make a file under a name of its own, and lock it: whoever tidies up then knows of its writer.
 
@@ -72,7 +76,7 @@ def _new_temporary(folder: Path) -> tuple[Path, BinaryIO]:
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW
     while True:
-        path = folder / _TEMPORARY.replace("*", secrets.token_hex(16))
+        path = _temporary_name(folder)
         file = open(os.open(path, flags, 0o666), "wb")
         _lock(file.fileno(), wait=True)
         if path.exists():
@@ -91,7 +95,7 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
     """
     with ExitStack() as opened:
         while True:
-            path = parent / _TEMPORARY.replace("*", secrets.token_hex(16))
+            path = _temporary_name(parent)
             path.mkdir()
             if fcntl is None:
                 break
