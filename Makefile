@@ -32,9 +32,9 @@ arm: wheel .venv/installed
 	$(BIN)/python -m benchmarks.arm dist/edge_ad-*.whl
 
 # The container images, built without a daemon and run locked down: needs root, buildah, podman, conmon,
-# runc and debootstrap; for arm64 also qemu-user-static with binfmt_misc.
-image: wheel .venv/installed
-	$(BIN)/python -m benchmarks.image dist/edge_ad-*.whl
+# runc and debootstrap; for arm64 also qemu-user-static with binfmt_misc. Without PyTorch or any package.
+image: wheel
+	$(BIN)/python -u -m benchmarks.image dist/edge_ad-*.whl
 
 # 10,000 mutated inputs of each kind, in processes with limits on time and memory.
 fuzz: .venv/installed

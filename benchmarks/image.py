@@ -11,6 +11,7 @@ Debian's slim image is pulled where a registry can be reached; otherwise deboots
 Debian, and the output says so.
 """
 
+import argparse
 import os
 import shutil
 import ssl
@@ -18,8 +19,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-import click
 
 from benchmarks.image_checks import CHECKS, HERE, CheckFailedError, Engine, Target, call
 
@@ -30,6 +29,12 @@ TOOLS = ("buildah", "podman", "conmon", "runc", "debootstrap")
 # shows that the file builds and starts.
 BASE = "debian:bookworm-slim"
 
+EMULATION = (
+    "apt-get install qemu-user-static, as root, and systemctl restart systemd-binfmt; without "
+    "systemd, mount -t binfmt_misc none /proc/sys/fs/binfmt_misc and "
+    "cat /usr/lib/binfmt.d/qemu-aarch64.conf > /proc/sys/fs/binfmt_misc/register"
+)
+
 TARGETS = (
     Target("Dockerfile", "amd64"),
     Target("Dockerfile.jetson", "amd64"),
@@ -38,34 +43,36 @@ TARGETS = (
 )
 
 
-@click.command()
-@click.argument("wheel", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--work", type=click.Path(path_type=Path), help="Folder to keep and use again.")
-@click.option("--only", multiple=True, help="Such as Dockerfile:amd64. Default: all.")
-@click.option("--mirror", help="Of Debian's packages. Default: debootstrap's own.")
-def main(wheel: Path, work: Path | None, only: tuple[str, ...], mirror: str | None) -> None:
-    """Build the images with WHEEL, run them, and print a Markdown table."""
+def main() -> None:
+    """Build the images, run them, and print a Markdown table each."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("wheel", type=Path)
+    parser.add_argument("--work", type=Path, help="folder to keep and use again")
+    labels = [target.label for target in TARGETS]
+    parser.add_argument("--only", action="append", choices=labels, help="(default: all)")
+    parser.add_argument("--mirror", help="of Debian's packages (default: debootstrap's own)")
+    arguments = parser.parse_args()
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing or os.geteuid() != 0:
         reason = f"{', '.join(missing)} missing" if missing else "chroot needs root"
-        click.echo(f"skipped: {reason}: apt-get install {' '.join(TOOLS)}, as root")
+        print(f"skipped: {reason}: apt-get install {' '.join(TOOLS)}, as root")
         return
     failed = False
     with tempfile.TemporaryDirectory(prefix="edge-ad-image-") as temporary:
-        folder = (work or Path(temporary)).resolve()
+        folder = (arguments.work or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         engine = Engine(folder)
-        context = make_context(folder, wheel, engine)
+        context = make_context(folder, arguments.wheel, engine)
         for target in TARGETS:
-            if only and f"{target.dockerfile}:{target.architecture}" not in only:
+            if target.label not in (arguments.only or labels):
                 continue
             if not can_run(target.architecture):
-                click.echo(
+                print(
                     f"\n## {target.dockerfile}, {target.architecture}\n\nskipped: this machine "
-                    "runs no programs of that processor: qemu-user-static with binfmt_misc"
+                    f"runs no programs of that processor. {EMULATION}"
                 )
                 continue
-            failed |= not show(engine, target, folder, context, mirror)
+            failed |= not show(engine, target, folder, context, arguments.mirror)
     if failed:
         sys.exit(1)
 
@@ -94,8 +101,8 @@ def make_context(folder: Path, wheel: Path, engine: Engine) -> Path:
     given = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
     engine.buildah("rm", container)
     if given != [f"dist/{wheel.name}"]:
-        raise click.ClickException(f"expected the wheel alone in the build context, got {given}")
-    click.echo(f"Build context: {given[0]}, {wheel.stat().st_size / 1e3:.0f} KB, nothing else.")
+        raise SystemExit(f"expected the wheel alone in the build context, got {given}")
+    print(f"Build context: {given[0]}, {wheel.stat().st_size / 1e3:.0f} KB, nothing else.")
     return context
 
 
@@ -106,19 +113,19 @@ def can_run(architecture: str) -> bool:
 
 def show(engine: Engine, target: Target, folder: Path, context: Path, mirror: str | None) -> bool:
     """Build one image, run every check and print their table; return whether all passed."""
-    click.echo(f"\n## {target.dockerfile}, {target.architecture}\n")
+    print(f"\n## {target.dockerfile}, {target.architecture}\n")
     base, words = find_base(engine, target, folder, mirror)
     started = time.perf_counter()
     build(engine, target, folder, context, base)
     minutes = (time.perf_counter() - started) / 60
-    click.echo(f"Base: {words}. Built in {minutes:.1f} minutes.\n\n| check | result |\n|---|---|")
+    print(f"Base: {words}. Built in {minutes:.1f} minutes.\n\n| check | result |\n|---|---|")
     passed = True
     for check in CHECKS:
         try:
             result = check(engine, target)
         except CheckFailedError as error:
             result, passed = f"FAILED: {error}", False
-        click.echo(f"| {(check.__doc__ or '').rstrip('.')} | {result} |")
+        print(f"| {(check.__doc__ or '').rstrip('.')} | {result} |")
     return passed
 
 

@@ -11,9 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import click
-
-from benchmarks.arm import PROCESSORS
+from benchmarks.processors import PROCESSORS
 
 HERE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 GOLDEN = Path(__file__).parents[1] / "tests/golden"
@@ -38,6 +36,11 @@ class Target:
 
     dockerfile: str
     architecture: str
+
+    @property
+    def label(self) -> str:
+        """Such as Dockerfile:amd64."""
+        return f"{self.dockerfile}:{self.architecture}"
 
     @property
     def name(self) -> str:
@@ -229,7 +232,7 @@ def call(
     """Run a program; what it printed is shown where it fails."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
     if check and done.returncode != 0:
-        raise click.ClickException(
+        raise SystemExit(
             f"{' '.join(command)}: exit code {done.returncode}:\n"
             f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         )
