@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edge_ad.backbones import Backbone, FeatureMap, create_backbone
 from edge_ad.models import Detector, PaDiM
 from edge_ad.models.grid import embed_on_grid, local_average
-from edge_ad_export.int8.features import GridFeatures
+from edge_ad_export.int8.grid import GridFeatures
 from edge_ad_export.passes.channels import prune_channels
 from edge_ad_export.passes.normalisation import fold_normalisation, transpose_bytes
 from edge_ad_export.torch_export import module_graph
