@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from edge_ad.config import CONFIGS
 from edge_ad.data import ScoredSample
-from edge_ad.report.histogram import draw_histogram
+from edge_ad.report.charts import draw_histogram
 from edge_ad.report.report import (
     Report,
     Section,

@@ -10,7 +10,7 @@ from nicegui import ui
 
 from edge_ad.data import ScoredSample
 from edge_ad.project.job import Job
-from edge_ad.report.histogram import draw_histogram
+from edge_ad.report.charts import draw_histogram
 from edge_ad.run_metrics import decision_rates
 from edge_ad.runs import Run
 from edge_ad.studio.heat import HeatDialog
