@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from edge_ad.config import CONFIGS
 from edge_ad.data import ScoredSample
-from edge_ad.report.charts import draw_histogram
+from edge_ad.report.charts import draw_histogram, draw_trade_off, table_choices
 from edge_ad.report.report import (
     Report,
     Section,
@@ -23,7 +23,6 @@ from edge_ad.report.report import (
     make_tiles,
     unusual_pictures,
 )
-from edge_ad.report.trade_off import draw_trade_off, table_choices
 from edge_ad.run_metrics import RunMetrics
 from edge_ad_runtime.errors import DataError, counted
 from edge_ad_runtime.files import write_whole

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from edge_ad.data import Sample, ScoredSample
 from edge_ad.models import Detector, Prediction
+from edge_ad.report.charts import table_choices
 from edge_ad.report.page import write_report
 from edge_ad.report.report import Report, choose_sections
-from edge_ad.report.trade_off import table_choices
 from edge_ad.run_metrics import RunMetrics, decision_rates
 from edge_ad.runs import GoodPicture, Run
 from edge_ad_runtime.errors import DataError

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edge_ad.models import Fusion
-from edge_ad_export.int8.grid import GridFeatures, to_tiles
-from edge_ad_export.int8.finish import finish
+from edge_ad_export.int8.grid import GridFeatures, finish, to_tiles
 from edge_ad_export.int8.padim import RoundedGaussians, gaussian_distance
 from edge_ad_export.int8.search import (
     ExactPatches,

@@ -1,13 +1,15 @@
-"""Feature maps on the detector's grid, with the channels last: the same numbers in less time."""
+"""To the detector's grid, channels last, and back: anomaly map and score from distances."""
 
 from collections.abc import Sequence
 
+import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_ad.backbones import FeatureMap
 from edge_ad.models import Detector
+from edge_ad_export.nodes import GraphBuilder
 
 
 class GridFeatures(nn.Module):
@@ -64,6 +66,30 @@ def to_tiles(features: Tensor, tile: tuple[int, int]) -> Tensor:
     rows, columns = features.shape[1] // height, features.shape[2] // width
     patches = features.reshape(-1, rows, height, columns, width * channels)
     return patches.transpose(2, 3).reshape(-1, rows * columns, height * width, channels)
+
+
+def finish(
+    graph: GraphBuilder, detector: Detector, distance: str, *, score: str | None
+) -> onnx.ModelProto:
+    """Append upsampling and blur, as two matrix products, and name the outputs.
+
+    Args:
+        graph: what `distance` and `score` are computed in.
+        detector: its grid and its smoothing.
+        distance: tensor (N, P).
+        score: tensor (N,); None: the highest value of the map.
+    """
+    smoothing = detector.smoothing
+    grid = graph.node("Reshape", distance, graph.constant([-1, *detector.grid]))
+    rows = graph.node("MatMul", graph.constant(smoothing.rows.numpy(), "rows"), grid)
+    columns = graph.constant(smoothing.columns.T.numpy(), "columns")
+    anomaly_map = graph.node("MatMul", rows, columns)
+    if score is None:
+        score = graph.node("ReduceMax", anomaly_map, graph.constant([1, 2]), keepdims=0)
+    size = detector.preprocessing.input_size
+    return graph.finish(
+        {"score": (score, ["batch"]), "anomaly_map": (anomaly_map, ["batch", *size])}
+    )
 
 
 class _Averaging(nn.Module):

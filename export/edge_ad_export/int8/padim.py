@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edge_ad.models import Fusion, PaDiM
-from edge_ad_export.int8.grid import GridFeatures
-from edge_ad_export.int8.finish import finish
+from edge_ad_export.int8.grid import GridFeatures, finish
 from edge_ad_export.int8.quantise import (
     as_float,
     dot_with_zero,

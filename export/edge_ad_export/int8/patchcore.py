@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from edge_ad.models import PatchCore
 from edge_ad.models.memory_bank import squared_distances
 from edge_ad.models.patchcore import PATCH_SIZE
-from edge_ad_export.int8.grid import GridFeatures, to_tiles
-from edge_ad_export.int8.finish import finish
+from edge_ad_export.int8.grid import GridFeatures, finish, to_tiles
 from edge_ad_export.int8.search import (
     ExactPatches,
     Memory,

@@ -10,8 +10,7 @@ import onnx
 from torch import Tensor, nn
 
 from edge_ad.models import SPADE
-from edge_ad_export.int8.grid import GridFeatures
-from edge_ad_export.int8.finish import finish
+from edge_ad_export.int8.grid import GridFeatures, finish
 from edge_ad_export.int8.quantise import as_float, dot_with_zero, quantise_frames, quantise_weights
 from edge_ad_export.nodes import GraphBuilder
 from edge_ad_export.torch_export import example_frames, module_graph
