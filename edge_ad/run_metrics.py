@@ -106,15 +106,13 @@ class RunMetrics(Limits):
             scored: the test split.
             threshold: a limit that was found otherwise; None: that of the calibration.
         """
-        found = calibration.limit() if threshold is None else threshold
-        false_alarm_rate, miss_rate = decision_rates(scored, found)
-        rule = calibration.promise()
+        changed = self.promised_by(calibration)
+        if threshold is not None:
+            rule = f"{F1_RULE}; {changed.threshold_rule}"
+            changed = replace(changed, threshold=threshold, threshold_rule=rule)
+        false_alarm_rate, miss_rate = decision_rates(scored, changed.threshold)
         return replace(
-            self,
-            threshold=found,
-            threshold_rule=rule if threshold is None else f"{F1_RULE}; {rule}",
-            false_alarm_rate=calibration.rate,
-            map_threshold=calibration.map_limit(),
+            changed,
             calibration=calibration,
             test_false_alarm_rate=false_alarm_rate,
             test_miss_rate=miss_rate,

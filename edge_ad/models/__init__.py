@@ -7,7 +7,7 @@ from edge_ad.models.detector import Detector, Prediction
 from edge_ad.models.fusion import Fusion
 from edge_ad.models.padim import PaDiM
 from edge_ad.models.patchcore import PatchCore
-from edge_ad.models.saved import DAMAGED, JSON_FILE, TENSOR_FILE, newer, read_description
+from edge_ad.models.saved import DAMAGED, JSON_FILE, TENSOR_FILE, newer, read_description, restore
 from edge_ad.models.spade import SPADE
 from edge_ad.runs import METRICS_FILE, read_metrics
 from edge_ad_runtime.errors import ConfigError, DataError
@@ -46,7 +46,7 @@ def load(folder: Path | str, device: str = "auto") -> Detector:
         raise DataError(newer(folder, method))
     try:
         detector = create(CONFIGS[method].from_json(options, weights=None, device=device))
-        detector.restore(folder / TENSOR_FILE)
+        restore(detector, folder)
     except (ConfigError, *DAMAGED) as error:
         reason = str(error).splitlines()[0]
         raise DataError(

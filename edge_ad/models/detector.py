@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from edge_ad.backbones import create_backbone, layers_of_strides
@@ -28,11 +27,7 @@ from edge_ad.models.good import FEWEST, GoodScores, LeftOut
 from edge_ad.models.grid import Smoothing
 from edge_ad.models.machine import telling_when_memory_ends, torch_device
 from edge_ad.models.saved import write_detector
-from edge_ad_runtime.errors import (
-    DataError,
-    MissingExtraError,
-    NotFittedError,
-)
+from edge_ad_runtime.errors import DataError, MissingExtraError, NotFittedError
 from edge_ad_runtime.model.calibration import Calibration
 from edge_ad_runtime.model.image import Frame, Preprocessing
 from edge_ad_runtime.model.info import Limits
@@ -43,9 +38,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from edge_ad_export import Exported, ExportOptions
-
-TRIAL_PIXELS = 2048 * 2048
-"""Input of a restored detector that is tried; a trial with a larger one would take gigabytes."""
 
 MOST_KEPT = 64
 """Fitted pictures that a detector knows of, to compare an exported file with itself."""
@@ -82,6 +74,8 @@ class Detector(nn.Module, ABC):
     """The fitted pictures, or 64 of them, evenly spaced; None of a loaded detector."""
     run: Path | None
     """The run that the detector was loaded from."""
+    has_weights: bool
+    """Whether the backbone has the weights that it was built for."""
 
     def __init__(self, config: DetectorConfig) -> None:
         """Build the backbone; nothing is learnt yet.
@@ -101,7 +95,7 @@ class Detector(nn.Module, ABC):
         self.backbone = create_backbone(config.backbone, layers=layers, weights=config.weights)
         self.n_channels = sum(layer.channels for layer in self.backbone.layers)
         self._preprocessing: Preprocessing | None = None
-        self._has_weights = config.weights is not None
+        self.has_weights = config.weights is not None
         self.device = torch_device(config.device)
         if config.input_size is not None:
             self._set_input_size(config.input_size)
@@ -173,7 +167,7 @@ class Detector(nn.Module, ABC):
                 good.
             NotFittedError: the backbone was built for weights that never came.
         """
-        if not self._has_weights:
+        if not self.has_weights:
             raise NotFittedError(
                 "the backbone has no weights: give `weights` as pretrained or a file"
             )
@@ -221,13 +215,7 @@ class Detector(nn.Module, ABC):
         if self.calibration is None:
             raise NotFittedError("the detector keeps no scores of good parts: fit it again")
         self.calibration = self.calibration.with_rate(rate)
-        self.limits = replace(
-            limits,
-            threshold=self.calibration.limit(),
-            threshold_rule=self.calibration.promise(),
-            false_alarm_rate=self.calibration.rate,
-            map_threshold=self.calibration.map_limit(),
-        )
+        self.limits = limits.promised_by(self.calibration)
         return self.limits.threshold
 
     def good_scores(self, left_out: LeftOut) -> GoodScores | None:
@@ -274,21 +262,12 @@ class Detector(nn.Module, ABC):
         limits = self._known_limits()
         frame = read_frame(picture) if isinstance(picture, str | Path) else picture
         (found,) = self.predict([frame])
-        calibration = self.calibration
-        result = Result(
-            score=found.score,
-            anomalous=found.score >= limits.threshold,
-            threshold=limits.threshold,
-            anomaly_map=found.anomaly_map,
-            latency_ms=0.0,
-            p_value=calibration.p_value(found.score) if calibration else None,
-            frame_size=frame.shape[:2],
-            finder=RegionFinder(
-                map_threshold=limits.map_threshold,
-                preprocessing=self.preprocessing,
-                calibration=calibration,
-            ),
+        finder = RegionFinder(
+            map_threshold=limits.map_threshold,
+            preprocessing=self.preprocessing,
+            calibration=self.calibration,
         )
+        result = Result.of(*found, threshold=limits.threshold, finder=finder)
         return result.plot(frame)
 
     def evaluate(self, pictures: Pictures, description: str = "evaluate") -> Evaluation:
@@ -358,24 +337,6 @@ class Detector(nn.Module, ABC):
             ) from error
 
         return export_detector(self, path, category=category, pictures=pictures, options=options)
-
-    def restore(self, path: Path | str) -> None:
-        """Take over the tensors of a file that `save` wrote, and score a black frame with them.
-
-        Raises:
-            SafetensorError, RuntimeError, LookupError, ValueError, TypeError: the tensors are not
-                those of this detector (`edge_ad.models.saved.DAMAGED`).
-        """
-        state = load_file(path)
-        for name, _ in list(self.named_buffers(recurse=False)):
-            if name in state:
-                setattr(self, name, torch.empty_like(state[name]))
-        self.load_state_dict(state)
-        self._has_weights = True
-        self.to(self.device)
-        height, width = self.preprocessing.input_size
-        if height * width <= TRIAL_PIXELS:
-            self._predict_resized(np.zeros((1, height, width, 3), np.uint8))
 
     def __repr__(self) -> str:
         """Say in a few rows what was asked for and what was learnt, not every layer."""

@@ -7,8 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from edge_ad_runtime.errors import DataError, ModelFileError, NotFittedError
 from edge_ad_runtime.files import write_whole
@@ -23,8 +25,11 @@ TENSOR_FILE = "detector.safetensors"
 JSON_FILE = "detector.json"
 FORMAT_VERSION = 1
 
+TRIAL_PIXELS = 2048 * 2048
+"""Input of a restored detector that is tried; a trial with a larger one would take gigabytes."""
+
 DAMAGED = (SafetensorError, RuntimeError, LookupError, ValueError, TypeError, NotFittedError)
-"""What it raises to restore tensors that belong to another configuration, or to none."""
+"""What `restore` raises on tensors that belong to another configuration, or to none."""
 
 
 def write_detector(detector: "Detector", folder: Path) -> None:
@@ -106,6 +111,24 @@ def read_description(
     if digest != expected:
         raise DataError(f"{folder / TENSOR_FILE} is damaged or incomplete: train the run again")
     return found
+
+
+def restore(detector: "Detector", folder: Path) -> None:
+    """Give a detector the tensors of its files, and let it score a black frame with them.
+
+    Raises:
+        One of `DAMAGED`: the tensors are not those of this detector.
+    """
+    state = load_file(folder / TENSOR_FILE)
+    for name, _ in list(detector.named_buffers(recurse=False)):
+        if name in state:
+            setattr(detector, name, torch.empty_like(state[name]))
+    detector.load_state_dict(state)
+    detector.has_weights = True
+    detector.to(detector.device)
+    height, width = detector.preprocessing.input_size
+    if height * width <= TRIAL_PIXELS:
+        detector.predict([np.zeros((height, width, 3), np.uint8)])
 
 
 def newer(folder: Path, method: str) -> str:

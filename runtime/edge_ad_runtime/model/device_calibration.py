@@ -49,13 +49,10 @@ class DeviceCalibration:
         """Return what a model says about itself with the limits of this calibration."""
         calibration = self.calibration
         return replace(
-            info,
-            threshold=calibration.limit(),
+            info.promised_by(calibration),
             threshold_rule=self.rule,
-            false_alarm_rate=calibration.rate,
             score_range=(calibration.scores[0], calibration.scores[-1]),
             map_range=(info.map_range[0], calibration.map_maxima[-1]),
-            map_threshold=calibration.map_limit(),
             calibration=calibration,
         )
 

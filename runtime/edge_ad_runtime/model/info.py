@@ -9,8 +9,8 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
 
 from edge_ad_runtime.errors import DataError, ModelFileError
 from edge_ad_runtime.model.calibration import Calibration
@@ -39,6 +39,8 @@ _ENTRY = CHECKSUM_KEY.encode() + bytes([0x12, _DIGITS])
 
 MAX_SIDE = 16384
 """Pixels of the longest side of an input, and the largest `resize`."""
+
+SomeLimits = TypeVar("SomeLimits", bound="Limits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,16 @@ class Limits:
             "map_range": document.interval("map_range"),
             "map_threshold": document.number("map_threshold"),
         }
+
+    def promised_by(self: SomeLimits, calibration: Calibration) -> SomeLimits:
+        """Return the same with the limits of a calibration, and with what it promises."""
+        return replace(
+            self,
+            threshold=calibration.limit(),
+            threshold_rule=calibration.promise(),
+            false_alarm_rate=calibration.rate,
+            map_threshold=calibration.map_limit(),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,6 +128,30 @@ class Result:
     frame_size: tuple[int, int] | None = None
     finder: RegionFinder | None = field(default=None, repr=False)
 
+    @classmethod
+    def of(
+        cls,
+        score: float,
+        anomaly_map: NDArray[np.float32],
+        *,
+        threshold: float,
+        finder: RegionFinder,
+        latency_ms: float = 0.0,
+        frame_size: tuple[int, int] | None = None,
+    ) -> "Result":
+        """Judge a score: the p-value is that of the finder's calibration."""
+        calibration = finder.calibration
+        return cls(
+            score=score,
+            anomalous=score >= threshold,
+            threshold=threshold,
+            anomaly_map=anomaly_map,
+            latency_ms=latency_ms,
+            p_value=None if calibration is None else calibration.p_value(score),
+            frame_size=frame_size,
+            finder=finder,
+        )
+
     @cached_property
     def regions(self) -> tuple[Region, ...]:
         """Where the part is anomalous, highest peak first; a good part has no regions.

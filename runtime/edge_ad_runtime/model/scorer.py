@@ -258,16 +258,13 @@ class Scorer:
         latency_ms: float,
         frame_size: tuple[int, int] | None,
     ) -> Result:
-        calibration = self.info.calibration
-        return Result(
-            score=score,
-            anomalous=score >= self.threshold,
+        return Result.of(
+            score,
+            anomaly_map,
             threshold=self.threshold,
-            anomaly_map=anomaly_map,
-            latency_ms=latency_ms,
-            p_value=None if calibration is None else calibration.p_value(score),
-            frame_size=frame_size,
             finder=self._finder,
+            latency_ms=latency_ms,
+            frame_size=frame_size,
         )
 
     def _infer(self, batch: Frame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
