@@ -30,12 +30,6 @@ EventKind = Literal[
 ]
 
 
-def iso_time(moment: datetime) -> str:
-    """Return a moment as ISO 8601 in UTC, with milliseconds."""
-    text = moment.astimezone(timezone.utc).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Event:
     """Something that an operator or a controller should hear of.
@@ -53,16 +47,6 @@ class Event:
     camera: str = ""
     timestamp: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     details: Mapping[str, object] = field(default_factory=dict)
-
-    def fields(self) -> dict[str, object]:
-        """Return what goes into JSON; `event` tells it from a verdict."""
-        return {
-            "event": self.kind,
-            "camera": self.camera,
-            "timestamp": iso_time(self.timestamp),
-            "message": self.message,
-            **self.details,
-        }
 
 
 Report = Callable[[Event], None]

@@ -23,6 +23,7 @@ from edge_ad_runtime.model.device_calibration import (
 )
 from edge_ad_runtime.model.document import Document
 from edge_ad_runtime.model.golden import Golden
+from edge_ad_runtime.outputs.base import event_fields
 from edge_ad_runtime.stream.installs import Installs
 from edge_ad_runtime.stream.model_file import ModelFile
 from edge_ad_runtime.stream.thresholds import Thresholds
@@ -124,7 +125,7 @@ class Fuzz(Target[Input]):
 
 def _write(event: Event) -> None:
     """Report an event as every output does."""
-    json.dumps(event.fields(), allow_nan=False).encode()
+    json.dumps(event_fields(event), allow_nan=False).encode()
 
 
 def _replace(rng: random.Random, value: object) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from edge_ad_runtime import ConfigError
 from edge_ad_runtime.events import Event
+from edge_ad_runtime.outputs.base import event_fields
 from edge_ad_runtime.stream.triggers import Triggers, accept, accept_lines, request_by_text
 
 
@@ -51,7 +52,7 @@ def test_an_odd_text_is_one_event_that_every_output_can_write(
 ) -> None:
     accept(triggers, text, events.append)
     assert len(failed(events)) == 1
-    for part in (json.dumps(events[0].fields()), events[0].message):
+    for part in (json.dumps(event_fields(events[0])), events[0].message):
         part.encode()
     assert triggers.peek("left") is None
 

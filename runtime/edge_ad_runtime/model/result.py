@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad_runtime.events import iso_time
 from edge_ad_runtime.model.calibration import Calibration
 from edge_ad_runtime.model.image import Frame, Preprocessing
 
@@ -191,6 +190,12 @@ class Result:
             "regions": [region.fields() for region in self.regions],
             "latency_ms": round(self.latency_ms, 3),
         }
+
+
+def iso_time(moment: datetime) -> str:
+    """Return a moment as it stands in JSON: ISO 8601 in UTC, with milliseconds."""
+    text = moment.astimezone(timezone.utc).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
 
 
 def false_alarms_in_words(p_value: float) -> str:

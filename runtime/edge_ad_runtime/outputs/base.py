@@ -12,7 +12,7 @@ from typing import Protocol
 
 from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.model.result import Result
+from edge_ad_runtime.model.result import Result, iso_time
 
 logger = logging.getLogger(__name__)
 
@@ -197,6 +197,17 @@ def verdict_fields(captured: CapturedFrame, result: Result, camera: str) -> dict
     return fields | result.fields(captured.timestamp)
 
 
+def event_fields(event: Event) -> dict[str, object]:
+    """Return an event as it stands in JSON; the key `event` tells it from a verdict."""
+    return {
+        "event": event.kind,
+        "camera": event.camera,
+        "timestamp": iso_time(event.timestamp),
+        "message": event.message,
+        **event.details,
+    }
+
+
 class TextFile(Protocol):
     """What lines are written to."""
 
@@ -236,7 +247,7 @@ class JsonLines(Output):
         Raises:
             OSError: as `write`.
         """
-        self._put(event.fields())
+        self._put(event_fields(event))
 
     def _put(self, fields: dict[str, object]) -> None:
         self._file.write(json.dumps(fields) + "\n")

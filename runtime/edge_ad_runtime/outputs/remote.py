@@ -11,7 +11,7 @@ from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.errors import counted
 from edge_ad_runtime.events import Event, EventKind, Report
 from edge_ad_runtime.model.result import Result
-from edge_ad_runtime.outputs.base import SETTLED_SECONDS, Output, verdict_fields
+from edge_ad_runtime.outputs.base import SETTLED_SECONDS, Output, event_fields, verdict_fields
 from edge_ad_runtime.outputs.spool import Spool
 from edge_ad_runtime.supervisor import Supervisor
 
@@ -94,7 +94,7 @@ class Spooled(Output):
             OSError: as `write`.
         """
         if event is not self._own_event and event.details.get("thread") != self.name:
-            self._put(event.camera, "event", event.fields())
+            self._put(event.camera, "event", event_fields(event))
 
     def close(self) -> None:
         """Send what can be sent within seconds; the rest waits on disk for the next start."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.events import iso_time
 from edge_ad_runtime.files import write_whole
+from edge_ad_runtime.model.result import iso_time
 from edge_ad_runtime.page.parts import Part
 
 MARKS = {"false alarm": ("train", "good"), "missed": ("test", "missed")}

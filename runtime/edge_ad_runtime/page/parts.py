@@ -19,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad_runtime.cameras import CapturedFrame
-from edge_ad_runtime.events import iso_time
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.overlay import color_range, encode_jpeg, heat_map, lay_heat
-from edge_ad_runtime.model.result import Result
+from edge_ad_runtime.model.result import Result, iso_time
 from edge_ad_runtime.outputs.base import verdict_fields
 
 logger = logging.getLogger(__name__)

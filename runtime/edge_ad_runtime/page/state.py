@@ -14,10 +14,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from edge_ad_runtime.cameras import CapturedFrame
-from edge_ad_runtime.events import Event, iso_time
+from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.info import ModelInfo
-from edge_ad_runtime.model.result import Result
+from edge_ad_runtime.model.result import Result, iso_time
 from edge_ad_runtime.outputs import Output
+from edge_ad_runtime.outputs.base import event_fields
 from edge_ad_runtime.page.parts import Part, Parts
 from edge_ad_runtime.stream.stream import Stream
 
@@ -242,7 +243,8 @@ class News:
             "lost": camera.lost,
             "alarm": camera.alarm,
             "warnings": [
-                {"number": number, **event.fields()} for number, event in camera.warnings.values()
+                {"number": number, **event_fields(event)}
+                for number, event in camera.warnings.values()
             ],
             "seconds_since": round(monotonic() - camera.seen_at, 1),
             "latest": None if latest is None else latest.id,

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, thread_time
 
+from edge_ad_runtime.outputs.base import event_fields
 from edge_ad_runtime.page.parts import Drawing, Part
 from edge_ad_runtime.page.state import Known, News, PageState
 
@@ -102,7 +103,7 @@ class Viewers:
             for number, event in self._state.events_after(last_event):
                 # What the event has changed follows at once.
                 last_event, status_at = number, -_STATUS_SECONDS
-                yield _message(None, event.fields())
+                yield _message(None, event_fields(event))
             if monotonic() - status_at >= _STATUS_SECONDS:
                 status_at = monotonic()
                 yield _message("status", self._cameras.since(known))

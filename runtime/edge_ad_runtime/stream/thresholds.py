@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_ad_runtime.errors import ConfigError
-from edge_ad_runtime.events import Event, EventKind, Report, iso_time
+from edge_ad_runtime.events import Event, EventKind, Report
 from edge_ad_runtime.files import locked, make_writable, read_document, write_whole
 from edge_ad_runtime.model.document import Document
+from edge_ad_runtime.model.result import iso_time
 from edge_ad_runtime.stream.model_slot import ModelSlot, Override
 
 _VERSION = 1
