@@ -1,16 +1,17 @@
 """Take pictures in from a folder, a file or a ZIP: each is checked first, nothing is trusted."""
 
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from edge_ad.data import GOOD
 from edge_ad.project.folder import CategoryFolder, Use, check_label
 from edge_ad.project.zips import check_zip, reading_zip, unpack
-from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.errors import DataError, counted
+from edge_ad_runtime.files import temporary_folder
 from edge_ad_runtime.model.picture_file import (
     LARGEST_PICTURE_BYTES,
     PICTURE_SUFFIXES,
@@ -21,8 +22,6 @@ from edge_ad_runtime.model.picture_file import (
 
 _OTHERS = {".heic", ".heif", ".avif", ".gif", ".raw", ".cr2", ".cr3", ".nef", ".dng", ".arw"}
 """Pictures of kinds that are not read; other files are passed over in silence."""
-
-_TEMPORARY = ".edge-ad-intake-"
 
 
 @dataclass(kw_only=True)
@@ -99,23 +98,18 @@ def take_pictures(
     if is_folder:
         return _take_all(files, folder, (use, label), tell)
     if source.suffix.lower() == ".zip":
-        return take_zip(source, folder, use=use, label=label, tell=tell)
+        with _zip_files(source) as files:
+            return _take_all(files, folder, (use, label), tell)
     file = _File(place=PurePosixPath(source.name), copy_to=lambda to: _copy(source, to))
     return _take_all([file], folder, (use, label), tell)
 
 
-def take_zip(
-    source: Path,
-    folder: CategoryFolder,
-    *,
-    use: Use = "train",
-    label: str = GOOD,
-    tell: Tell = lambda done, total: None,
-) -> Intake:
-    """Copy the pictures of a ZIP into a category, as `take_pictures` does.
+@contextmanager
+def _zip_files(source: Path) -> Iterator[list[_File]]:
+    """Return what may be taken of a ZIP, which stays open meanwhile.
 
     Raises:
-        DataError: it is no ZIP, unsafe or far too large; nothing of it was taken then.
+        DataError: it is no ZIP, unsafe or far too large.
     """
     try:
         with reading_zip(source.name):
@@ -123,7 +117,7 @@ def take_zip(
         with opened as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             check_zip(entries, source)
-            files = [
+            yield [
                 _File(
                     place=PurePosixPath(entry.filename.replace("\\", "/")),
                     copy_to=lambda to, entry=entry: unpack(archive, entry, to),  # type: ignore[misc]
@@ -131,7 +125,6 @@ def take_zip(
                 for entry in entries
                 if not _is_hidden(PurePosixPath(entry.filename))
             ]
-            return _take_all(files, folder, (use, label), tell)
     except OSError as error:
         raise DataError(f"cannot read {source.name}: {error.strerror or error}") from error
 
@@ -151,30 +144,31 @@ def _take_all(
             )
     stems: dict[tuple[str, str], str] = {}
     try:
-        place = tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=folder.path)
+        with temporary_folder(folder.path) as temporary:
+            for number, file in enumerate(known):
+                tell(number, len(known))
+                copy = temporary / f"{number}{file.place.suffix.lower()}"
+                use, label = file.position(*default)
+                try:
+                    file.copy_to(copy)
+                    if file.is_mask:
+                        _take_mask(copy, file, folder, label, stems, intake)
+                        continue
+                    read_frame(copy)
+                    target = folder.add(copy, use, label, _safe_name(file.place.name))
+                except DataError as error:
+                    # By the name that its owner knows, not by that of the temporary copy.
+                    intake.refused.append(str(error).replace(str(copy), file.place.name))
+                else:
+                    stems[label, file.place.stem] = target.stem
+                    intake.taken.append(target)
     except OSError as error:
-        raise _cannot_write(folder, intake, error) from error
-    with place as temporary:
-        for number, file in enumerate(known):
-            tell(number, len(known))
-            copy = Path(temporary) / f"{number}{file.place.suffix.lower()}"
-            use, label = file.position(*default)
-            try:
-                file.copy_to(copy)
-                if file.is_mask:
-                    _take_mask(copy, file, folder, label, stems, intake)
-                    continue
-                read_frame(copy)
-                target = folder.add(copy, use, label, _safe_name(file.place.name))
-            except DataError as error:
-                # By the name that its owner knows, not by that of the temporary copy.
-                intake.refused.append(str(error).replace(str(copy), file.place.name))
-            except OSError as error:
-                raise _cannot_write(folder, intake, error) from error
-            else:
-                stems[label, file.place.stem] = target.stem
-                intake.taken.append(target)
-        tell(len(known), len(known))
+        raise DataError(
+            f"cannot write into {folder.path}: {error.strerror or error}, after "
+            f"{counted(len(intake.taken), 'picture')}: check the permissions and the space on the "
+            "disk, and take the others"
+        ) from error
+    tell(len(known), len(known))
     if not intake.taken and not intake.refused:
         raise DataError("found no pictures in it: expected PNG, JPEG, BMP, TIFF or WebP files")
     return intake
@@ -221,19 +215,6 @@ def _copy(source: Path, to: Path) -> None:
         shutil.copyfile(source, to)
     except FileNotFoundError as error:
         raise DataError(f"{source.name} is no longer there") from error
-
-
-def _cannot_write(folder: CategoryFolder, intake: Intake, error: OSError) -> DataError:
-    return DataError(
-        f"cannot write into {folder.path}: {error.strerror or error}: {len(intake.taken)} pictures "
-        "were taken, check the permissions and the space on the disk, and take the others"
-    )
-
-
-def remove_left_intakes(data_root: Path) -> None:
-    """Delete what programs that were killed while they took pictures left in the categories."""
-    for left in data_root.glob(f"*/{_TEMPORARY}*"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def _is_picture(place: PurePosixPath) -> bool:

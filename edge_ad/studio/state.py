@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from edge_ad.data import list_categories
 from edge_ad.project.folder import CategoryFolder
-from edge_ad.project.intake import remove_left_intakes
 from edge_ad.project.job import Job
 from edge_ad.project.jobs import Queue
 from edge_ad.project.thumbnails import Thumbnails, shrunk
 from edge_ad.runs import Run
 from edge_ad_runtime import Result, Scorer
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.files import make_writable
+from edge_ad_runtime.files import make_writable, remove_leftovers
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.picture_file import read_frame
 
@@ -106,7 +105,8 @@ class Studio:
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink(missing_ok=True)
-        remove_left_intakes(self.data_root)
+        for category in self.data_root.iterdir():  # by whoever was killed while taking pictures in
+            remove_leftovers(category)
         self.queue = Queue(self.home / "jobs")
         self.thumbnails = Thumbnails(self.home / "thumbnails")
         self.wheels = wheels

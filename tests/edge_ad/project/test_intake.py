@@ -1,7 +1,6 @@
 """Pictures from folders and ZIPs: what is taken, what is refused, and that nothing else happens."""
 
 import errno
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import pytest
 from edge_ad.data import load_category
 from edge_ad.project import zips
 from edge_ad.project.folder import CategoryFolder
-from edge_ad.project.intake import remove_left_intakes, take_pictures
+from edge_ad.project.intake import take_pictures
 from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.files import remove_leftovers
 from edge_ad_runtime.model.picture_file import read_frame
 
 
@@ -187,21 +187,23 @@ def test_a_zip_that_its_module_cannot_read(
     assert files_in(folder) == []
 
 
-def test_what_a_killed_program_left_is_deleted(folder: CategoryFolder) -> None:
-    left = folder.path / ".edge-ad-intake-x"
-    left.mkdir()
-    (left / "0.png").write_bytes(b"x")
-    remove_left_intakes(folder.path.parent)
+def test_what_is_being_taken_in_is_no_leftover(folder: CategoryFolder, tmp_path: Path) -> None:
+    source = zipped(tmp_path / "two.zip", {"1.png": png(1), "2.png": png(2)})
+
+    def start_a_studio(done: int, total: int) -> None:
+        remove_leftovers(folder.path)
+
+    assert len(take_pictures(source, folder, tell=start_a_studio).taken) == 2
     assert [path.name for path in folder.path.iterdir()] == ["train"]
 
 
 def test_a_folder_that_cannot_be_written_to(
     folder: CategoryFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(**options: object) -> None:
+    def full(self: Path, *options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     (tmp_path / "a.png").write_bytes(png(90))
-    monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
+    monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(DataError, match="No space left"):
         take_pictures(tmp_path / "a.png", folder)

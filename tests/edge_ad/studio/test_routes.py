@@ -101,7 +101,7 @@ def test_it_starts_again_after_a_kill(studio: Studio) -> None:
     left = studio.uploads / "0123" / "all.zip"
     left.parent.mkdir()
     left.write_bytes(b"half")
-    intake = studio.data_root / "plate/.edge-ad-intake-x"
+    intake = studio.data_root / "plate/.edge-ad-x.tmp"
     intake.mkdir()
     again = Studio(studio.data_root)
     assert list(again.uploads.iterdir()) == [] and not intake.exists()
