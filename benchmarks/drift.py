@@ -4,8 +4,8 @@ python benchmarks/drift.py --data-root DIR --results RESULTS > benchmarks/drift.
 
 RESULTS/CLASS/padim holds a model file that was fitted on other pictures than DIR/CLASS/test/good.
 Those, as they are and with more light, blur or a shift, are what passes the camera: long streams
-are drawn from their scores, brightness and sharpness, with replacement. Every second good picture
-stands in for the leave-one-out scores of the training, the others make the streams.
+are drawn from their scores and measures, with replacement. Every second good picture stands in for
+the leave-one-out scores of the training, the others make the streams.
 """
 
 import random
@@ -46,7 +46,7 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What passes the camera of a class: (n, 5) for each kind, a column for each measure.
+    """What passes the camera of a class: (n, measures) for each kind.
 
     Attributes:
         good: good parts.
@@ -151,7 +151,7 @@ def spread(found: list[int | None]) -> str:
 
 def print_unchanged(classes: dict[str, Scored]) -> None:
     """How often a stream in which nothing changes alarms, by the size of the reference."""
-    print(f"\n## {STREAMS} unchanged streams of {PARTS:,} parts, five measures each\n")
+    print(f"\n## {STREAMS} unchanged streams of {PARTS:,} parts, {len(MEASURES)} measures each\n")
     print("| reference | streams that alarmed | largest capital |\n|---|---|---|")
     for size, label in ((256, "256"), (4096, "**4,096**")):
         alarms, capital = 0, 0.0

@@ -145,7 +145,7 @@ def test_light_that_changes_is_told_once_each_time(info: ModelInfo) -> None:
     (first, risen), (second, fallen) = found
     assert 310 <= first <= 350 and 610 <= second <= 650
     assert risen.details["measure"] == "brightness" and "has risen" in risen.message
-    assert "has fallen" in fallen.message and "check the lamps" in fallen.message
+    assert "check the lamps" in risen.message and "has fallen" in fallen.message
     assert risen.camera == "left"
 
 
@@ -176,9 +176,11 @@ def test_parts_that_have_moved_are_told_before_their_scores_change(info: ModelIn
             frame[y : y + 20, x : x + 40] = part(rng)[:20, :40] + np.uint8(20)
             yield shown(frame), verdict(float(rng.normal(50, 5)))
 
-    for moved, measure in (((3, 0), "horizontal position"), ((0, 3), "vertical position")):
+    for moved, axis in (((3, 0), "horizontal"), ((0, 3), "vertical")):
         ((index, event),) = events(Drift(lambda: info), parts(*moved))
-        assert 310 <= index <= 360 and event.details["measure"] == measure
+        measure = event.details["measure"]
+        assert measure in (f"{axis} position", f"{axis} centre of brightness")
+        assert 310 <= index <= 360
         assert f"the {measure} of the parts at left has moved" in event.message
 
 
@@ -187,6 +189,43 @@ def test_the_centre_of_brightness_is_that_of_the_picture() -> None:
     assert appearance(frame).centre == (0.5, 0.5)
     frame[:50, 150:] = 200
     assert appearance(frame).centre == pytest.approx((0.875, 0.25), abs=0.01)
+
+
+def test_parts_that_are_as_bright_as_what_is_around_them_are_seen_to_move(info: ModelInfo) -> None:
+    rng = np.random.default_rng(5)
+
+    def parts() -> Iterator[tuple[CapturedFrame, Result]]:
+        for index in range(400):
+            frame = np.full((64, 128, 3), 100, np.uint8)
+            x = 40 + int(rng.integers(-1, 2)) + (3 if index >= 300 else 0)
+            blocks = rng.choice((60, 140), (6, 10, 1)).repeat(4, axis=0).repeat(4, axis=1)
+            frame[20:44, x : x + 40] = blocks
+            yield shown(frame), verdict(float(rng.normal(50, 5)))
+
+    ((index, event),) = events(Drift(lambda: info), parts())
+    assert 310 <= index <= 360 and event.details["measure"] == "horizontal position"
+
+
+def test_light_from_another_side_is_told(info: ModelInfo) -> None:
+    rng = np.random.default_rng(5)
+
+    def parts() -> Iterator[tuple[CapturedFrame, Result]]:
+        for index in range(400):
+            side = np.linspace(-10, 10, 128) if index >= 300 else np.zeros(128)
+            frame = np.clip(part(rng) + side[None, :, None], 0, 255).astype(np.uint8)
+            yield shown(frame), verdict(float(rng.normal(50, 5)))
+
+    ((index, event),) = events(Drift(lambda: info), parts())
+    assert index <= 360 and event.details["measure"] == "horizontal centre of brightness"
+    assert "has moved" in event.message and "check the direction of the light" in event.message
+
+
+def test_the_centre_of_the_edges_is_where_the_part_is() -> None:
+    frame = np.full((100, 200, 3), 50, np.uint8)
+    assert appearance(frame).edge_centre == (0.5, 0.5)
+    frame[20:40, 150:190] = 200
+    assert appearance(frame).edge_centre == pytest.approx((0.85, 0.3), abs=0.01)
+    assert appearance(frame[:, :1]).edge_centre == (0.5, 0.5)  # a picture one pixel wide
 
 
 def standing(rng: np.random.Generator, **fields: Any) -> Iterator[tuple[CapturedFrame, Result]]:

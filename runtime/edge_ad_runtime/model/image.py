@@ -200,13 +200,22 @@ class Appearance:
     def centre(self) -> tuple[float, float]:
         """Centre of brightness (x, y) in shares of the width and the height, 0..1.
 
-        It moves with a part or a camera that has moved, and with light from another side.
+        It moves with light from another side, and with a part or a camera that has moved.
         """
         moments = cv2.moments(self.thumbnail)
         if moments["m00"] == 0:
             return 0.5, 0.5  # a black picture
         x, y = (moments[name] / moments["m00"] for name in ("m10", "m01"))
         return (x + 0.5) / _THUMBNAIL, (y + 0.5) / _THUMBNAIL
+
+    @cached_property
+    def edge_centre(self) -> tuple[float, float]:
+        """Centre of the edges (x, y) in shares of the width and the height, 0..1.
+
+        It moves with a part that is as bright as what is around it, which the centre of brightness
+        does not. x weighs the differences of neighbours in a row, y those in a column.
+        """
+        return _edge_centre(self.grey), _edge_centre(self.grey.T)
 
     @cached_property
     def log_sharpness(self) -> float:
@@ -253,6 +262,17 @@ class Appearance:
         darker, brighter = sorted((self.brightness, other.brightness))
         limit = SAME_SCENE * min(1.0, darker / _DIM)
         return brighter < _FLICKER * (darker + 1) and self.difference(other) < limit
+
+
+def _edge_centre(grey: NDArray[np.uint8]) -> float:
+    """Return where along the rows of a picture (h, w) its neighbours differ, 0..1."""
+    width = grey.shape[1]
+    if width < 2:
+        return 0.5
+    differences = cv2.absdiff(grey[:, 1:], grey[:, :-1])
+    sums = cv2.reduce(differences, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[0].astype(np.float64)
+    total = float(sums.sum())
+    return float(sums @ np.arange(1, width)) / total / width if total > 0 else 0.5
 
 
 def appearance(frame: Frame) -> Appearance:

@@ -2,9 +2,10 @@
 
 Exchangeability martingales (Vovk, Nouretdinov and Gammerman, Testing exchangeability on-line,
 2003) bet against the claim that the parts come in no particular order. Each part's score,
-brightness, sharpness and position is ranked among those of all earlier parts of the stream, its
-score among the good parts of the training too; while nothing changes, the ranks are uniform and no
-strategy wins in the long run. A capital that has grown 10,000-fold is evidence of a change.
+brightness, sharpness, position and centre of brightness is ranked among those of all earlier parts
+of the stream, its score among the good parts of the training too; while nothing changes, the ranks
+are uniform and no strategy wins in the long run. A capital that has grown 10,000-fold is evidence
+of a change.
 """
 
 import random
@@ -36,13 +37,16 @@ _RECENT = 32
 _SCENE_PARTS, _SCENE_ANOMALOUS = 20, 18
 """18 of 20 parts in a row are anomalous: that is not a batch of defects but another picture."""
 
-_POSITION = "position of the camera and of the part, and the direction of the light"
+_POSITION = "the position of the camera and of the part, and the direction of the light"
+_LIGHT = "the direction of the light, and the position of the camera and of the part"
 _WHAT_TO_CHECK = {
     "score": "focus, position, dirt on the lens, and whether the product itself has changed",
     "brightness": "the lamps, the exposure and light from outside",
     "sharpness": "the focus, dirt on the lens, vibration and the camera's compression",
-    "horizontal position": f"the {_POSITION}",
-    "vertical position": f"the {_POSITION}",
+    "horizontal position": _POSITION,
+    "vertical position": _POSITION,
+    "horizontal centre of brightness": _LIGHT,
+    "vertical centre of brightness": _LIGHT,
 }
 """What a person should look at where a measure has changed."""
 
@@ -213,7 +217,7 @@ class Drift:
             details |= {"median_score": now, "expected": list(self._model.score_range)}
         self._restart(())
         way = "risen" if now > before else "fallen"
-        changed = "moved" if "position" in measure else way
+        changed = way if measure in ("score", "brightness", "sharpness") else "moved"
         return Event(
             kind="drift",
             message=(
@@ -235,7 +239,7 @@ class Drift:
 
 def measured(seen: Appearance, score: float) -> tuple[float, ...]:
     """Return the values of a part that are watched, in the order of `MEASURES`."""
-    return score, seen.brightness, seen.log_sharpness, *seen.centre
+    return score, seen.brightness, seen.log_sharpness, *seen.edge_centre, *seen.centre
 
 
 class _Watch:
