@@ -33,12 +33,15 @@ that the memory would have without the picture: they make its score and the peak
 than 4 where the memory is so small that they are quickly compared with all of its rows."""
 
 
-def squared_distances(points: Tensor, memory: Tensor) -> Tensor:
+def squared_distances(points: Tensor, memory: Tensor, norms: Tensor | None = None) -> Tensor:
     """Return |x - m|^2 for points (n, d) and memory (m, d): (n, m), up to a constant per point.
 
-    |x|^2 is left out, since it does not change which row is nearest.
+    |x|^2 is left out, since it does not change which row is nearest. `norms` (m,) are the squared
+    norms of the memory's rows, where they are known; a row with an infinite one is never near.
     """
-    return memory.square().sum(dim=1) - 2 * points @ memory.T
+    if norms is None:
+        norms = memory.square().sum(dim=1)
+    return norms - 2 * points @ memory.T
 
 
 def nearest_distance(points: Tensor, memory: Tensor) -> Tensor:
@@ -168,21 +171,21 @@ class GoodPatches:
             return LeftOut(distance=distance[:0], score=score[:0])
         covered_by = bank.owners[bank.nearest]  # (n copies, patches): pictures
         radius = float(bank.distance.max())
+        norms = bank.rows.square().sum(dim=1)
         with Bar(n, f"{description} leave-one-out", unit="picture") as bar:
             for picture, own in enumerate(patches[::copies]):
                 first = picture * copies
-                rows = bank.rows[bank.owners != picture]
+                memory = _Rows(bank.rows, norms.masked_fill(bank.owners == picture, torch.inf))
                 lost = covered_by == picture
                 search = lost[first] if bank.exact else torch.ones_like(lost[first])
                 to_others = bank.distance[first].clone()
-                to_others[search], around = _nearest(own[search], rows)
+                to_others[search], around = memory.nearest(own[search])
                 lost[first : first + copies] = False
-                uncovered = _beyond(patches[lost], rows[torch.unique(around)], radius)
-                new_rows = _chosen_again(own, to_others, uncovered, rows, radius)
-                to_others = torch.minimum(to_others, _nearest(own, new_rows)[0])
+                uncovered = _beyond(patches[lost], bank.rows[torch.unique(around)], radius)
+                new_rows = _chosen_again(own, to_others, uncovered, memory, radius)
+                to_others = torch.minimum(to_others, _Rows.of(new_rows).nearest(own)[0])
                 distance[picture] = to_others
-                rows = torch.cat([rows, new_rows])
-                score[picture] = image_score(own[None], to_others[None], rows, neighbours)
+                score[picture] = memory.with_rows(new_rows).score(own, to_others, neighbours)
                 bar.update()
         return LeftOut(distance=distance, score=score)
 
@@ -205,8 +208,57 @@ class GoodPatches:
         )
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """A memory of which some rows do not count: they are not copied without them each time.
+
+    Attributes:
+        rows: (m, channels).
+        norms: (m,), their squared norms; infinite where a row does not count.
+    """
+
+    rows: Tensor
+    norms: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor) -> "_Rows":
+        """Count all rows (m, channels)."""
+        return cls(rows, rows.square().sum(dim=1))
+
+    def __len__(self) -> int:
+        """How many rows count."""
+        return int(self.norms.isfinite().sum())
+
+    def with_rows(self, more: Tensor) -> "_Rows":
+        """Return a memory that has more rows (r, channels)."""
+        if len(more) == 0:
+            return self
+        added = _Rows.of(more)
+        return _Rows(torch.cat([self.rows, more]), torch.cat([self.norms, added.norms]))
+
+    def nearest(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Find the nearest row of each of patches (P, C): distances (P,) and which rows (P,).
+
+        Of no rows the distance is infinite, and none is the nearest.
+        """
+        if len(self) == 0 or len(patches) == 0:
+            none = torch.empty(0, dtype=torch.int64, device=patches.device)
+            return patches.new_full((len(patches),), torch.inf), none
+        columns = self.rows.T
+        parts = torch.split(patches, PATCHES_AT_ONCE)
+        found = torch.cat(
+            [torch.addmm(self.norms, part, columns, alpha=-2).argmin(dim=1) for part in parts]
+        )
+        return (patches - self.rows[found]).square().sum(dim=1).sqrt(), found
+
+    def score(self, patches: Tensor, distance: Tensor, neighbours: int) -> Tensor:
+        """Score the picture of patches (P, C) at distances (P,): `image_score`, a scalar."""
+        count = min(neighbours, len(self))
+        return image_score(patches[None], distance[None], self.rows, count, self.norms)[0]
+
+
 def _chosen_again(
-    own: Tensor, distance: Tensor, uncovered: Tensor, rows: Tensor, radius: float
+    own: Tensor, distance: Tensor, uncovered: Tensor, memory: _Rows, radius: float
 ) -> Tensor:
     """Return the rows that a memory needs once more when a picture and its rows are gone: (r, C).
 
@@ -214,15 +266,15 @@ def _chosen_again(
         own: patches (P, C) of the picture that is left out.
         distance: (P,), of these to the other pictures' rows.
         uncovered: patches (u, C) of other pictures whose nearest row was one of the picture's.
-        rows: (m, C), of the other pictures.
+        memory: the other pictures' rows.
         radius: no patch may be farther from the memory.
     """
-    n_highest = max(HIGHEST, COMPARED // (len(rows) + 1))
+    n_highest = max(HIGHEST, COMPARED // (len(memory) + 1))
     highest = distance.topk(min(n_highest, len(distance))).indices
     # Only rows that would be nearer to one of the patches that matter.
     nearer = torch.cdist(own[highest], uncovered) < distance[highest, None]
     candidates = uncovered[nearer.any(dim=0)]
-    to_rows = _nearest(candidates, rows)[0]
+    to_rows = memory.nearest(candidates)[0]
     picks: list[int] = []
     while len(candidates) and float(to_rows.max()) > radius:
         picks.append(int(to_rows.argmax()))  # greedy, as the memory itself was chosen
@@ -240,20 +292,13 @@ def _beyond(patches: Tensor, rows: Tensor, radius: float) -> Tensor:
     return patches[nearest > 0.98 * radius**2]
 
 
-def _nearest(patches: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the nearest of rows (m, C) for patches (P, C): distances (P,) and which ones (P,).
-
-    Of no rows the distance is infinite, and none is the nearest.
-    """
-    if len(rows) == 0 or len(patches) == 0:
-        return patches.new_full((len(patches),), torch.inf), rows.new_empty(0, dtype=torch.int64)
-    norms, columns = rows.square().sum(dim=1), rows.T
-    parts = torch.split(patches, PATCHES_AT_ONCE)
-    found = torch.cat([torch.addmm(norms, part, columns, alpha=-2).argmin(dim=1) for part in parts])
-    return (patches - rows[found]).square().sum(dim=1).sqrt(), found
-
-
-def image_score(patches: Tensor, distance: Tensor, memory: Tensor, neighbours: int) -> Tensor:
+def image_score(
+    patches: Tensor,
+    distance: Tensor,
+    memory: Tensor,
+    neighbours: int,
+    norms: Tensor | None = None,
+) -> Tensor:
     """Score each image by its farthest patch: s = w s* (PatchCore, eq. 6 and 7).
 
     Args:
@@ -261,6 +306,7 @@ def image_score(patches: Tensor, distance: Tensor, memory: Tensor, neighbours: i
         distance: (N, patches), of each patch to the nearest row of the memory.
         memory: (m, channels).
         neighbours: b of eq. 7, memory rows around the nearest one; 1: no re-weighting.
+        norms: of the memory's rows, see `squared_distances`.
 
     Returns:
         Scores (N,).
@@ -271,8 +317,8 @@ def image_score(patches: Tensor, distance: Tensor, memory: Tensor, neighbours: i
         return score
     index = farthest[:, None, None].expand(-1, 1, patches.shape[2])
     patch = patches.gather(1, index)[:, 0]  # m_test*: (N, channels)
-    nearest = memory[squared_distances(patch, memory).argmin(dim=1)]  # m*
-    around = squared_distances(nearest, memory).topk(neighbours, largest=False).indices
+    nearest = memory[squared_distances(patch, memory, norms).argmin(dim=1)]  # m*
+    around = squared_distances(nearest, memory, norms).topk(neighbours, largest=False).indices
     to_neighbours = (patch[:, None] - memory[around]).square().sum(dim=2).sqrt()
     # exp(s*) / sum exp(d), where an overflow of the sum is a share of 0, as it should be. Not a
     # log-sum-exp: not every runtime of the exported graph computes that one without overflow.
