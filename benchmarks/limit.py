@@ -32,7 +32,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from edge_ad.models import Detector
-from edge_ad.models.good import UNUSUAL_SHARE
+from edge_ad.models.leave_one_out import UNUSUAL_SHARE
 from edge_ad_runtime.model.calibration import calibrate
 
 NEW_GOOD, NEW_DEFECTIVE = 120, 60

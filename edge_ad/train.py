@@ -18,7 +18,7 @@ from edge_ad import __version__
 from edge_ad.data import Category, Dataset
 from edge_ad.evaluate import Evaluation, best_f1_threshold
 from edge_ad.models import Detector, load
-from edge_ad.models.good import FEWEST, GoodScores
+from edge_ad.models.leave_one_out import FEWEST, GoodScores
 from edge_ad.models.saved import cannot_write
 from edge_ad.report.page import write_report
 from edge_ad.report.report import Report

@@ -9,8 +9,8 @@ from edge_ad.data.categories import (
     load_category,
 )
 from edge_ad.data.dataset import GOOD, Dataset, Sample, ScoredSample
-from edge_ad.data.in_memory import Pictures, as_dataset
 from edge_ad.data.input_size import choose_input_size
+from edge_ad.data.pictures import Pictures, as_dataset
 
 __all__ = [
     "GOOD",

@@ -23,8 +23,8 @@ from edge_ad.data import (
     labelled_pictures,
 )
 from edge_ad.evaluate import Evaluation, Evaluator
-from edge_ad.models.good import FEWEST, GoodScores, LeftOut
 from edge_ad.models.grid import Smoothing
+from edge_ad.models.leave_one_out import FEWEST, GoodScores, LeftOut
 from edge_ad.models.machine import telling_when_memory_ends, torch_device
 from edge_ad.models.saved import write_detector
 from edge_ad_runtime.errors import DataError, MissingExtraError, NotFittedError

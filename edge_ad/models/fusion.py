@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from edge_ad.config import FusionConfig, takes_options
-from edge_ad.models.good import LeftOut
 from edge_ad.models.grid import embed_on_grid, local_average
+from edge_ad.models.leave_one_out import LeftOut
 from edge_ad.models.memory_bank import GoodPatches, nearest_distance
 from edge_ad.models.padim import GaussianDetector
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edge_ad.models.good import FEWEST
-from edge_ad.models.leave_out import joint_root, products_of_copies, without_own
+from edge_ad.models.downdate import joint_root, products_of_copies, without_own
+from edge_ad.models.leave_one_out import FEWEST
 from edge_ad.models.machine import thread_pool
 from edge_ad.models.pooling import (
     CENTRE,

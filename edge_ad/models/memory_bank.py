@@ -15,7 +15,7 @@ from edge_ad.models.coreset import (
     project,
     projected_width,
 )
-from edge_ad.models.good import FEWEST, LeftOut
+from edge_ad.models.leave_one_out import FEWEST, LeftOut
 from edge_ad.models.machine import check_memory
 from edge_ad.progress import Bar
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from edge_ad.config import PaDiMConfig, takes_options
 from edge_ad.models.gaussian import GaussianStatistics
-from edge_ad.models.good import LeftOut
 from edge_ad.models.grid import embed_on_grid, local_average
+from edge_ad.models.leave_one_out import LeftOut
 from edge_ad.models.machine import check_memory
 from edge_ad.models.turns import TurningDetector
 from edge_ad_runtime.errors import ConfigError

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edge_ad.models.leave_out import joint_root, without_own
+from edge_ad.models.downdate import joint_root, without_own
 from edge_ad.models.machine import thread_pool
 
 SIDE, CENTRE = 3, 4
@@ -90,7 +90,7 @@ def columns_around(whitened: Tensor, weights: Tensor, root: Tensor) -> Tensor:
     Args:
         whitened: (positions, N, 9, dims), L^-1 c with B = L L^T; copies stand beside each other.
         weights: (positions, 9), the `coefficients`.
-        root: R (g, g), see `edge_ad.models.leave_out`.
+        root: R (g, g), see `edge_ad.models.downdate`.
 
     Returns:
         (positions, N / g, 9 g, dims).
@@ -157,7 +157,7 @@ def _log_likelihood(
         pictures: (probes, left out with their copies, 9, dims), centred.
         scatters: (probes, 9, dims, dims), of all samples.
         weights: (probes, 9), the `coefficients`.
-        root: R (g, g), see `edge_ad.models.leave_out`.
+        root: R (g, g), see `edge_ad.models.downdate`.
         divisor: of the scatter of the pictures that are not left out.
         epsilon: on the diagonal of each covariance.
     """

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from edge_ad.config import SpadeConfig, takes_options
 from edge_ad.models.detector import Detector
-from edge_ad.models.good import FEWEST, LeftOut
 from edge_ad.models.grid import embed_on_grid, local_average
+from edge_ad.models.leave_one_out import FEWEST, LeftOut
 from edge_ad.models.machine import check_memory
 from edge_ad.models.memory_bank import squared_distances
 from edge_ad_runtime.errors import ConfigError

@@ -20,7 +20,7 @@ from torch.nn import functional
 from edge_ad.config import TurningConfig
 from edge_ad.data import Dataset
 from edge_ad.models.detector import BATCH_SIZE, Detector
-from edge_ad.models.good import FEWEST
+from edge_ad.models.leave_one_out import FEWEST
 from edge_ad_runtime.errors import ConfigError
 
 COMPARED = ((8, 2.0), (24, 1.45))

@@ -45,7 +45,7 @@ def measure_cost(config: DetectorConfig, category: Category) -> Cost:
     """
     # Here, as PyTorch takes seconds to load, and the pages that show a cost must not wait for it.
     from edge_ad.models import create
-    from edge_ad.models.good import FEWEST
+    from edge_ad.models.leave_one_out import FEWEST
 
     n_train = len(category.train)
     if n_train < FEWEST:

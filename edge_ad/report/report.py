@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge_ad.data import Sample, ScoredSample
 from edge_ad.models import Detector
-from edge_ad.models.good import UNUSUAL_SHARE
+from edge_ad.models.leave_one_out import UNUSUAL_SHARE
 from edge_ad.run_metrics import RunMetrics
 from edge_ad.runs import GoodPicture, Run
 from edge_ad_runtime.errors import counted

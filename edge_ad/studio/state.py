@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edge_ad.data import list_categories
 from edge_ad.project.folder import CategoryFolder
 from edge_ad.project.job import Job
-from edge_ad.project.jobs import Queue
+from edge_ad.project.queue import Queue
 from edge_ad.project.thumbnails import Thumbnails, shrunk
 from edge_ad.runs import Run
 from edge_ad_runtime import Result, Scorer

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from edge_ad.project.job import Job
-from edge_ad.project.jobs import Queue
+from edge_ad.project.queue import Queue
 from tests.conftest import REAL_PICTURES, good_plate, write_picture
 
 pytest.importorskip("nicegui", reason="no nicegui: pip install 'edge-ad[studio]'")

@@ -15,7 +15,7 @@ import pytest
 
 from edge_ad.progress import Bar, Progress, progress_to
 from edge_ad.project.job import HERE, Job
-from edge_ad.project.jobs import Queue
+from edge_ad.project.queue import Queue
 from edge_ad_runtime.errors import DataError
 
 
