@@ -233,6 +233,22 @@ def _lock(descriptor: int, *, wait: bool = False) -> bool:
     return True
 
 
+def lock_open_file(descriptor: int) -> None:
+    """Lock a file until it is closed, where the system and the file system know locks.
+
+    Raises:
+        BlockingIOError: somebody else holds the lock.
+        OSError: there can be no lock on it.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
 @contextmanager
 def locked(path: Path, *, seconds: float = 0.0, needed: bool = True) -> Iterator[None]:
     """Keep every other process that asks for the same lock away.

@@ -65,6 +65,20 @@ def test_a_file_that_somebody_deletes_or_moves_is_begun_anew(
     assert json.loads((tmp_path / "moved").read_text())["frame"] == 0
 
 
+def test_two_streams_never_write_the_same_file(tmp_path: Path, verdict: MakeVerdict) -> None:
+    """Each would rotate it under the other, and delete the other's lines."""
+    config = JsonConfig(path=tmp_path / "verdicts.jsonl", max_mb=0.001)
+    first = JsonFile(config)
+    with pytest.raises(DataError, match="another stream writes its lines to"):
+        JsonFile(config)
+    for number in range(20):  # also behind a rotation
+        first.write(*verdict(number))
+    with pytest.raises(DataError, match="a file of its own"):
+        JsonFile(config)
+    first.close()
+    JsonFile(config).close()
+
+
 def test_rotation_keeps_so_many(tmp_path: Path) -> None:
     file = RotatingFile(tmp_path / "a", max_bytes=10, files=2)
     for number in range(9):

@@ -3,6 +3,7 @@
 import random
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,25 @@ def test_a_file_that_is_something_else_is_refused_and_left_alone(
     with pytest.raises(DataError, match="cannot use the spool"):
         Spool(tmp_path / "spool", limit=2)
     assert (tmp_path / "spool").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["parts.db", "edge-ad-mqtt.spool"])
+def test_a_database_of_another_program_gets_no_table_of_ours(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with closing(sqlite3.connect(path)) as base:
+        base.execute("CREATE TABLE parts (number INTEGER)")
+    before = path.read_bytes()
+    if path.suffix == ".spool":
+        spool = Spool(path, limit=2)
+        assert "damaged spool" in spool.take_notices()[0]
+        spool.close()
+        (path,) = tmp_path.glob("*.damaged-*")
+    else:
+        with pytest.raises(DataError, match="something else than messages"):
+            Spool(path, limit=2)
+    with closing(sqlite3.connect(path)) as base:
+        assert base.execute("SELECT name FROM sqlite_master").fetchall() == [("parts",)]
+    assert len(before) == path.stat().st_size
 
 
 def test_no_second_process_or_output_gets_the_same_spool(tmp_path: Path) -> None:
@@ -103,6 +123,66 @@ def test_damage_neither_stops_the_start_nor_invents_a_message(tmp_path: Path, se
         assert spool.take_notices()
     spool.put("left/verdict", "next")
     assert drain(spool) == ["next"]
+    spool.close()
+
+
+def test_damaged_names_of_tables_are_damage_of_a_spool(tmp_path: Path) -> None:
+    """Such a name is not UTF-8, and Python cannot even say what SQLite says about it."""
+    path = tmp_path / "spool"
+    messages = fill(path)
+    data = path.read_bytes()
+    first, last = data.index(b"CREATE TABLE"), data.index(b"checksum INTEGER")
+    for place in range(first, last, 5):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 0x80]) + data[place + 1 :])
+        spool = Spool(path, limit=1000)
+        assert drain(spool) == messages or spool.take_notices()
+        spool.close()
+
+
+def test_a_damaged_log_is_told(tmp_path: Path) -> None:
+    """SQLite ends at the first damaged frame of its log, without a word about the rest."""
+    path, copy = tmp_path / "spool", tmp_path / "copy"
+    spool = Spool(path, limit=1000)
+    messages = [f"message {number}" for number in range(50)]
+    for message in messages:
+        spool.put("t", message)
+    base, log = path.read_bytes(), Path(f"{path}-wal").read_bytes()
+    spool.close()
+    for place in (None, 3, 9, 17, 40, 5000, len(log) // 2, len(log) - 10):
+        damaged = bytearray(log)
+        if place is not None:
+            damaged[place] ^= 1
+        copy.write_bytes(base)
+        Path(f"{copy}-wal").write_bytes(damaged)
+        spool = Spool(copy, limit=1000)
+        found = drain(spool)
+        assert found == messages[: len(found)]
+        told = any("damaged log" in notice for notice in spool.take_notices())
+        assert told == (place is not None) == (found != messages)
+        spool.close()
+
+
+def test_a_spool_never_reads_a_message_for_ever(tmp_path: Path) -> None:
+    """Damaged, and under a number that leads nowhere: it can be read, but not deleted."""
+    path = tmp_path / "spool"
+    fill(path, count=3)
+    with closing(sqlite3.connect(path)) as base:
+        base.execute("UPDATE message SET checksum = 1")
+        base.commit()
+    spool = Spool(path, limit=1000)
+    keep = "CREATE TRIGGER keep BEFORE DELETE ON message BEGIN SELECT RAISE(IGNORE); END"
+    spool._base.execute(keep)
+    assert spool.head(0) is None and spool.take_notices()
+    spool.put("t", "next")
+    assert drain(spool) == ["next"]
+    spool.close()
+
+
+def test_a_lower_limit_holds_from_the_start(tmp_path: Path) -> None:
+    messages = fill(tmp_path / "spool", count=50)
+    spool = Spool(tmp_path / "spool", limit=10)
+    assert len(spool) == 10 and "dropped 40 messages" in spool.take_notices()[0]
+    assert drain(spool) == messages[40:]
     spool.close()
 
 

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 from edge_ad_runtime.config_table import setting
 from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.files import lock_open_file
 from edge_ad_runtime.outputs.base import JsonLines
 
 
@@ -55,7 +56,7 @@ class RotatingFile:
             files: how many old ones are kept.
 
         Raises:
-            DataError: it cannot be written.
+            DataError: it cannot be written, or another stream writes it.
         """
         self._path = path
         self._max_bytes = max_bytes
@@ -65,6 +66,11 @@ class RotatingFile:
                 raise DataError(f"expected {path} to be a file for lines: choose another path")
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO | None = self._open()
+        except BlockingIOError as error:
+            # Each would rotate the file under the other.
+            raise DataError(
+                f"another stream writes its lines to {path}: give each stream a file of its own"
+            ) from error
         except OSError as error:
             raise DataError(
                 f"cannot write the lines to {path}: {error.strerror}: choose another file"
@@ -114,11 +120,16 @@ class RotatingFile:
 
     def _open(self) -> BinaryIO:
         file = open(self._path, "ab+", buffering=0)
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                # A power cut or a full disk tore the last line: the next one stands by itself.
-                file.write(b"\n")
+        try:
+            lock_open_file(file.fileno())
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    # A power cut or a full disk tore the last line: the next one stands by itself.
+                    file.write(b"\n")
+        except OSError:
+            file.close()
+            raise
         return file
 
     def _rotate(self) -> None:
