@@ -30,6 +30,12 @@ def thread_pool(device: torch.device) -> Iterator[Executor | None]:
         torch.set_num_threads(threads)
 
 
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that the device has free."""
+    on_cuda = device.type == "cuda"
+    return int(torch.cuda.mem_get_info(device)[0] if on_cuda else psutil.virtual_memory().available)
+
+
 def check_memory(size: int, device: torch.device, advice: str) -> None:
     """Refuse work that needs more than the device has free.
 
@@ -41,8 +47,7 @@ def check_memory(size: int, device: torch.device, advice: str) -> None:
     Raises:
         EdgeAdError: with the size needed, the size free, and the advice.
     """
-    on_cuda = device.type == "cuda"
-    free = torch.cuda.mem_get_info(device)[0] if on_cuda else psutil.virtual_memory().available
+    free = free_memory(device)
     if size > free:
         raise EdgeAdError(
             f"the fit would need {size / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free on "

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
-from edge_ad.models import SPADE, Detector, Fusion, PaDiM, PatchCore
+from edge_ad.models import SPADE, Detector, Fusion, PaDiM, PatchCore, turns
 from edge_ad.models.gaussian import GaussianStatistics
 from edge_ad.models.memory_bank import GoodPatches
 from edge_ad.models.turns import lie_in_any_direction
@@ -116,6 +117,38 @@ def test_a_print_at_a_fixed_place_is_not_turned_though_all_else_is_alike() -> No
     assert lie_in_any_direction(describe, frames, (32, 32))
     frames[:, 24:40, 80:96] //= 2  # 2 % of the picture
     assert not lie_in_any_direction(describe, frames, (32, 32))
+
+
+@pytest.mark.parametrize("grain", [0.0, 0.35])
+def test_a_texture_with_a_grain_is_not_turned_though_no_place_of_it_stands_out(
+    grain: float,
+) -> None:
+    rng = np.random.default_rng(0)
+    along = rng.normal(0, 1, (24, 128, 1, 1)).repeat(128, axis=2)
+    noise = rng.normal(0, 1, (24, 128, 128, 1))
+    frames = torch.from_numpy((120 + 20 * (grain * along + noise)).clip(0, 255).astype(np.uint8))
+
+    def describe(frames: torch.Tensor) -> torch.Tensor:
+        """Describe 4 x 4 pixels by how much neighbours differ, across and down."""
+        grey = frames[..., 0].float()
+        differences = [
+            (grey[:, 1:, :-1] - grey[:, :-1, :-1]).abs(),
+            (grey[:, :-1, 1:] - grey[:, :-1, :-1]).abs(),
+        ]
+        padded = functional.pad(torch.stack(differences, 1), (0, 1, 0, 1))
+        return functional.avg_pool2d(padded, 8).flatten(2).transpose(1, 2)
+
+    assert lie_in_any_direction(describe, frames, (16, 16)) == (grain == 0)
+
+
+def test_parts_are_learnt_as_they_are_where_four_directions_would_not_fit_into_memory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lying = [part(turned=True, seed=seed) for seed in range(24)]
+    monkeypatch.setattr(turns, "free_memory", lambda device: 10**6)
+    detector = PaDiM(input_size=(64, 64), device="cpu").fit(lying)
+    assert detector.config.turns == 1
+    assert "24 pictures might not fit into memory" in caplog.text
 
 
 @pytest.mark.parametrize("method", [PaDiM, PatchCore, Fusion])
