@@ -2,6 +2,8 @@
 
 import sys
 
+_BASE = ("click", "numpy", "tomli")
+
 
 def main() -> None:
     """Run the command line; exit code 130 after Ctrl-C."""
@@ -11,6 +13,14 @@ def main() -> None:
 
         command_line()
     except (KeyboardInterrupt, ImportError) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing in _BASE:
+            # Installed with --no-deps, as a Jetson needs it.
+            print(
+                f"Error: edge-ad needs the package {missing}: pip install {missing}",
+                file=sys.stderr,
+            )
+            raise SystemExit(1) from None
         if not _was_interrupted(error):
             raise
         print("interrupted", file=sys.stderr)

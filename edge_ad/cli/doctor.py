@@ -17,7 +17,11 @@ _MARKS = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
 
 
 @click.command()
-@click.option("--model", type=click.Path(path_type=Path), help="A model file to load and to time.")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path, readable=False),
+    help="A model file to load and to time.",
+)
 @click.option(
     "--camera",
     "cameras",
@@ -63,7 +67,7 @@ def _findings(
     from edge_ad_runtime.doctor.packages import check_packages
     from edge_ad_runtime.doctor.system import check_system
 
-    yield from check_system(Path.cwd())
+    yield from check_system(Path())
     broken = False
     for finding in check_packages():
         broken = broken or (finding.status == "error" and finding.check != "cuda")

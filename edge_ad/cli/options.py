@@ -1,6 +1,5 @@
 """What several commands share: option types, and the check for optional dependencies."""
 
-import importlib
 import json
 import math
 import os
@@ -18,13 +17,13 @@ from edge_ad.progress import Progress, progress_to
 from edge_ad_runtime.errors import ConfigError, MissingExtraError
 from edge_ad_runtime.files import write_whole
 from edge_ad_runtime.model.score_distribution import check_rate
+from edge_ad_runtime.native import NATIVE, cannot_load, import_native
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 TRAINING_PACKAGES = ("torch", "torchvision", "sklearn", "joblib", "safetensors", "tqdm", "cv2")
 """What training cannot do without; all of them come with the extra `train`."""
 
-_NATIVE = ("cv2", "onnxruntime")
 _PROGRESS_SECONDS = 0.2
 
 DEFAULT_RESULTS = Path("results")
@@ -140,19 +139,20 @@ def require(modules: Sequence[str], extra: str, purpose: str) -> None:
     Raises:
         MissingExtraError: one of the modules is not installed or cannot be loaded.
     """
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        extra = f"'edge-ad[{extra}]'"
+        # An extra brings both: one of them may be here already, from another distribution.
+        alone = NATIVE.get(missing[0]) if len(missing) == 1 else None
+        raise MissingExtraError(
+            f"{purpose} needs the package '{missing[0]}', which is not installed: "
+            f"pip install {extra if alone is None else f'{alone} (part of {extra})'}"
+        )
     for module in modules:
-        if find_spec(module) is None:
-            raise MissingExtraError(
-                f"{purpose} needs the package '{module}', which is not installed: "
-                f"pip install 'edge-ad[{extra}]'"
-            )
-    for module in modules:
-        if module in _NATIVE:
+        if module in NATIVE:
             try:
-                importlib.import_module(module)
+                import_native(module)
             except ImportError as error:
-                from edge_ad_runtime.doctor.packages import cannot_load
-
                 raise cannot_load(module, error) from error
 
 

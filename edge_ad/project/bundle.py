@@ -28,10 +28,13 @@ _ON_GPU = ("cuda", "tensorrt")
 _JETSON = """\
     python3 -m venv --system-site-packages .venv
     .venv/bin/pip install --no-deps onnxruntime_gpu-*.whl edge_ad-*.whl
-    .venv/bin/pip install click numpy packaging flatbuffers protobuf tomli \\
+    .venv/bin/pip install click "numpy<2" packaging flatbuffers protobuf tomli \\
         starlette uvicorn prometheus-client
 """
-"""The Jetson's own OpenCV, and an ONNX Runtime built for its GPU, must stay what they are."""
+"""The Jetson's own OpenCV, and an ONNX Runtime built for its GPU, must stay what they are.
+
+Ubuntu's OpenCV was compiled for NumPy 1, and does not load beside NumPy 2.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

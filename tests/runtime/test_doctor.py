@@ -6,27 +6,42 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 
 from edge_ad.cli import main
-from edge_ad_runtime import CameraError, FakeCamera, ModelInfo, cameras
-from edge_ad_runtime.doctor import Finding, packages, system
-from edge_ad_runtime.doctor.packages import apt_line, cannot_load, missing_library
+from edge_ad_runtime import (
+    CameraError,
+    FakeCamera,
+    MissingExtraError,
+    ModelInfo,
+    Scorer,
+    cameras,
+)
+from edge_ad_runtime.doctor import Finding, inputs, packages, system
 from edge_ad_runtime.model.info import VERSION_KEY
+from edge_ad_runtime.native import apt_line, cannot_load, missing_library
 
 CUDA = "CUDAExecutionProvider"
+
+
+signal_at_import = packages.signal_at_import
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    # It imports both packages once more, which takes most of a second.
+    monkeypatch.setattr(packages, "signal_at_import", lambda module: None)
 
 
 def run(*arguments: object) -> Result:
@@ -45,7 +60,8 @@ def findings(*arguments: object) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-def test_a_sound_machine(model: Path, pictures: Path) -> None:
+def test_a_sound_machine(model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "signal_at_import", signal_at_import)
     result = run("--model", model, "--camera", pictures)
     assert result.exit_code == 0, result.output
     for words in (
@@ -63,7 +79,6 @@ def test_a_sound_machine(model: Path, pictures: Path) -> None:
 
 def test_golden_frames(write_model: Callable[..., Path], info: ModelInfo) -> None:
     """A device that scores otherwise than the workstation is an error with what to do."""
-    from edge_ad_runtime import Scorer
     from edge_ad_runtime.model.golden import Golden
 
     frame = np.full((32, 64, 3), 90, np.uint8)
@@ -172,6 +187,32 @@ def test_a_camera_that_breaks_off_or_gives_nothing(monkeypatch: pytest.MonkeyPat
     assert lost["advice"] == "check its cable"
     (nothing,) = frames_of(monkeypatch, [])
     assert nothing["status"] == "error" and "no frame" in nothing["message"]
+
+
+def test_a_folder_of_pictures_of_many_sizes(tmp_path: Path) -> None:
+    two, four = tmp_path / "two", tmp_path / "four"
+    for folder, widths in ((two, (40, 50)), (four, (40, 50, 60, 70))):
+        folder.mkdir()
+        for width in widths:
+            picture = np.full((32, width, 3), 90, np.uint8)
+            assert cv2.imwrite(str(folder / f"{width}.png"), picture)
+    first, second = findings("--camera", two, "--camera", four)["camera"]
+    assert (first["status"], second["status"]) == ("ok", "ok")
+    assert first["message"].endswith("40 x 32 and 50 x 32")
+    assert second["message"].endswith("4 different sizes")
+
+
+def test_usb_cameras_without_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "DEVICES", tmp_path)
+    assert "no USB camera" in findings()["video devices"][0]["message"]
+
+
+def test_a_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    (finding,) = findings()["disk"]
+    assert finding["status"] == "error" and "a folder that exists" in finding["advice"]
 
 
 def test_a_model_of_a_newer_format(write_model: Callable[..., Path], info: ModelInfo) -> None:
@@ -317,7 +358,8 @@ def test_doctor_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch, model: Pat
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     found = findings("--model", model)
     (finding,) = found["onnxruntime"]
-    assert (finding["status"], finding["advice"]) == ("error", "pip install 'edge-ad[device]'")
+    # Not the extra, which would bring a second OpenCV where another one is installed.
+    assert (finding["status"], finding["advice"]) == ("error", "pip install onnxruntime")
     assert "model" not in found
 
 
@@ -339,8 +381,61 @@ def test_the_package_of_a_library(library: str, package: str) -> None:
 
 
 def test_a_broken_package_is_one_sentence() -> None:
-    message = str(cannot_load("cv2", ImportError("numpy.core.multiarray\nfailed to import")))
-    assert "\n" not in message and "multiarray failed" in message
+    message = str(cannot_load("cv2", ImportError("undefined symbol\n_PyX")))
+    assert "\n" not in message and "undefined symbol _PyX" in message
+
+
+def test_a_package_for_another_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV of JetPack 6 or Ubuntu 22.04, after pip has brought a newer NumPy."""
+    monkeypatch.setattr(np, "__version__", "2.2.6")
+    message = str(cannot_load("cv2", ImportError("numpy.core.multiarray failed to import")))
+    assert "compiled for NumPy 1, and NumPy 2.2.6" in message and "'numpy<2'" in message
+
+
+def test_a_package_of_which_only_some_files_are_left(
+    model: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `pip uninstall` of one of two wheels leaves: they had overwritten each other's files."""
+    rest = module_from_spec(ModuleSpec("onnxruntime", None, is_package=True))
+    monkeypatch.setitem(sys.modules, "onnxruntime", rest)
+    (finding,) = findings("--model", model)["onnxruntime"]
+    assert finding["status"] == "error" and "only some of its files" in finding["message"]
+    assert finding["advice"] == "pip install --force-reinstall --no-deps onnxruntime"
+    result = CliRunner().invoke(main, ["predict", str(model), str(pictures)])
+    assert result.exit_code == 1 and "only some of its files" in result.stderr
+    with pytest.raises(MissingExtraError, match="only some of its files"):
+        Scorer(model)
+
+
+def test_a_package_that_ends_the_process(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wheel with instructions that this processor lacks, as ONNX Runtime 1.21.0 on a Pi 4."""
+    fake = tmp_path / "site/onnxruntime"
+    fake.mkdir(parents=True)
+    (fake / "__init__.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGILL)")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setattr(packages, "signal_at_import", signal_at_import)
+    found = findings("--model", model)
+    (finding,) = found["onnxruntime"]
+    assert finding["status"] == "error" and "SIGILL" in finding["message"]
+    assert "another version" in finding["advice"] and "model" not in found
+
+
+@pytest.mark.parametrize("package", ["numpy", "click"])
+def test_a_missing_base_package_is_one_sentence(package: str) -> None:
+    """As after `pip install --no-deps`, which a Jetson needs."""
+    program = (
+        f"import sys; sys.modules['{package}'] = None; from edge_ad.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"Error: edge-ad needs the package {package}: pip install {package}\n"
 
 
 def test_findings_are_plain_json() -> None:

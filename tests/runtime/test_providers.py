@@ -140,7 +140,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("fault", "problem"),
     [
-        (FakeRuntime(compiled=(CPU,)), "offers CPUExecutionProvider: install"),
+        (FakeRuntime(compiled=(CPU,)), "offers CPUExecutionProvider: put the one"),
         (FakeRuntime(starts=()), "did not start on this machine"),
         (FakeRuntime(kernels=False), "cudaErrorNoKernelImageForDevice"),
         (FakeRuntime(kernels=False, partial=(CUDA, TENSORRT)), "cudaErrorNoKernelImageForDevice"),

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from edge_ad_runtime.cameras import FrameSource
     from edge_ad_runtime.model.scorer import Scorer
 
+DEVICES = Path("/dev")
+"""Where cameras are looked for; tests put another folder here."""
+
 _FRAMES, _SECONDS = 30, 5.0
 _WARM_UP, _TIMED = 3, 15
 _DARK, _BRIGHT = 5.0, 250.0
@@ -25,7 +28,7 @@ _MOST_NODES = 5
 
 def check_devices() -> Iterator[Finding]:
     """List the USB cameras, without opening them: one may be in use."""
-    paths = sorted(Path("/dev").glob("video*"))
+    paths = sorted(DEVICES.glob("video*"))
     closed = [str(path) for path in paths if not os.access(path, os.R_OK | os.W_OK)]
     if closed:
         yield warning(
@@ -35,6 +38,11 @@ def check_devices() -> Iterator[Finding]:
         )
     elif paths:
         yield ok("video devices", ", ".join(map(str, paths)))
+    else:
+        yield ok(
+            "video devices",
+            "no USB camera (no /dev/video*); a container needs --device /dev/video0 to see one",
+        )
 
 
 def check_camera(spec: str) -> Iterator[Finding]:
@@ -58,7 +66,7 @@ def _frames(source: "FrameSource", name: str) -> Iterator[Finding]:
 
     looks: list[Appearance] = []
     arrivals: list[tuple[float, int]] = []
-    size = ""
+    sizes: dict[str, None] = {}
     until = monotonic() + _SECONDS
     try:
         with Reader(source) as reader:
@@ -67,7 +75,8 @@ def _frames(source: "FrameSource", name: str) -> Iterator[Finding]:
                 if captured is not None:
                     arrivals.append((monotonic(), captured.number))
                     looks.append(appearance(captured.frame))
-                    size = f"{captured.frame.shape[1]} x {captured.frame.shape[0]}"
+                    height, width = captured.frame.shape[:2]
+                    sizes[f"{width} x {height}"] = None
     except (CameraError, DataError) as problem:
         yield explained("camera", problem)
         return
@@ -82,6 +91,7 @@ def _frames(source: "FrameSource", name: str) -> Iterator[Finding]:
     if source.live and len(arrivals) > 1:
         (first, start), (last, end) = arrivals[0], arrivals[-1]
         rate = f", {(end - start) / max(last - first, 1e-6):.1f} frames a second"
+    size = " and ".join(sizes) if len(sizes) < 4 else f"{len(sizes)} different sizes"
     yield ok("camera", f"{name}: {size}{rate}")
     brightness = statistics.median(look.brightness for look in looks)
     if not _DARK <= brightness <= _BRIGHT:
@@ -90,7 +100,7 @@ def _frames(source: "FrameSource", name: str) -> Iterator[Finding]:
             f"the pictures of {name} are {'black' if brightness < _DARK else 'white'}",
             "check the light, the lens cap and the exposure",
         )
-    same = all((look.grey == looks[0].grey).all() for look in looks[1:])
+    same = all(np.array_equal(look.grey, looks[0].grey) for look in looks[1:])
     if source.live and len(looks) > 2 and same:
         yield warning(
             "camera",

@@ -1,7 +1,10 @@
 """ONNX Runtime and OpenCV: which ones are installed, what runs here, and what they still lack."""
 
-import importlib
+import os
 import re
+import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib.metadata import packages_distributions, version
@@ -11,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from edge_ad_runtime.doctor import Finding, error, ok, warning
-from edge_ad_runtime.errors import MissingExtraError
 from edge_ad_runtime.model.accelerator import (
     CPU,
     CUDA,
@@ -19,6 +21,7 @@ from edge_ad_runtime.model.accelerator import (
     TENSORRT_LIBRARIES,
     library_version,
 )
+from edge_ad_runtime.native import NATIVE, import_fault, import_native
 
 _REMOTE = "AzureExecutionProvider"
 
@@ -32,23 +35,6 @@ _TINY = bytes.fromhex(
 )
 
 _DRIVER_ADVICE = "check the driver (nvidia-smi), or score with --device cpu"
-
-_MISSING = re.compile(r"(lib[\w.+-]+\.so[\w.]*): cannot open shared object file")
-
-_APT = {
-    "libGL": "libgl1",
-    "libgthread": "libglib2.0-0",
-    "libglib": "libglib2.0-0",
-    "libxcb": "libxcb1",
-    "libX11": "libx11-6",
-    "libXext": "libxext6",
-    "libSM": "libsm6",
-    "libICE": "libice6",
-    "libgomp": "libgomp1",
-    "libstdc++": "libstdc++6",
-    "libv4l": "libv4l-0",
-}
-"""Debian's and Ubuntu's package for the head of a library's name."""
 
 
 def check_packages() -> Iterator[Finding]:
@@ -82,23 +68,32 @@ def _load(module: str, check: str, installed: Installed) -> tuple[ModuleType | N
             "which one runs is chance",
             f"pip uninstall -y {' '.join(names)}, then install one of them again",
         )
+    signal_name = signal_at_import(module)
+    if signal_name is not None:
+        return None, error(
+            check,
+            f"importing it ends the process ({signal_name}): this build does not run here",
+            f"pip install another version of {' '.join(names) or module}",
+        )
     try:
-        loaded = importlib.import_module(module)
+        loaded = import_native(module)
     except ModuleNotFoundError:
-        return None, error(check, "not installed", "pip install 'edge-ad[device]'")
+        return None, error(check, "not installed", f"pip install {NATIVE[module]}")
     except ImportError as problem:
-        library = missing_library(problem)
-        if library is None:
-            reason = " ".join(str(problem).split())[:200]
-            again = f"pip install --force-reinstall {' '.join(names) or module}"
-            return None, error(check, f"it cannot be loaded: {reason}", again)
-        advice = apt_line(library)
-        if module == "cv2":
-            advice += ", or use the OpenCV without windows: pip install 'edge-ad[device]' after "
-            advice += f"pip uninstall -y {' '.join(names) or 'opencv-python'}"
-        return None, error(check, f"the system library {library} is missing", advice)
+        return None, error(check, *import_fault(module, problem, names))
     origin = f"from {names[0]}" if names else "not from pip"
     return loaded, ok(check, f"{getattr(loaded, '__version__', '?')} {origin}")
+
+
+def signal_at_import(module: str) -> str | None:
+    """Import a package in another process; return the signal that ended it, such as SIGILL."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {module}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    return signal.Signals(-done.returncode).name if done.returncode < 0 else None
 
 
 def _providers(runtime: ModuleType) -> Iterator[Finding]:
@@ -208,41 +203,9 @@ def _back_ends(opencv: ModuleType) -> Finding:
     absent = [name for name, there in found.items() if not there]
     message = f"with {', '.join(present) or 'no back end'}"
     if not found["FFmpeg (files, RTSP)"]:
-        return warning("cameras", f"OpenCV has no FFmpeg, {message}", "reinstall OpenCV")
+        return warning(
+            "cameras",
+            f"OpenCV has no FFmpeg and reads no video files and no RTSP cameras, {message}",
+            "for these, pip uninstall it and pip install opencv-python-headless, which has FFmpeg",
+        )
     return ok("cameras", message + (f"; without {', '.join(absent)}" if absent else ""))
-
-
-def missing_library(error: ImportError) -> str | None:
-    """Return the system library that was not found, such as `libGL.so.1`; None: another reason."""
-    found = _MISSING.search(str(error))
-    return found[1] if found else None
-
-
-def apt_line(library: str) -> str:
-    """Return the command that installs a library, or that finds its package."""
-    name = re.split(r"[.-]", library)[0]
-    package = _APT.get(name)
-    if package is None:
-        return f"apt-file search {library}, then sudo apt-get install the package it names"
-    return f"sudo apt-get install {package}"
-
-
-def cannot_load(module: str, error: ImportError) -> MissingExtraError:
-    """Say in one sentence why a module that is installed cannot be imported, and what to do."""
-    library = missing_library(error)
-    if library is None:
-        reason = " ".join(str(error).split())[:200]
-        return MissingExtraError(
-            f"the package of '{module}' is installed but broken ({reason}): install it again"
-        )
-    advice = f"install it with `{apt_line(library)}`"
-    if module == "cv2":
-        advice += (
-            ", or put the OpenCV without windows in place of this one, which needs no such "
-            "library: pip uninstall -y opencv-python && pip install opencv-python-headless "
-            "(the extra edge-ad[device] brings it)"
-        )
-    return MissingExtraError(
-        f"the package of '{module}' needs the system library {library}, which is not installed: "
-        f"{advice}"
-    )

@@ -81,10 +81,15 @@ def _memory() -> str:
 
 def _disk(folder: Path) -> Finding:
     try:
+        folder = folder.resolve()
         free = shutil.disk_usage(folder).free
     except OSError as problem:
-        return error("disk", f"{folder}: {problem.strerror}", "choose another folder")
-    text = f"{free / 1e9:.1f} GB free at {folder.resolve()}"
+        return error(
+            "disk",
+            f"the folder '{folder}' cannot be used ({problem.strerror})",
+            "change to a folder that exists, and run the command again",
+        )
+    text = f"{free / 1e9:.1f} GB free at {folder}"
     if free < _FULL_BYTES:
         return error("disk", text, "free some space: verdicts and pictures will be lost")
     if not _is_writable(folder):

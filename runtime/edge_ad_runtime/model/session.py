@@ -24,6 +24,7 @@ from edge_ad_runtime.model.accelerator import (
     Options,
     provider_options,
 )
+from edge_ad_runtime.native import cannot_load, import_native
 
 if TYPE_CHECKING:
     # It needs OpenCV, and `doctor` tries the providers where OpenCV cannot be imported.
@@ -58,7 +59,7 @@ def create_session(
         accelerator: how a GPU is used.
 
     Raises:
-        MissingExtraError: ONNX Runtime is not installed.
+        MissingExtraError: ONNX Runtime is not installed, or cannot be loaded.
         DeviceError: the device cannot run the model here.
         ModelFileError: ONNX Runtime cannot read the model.
     """
@@ -82,14 +83,14 @@ def create_session(
 def _onnxruntime() -> ModuleType:
     """Import late: importing edge_ad_runtime stays cheap, and works without ONNX Runtime."""
     try:
-        import onnxruntime
+        return import_native("onnxruntime")
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            "scoring needs ONNX Runtime, which is not installed: pip install 'edge-ad[cpu]', "
-            "or 'edge-ad[gpu]' for CUDA"
+            "scoring needs ONNX Runtime, which is not installed: pip install onnxruntime, or "
+            "onnxruntime-gpu for CUDA, never both"
         ) from error
-    module: ModuleType = onnxruntime
-    return module
+    except ImportError as error:
+        raise cannot_load("onnxruntime", error) from error
 
 
 def _accelerated(
@@ -110,8 +111,9 @@ def _accelerated(
     if wanted not in available:
         raise DeviceError(
             f"asked for the device '{device}', but the installed ONNX Runtime offers "
-            f"{', '.join(available)}: install 'edge-ad[gpu]' (on a Jetson its own build), "
-            "or use --device cpu"
+            f"{', '.join(available)}: put the one for GPUs in its place (pip uninstall -y "
+            "onnxruntime && pip install onnxruntime-gpu; a Jetson has its own build), or use "
+            "--device cpu"
         )
     _preload_libraries(runtime)
     providers = provider_options(device, accelerator, model, runtime.__version__)
