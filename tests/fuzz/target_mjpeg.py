@@ -17,6 +17,12 @@ from tests.fuzz.harness import Target, mutate_bytes
 _LENGTHS = (b"0", b"1", b"-1", b"64", b"99999", b"2000000000", b"9" * 5000, b"1e3", b"", b"0x10")
 
 
+class Answer(io.BytesIO):
+    """Stands for an HTTP answer, of which the camera reads the content."""
+
+    chunked = False
+
+
 class Fuzz(Target[bytes]):
     """What follows the header of the answer."""
 
@@ -46,7 +52,7 @@ class Fuzz(Target[bytes]):
 
     def run(self, data: bytes, folder: Path) -> None:
         """Read to the end."""
-        answer = cast(HTTPResponse, io.BytesIO(data))
+        answer = cast(HTTPResponse, Answer(data))
         with MjpegCamera(answer, name="camera", read_timeout=5.0, wire=Wire()) as camera:
             for _ in range(data.count(b"--") + 1):  # a boundary before each picture
                 try:

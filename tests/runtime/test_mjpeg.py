@@ -321,6 +321,50 @@ def test_one_byte_now_and_then_is_no_answer(serve: Serve) -> None:
     assert time.monotonic() - started < 15
 
 
+@pytest.mark.parametrize(
+    "start",
+    [b"", b"5;", b"0\r\nX: "],
+    ids=["length of a chunk", "extension of a chunk", "trailer behind the last chunk"],
+)
+def test_one_byte_now_and_then_between_chunks_is_no_picture(serve: Serve, start: bytes) -> None:
+    """http.client reads them, and every byte would begin its timeout again."""
+    header = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace\r\n"
+    address = serve(dripping(header + b"Transfer-Encoding: chunked\r\n\r\n" + start))
+    with open_source(address, CameraSettings(read_timeout=0.5)) as source:
+        with pytest.raises(CameraError, match="no whole picture within"):
+            source.read()
+
+
+def test_a_redirect_leads_to_nothing_but_http(serve: Serve) -> None:
+    """An FTP server that answers one byte now and then held the camera for hours."""
+    ftp = socket.create_server(("127.0.0.1", 0))
+
+    def lead_away(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", f"ftp://127.0.0.1:{ftp.getsockname()[1]}/video")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with pytest.raises(CameraError, match="answered with the status 302"):
+        open_source(serve(lead_away))
+    ftp.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        ftp.accept()
+    ftp.close()
+
+
+@pytest.mark.parametrize("challenge", ["Digest a=", "Digest ,,=,", "Digest", 'Digest realm="', "x"])
+def test_an_odd_way_to_ask_for_a_password_is_a_sentence(serve: Serve, challenge: str) -> None:
+    def ask(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(401)
+        handler.send_header("WWW-Authenticate", challenge)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    with pytest.raises(CameraError, match="user and password"):
+        open_source(serve(ask).replace("//", "//me:Zq7@"))
+
+
 def test_cancel_ends_a_silent_connection(serve: Serve) -> None:
     release = threading.Event()
     header = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace\r\n\r\n"

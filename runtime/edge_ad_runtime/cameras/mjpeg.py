@@ -9,7 +9,8 @@ import socket
 import ssl
 import threading
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from email.message import Message
 from email.parser import BytesHeaderParser
 from time import monotonic
@@ -70,9 +71,12 @@ class MjpegCamera(FrameSource):
             CameraError: the camera no longer delivers pictures, or pictures without bounds.
         """
         self._deadline = monotonic() + self._read_timeout
-        data = self._part()
-        while data is None:
+        # http.client reads what lies between chunks, and for as long as a byte comes now and then.
+        chunked = self._response.chunked
+        with self._wire.given_up_after(self._read_timeout) if chunked else nullcontext():
             data = self._part()
+            while data is None:
+                data = self._part()
         number = self._next
         self._next += 1
         try:
@@ -83,7 +87,7 @@ class MjpegCamera(FrameSource):
 
     def cancel(self) -> None:
         """End the connection, so that a waiting `read` returns."""
-        self._wire.hang_up()
+        self._wire.give_up()
 
     def close(self) -> None:
         """Release the connection."""
@@ -162,14 +166,17 @@ class MjpegCamera(FrameSource):
         return data
 
     def _fill(self) -> None:
-        if monotonic() > self._deadline:
-            raise self._stopped(f"it sent no whole picture within {self._read_timeout:g} s")
-        try:
-            data = self._response.read1(_CHUNK_BYTES)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise self._stopped(f"{error or type(error).__name__}") from error
+        cause: Exception | None = None
+        data, reason = b"", "it ended the connection"
+        if monotonic() <= self._deadline:
+            try:
+                data = self._response.read1(_CHUNK_BYTES)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                cause, reason = error, f"{error or type(error).__name__}"
         if not data:
-            raise self._stopped("it ended the connection")
+            if monotonic() > self._deadline:
+                reason = f"it sent no whole picture within {self._read_timeout:g} s"
+            raise self._stopped(reason) from cause
         self._buffer += data
 
     def _stopped(self, reason: str) -> CameraError:
@@ -196,12 +203,10 @@ def open_mjpeg(url: str, settings: CameraSettings) -> MjpegCamera | None:
     """
     name = redact(url)
     wire = Wire()
-    # A timeout of the socket is for each byte; this one is for the whole answer.
-    patience = threading.Timer(settings.open_timeout, wire.hang_up)
-    patience.daemon = True
-    patience.start()
     try:
-        response = _get(url, wire, settings.open_timeout)
+        # A timeout of the socket is for each byte; this one is for the whole answer.
+        with wire.given_up_after(settings.open_timeout):
+            response = _get(url, wire, settings.open_timeout)
     except HTTPError as error:
         wire.close()
         error.close()
@@ -209,14 +214,13 @@ def open_mjpeg(url: str, settings: CameraSettings) -> MjpegCamera | None:
             f"cannot open the camera {name}: it answered with the status {error.code}, "
             "check address, user and password"
         ) from None
-    except (URLError, OSError, http.client.HTTPException, ValueError):
+    except (URLError, OSError, http.client.HTTPException, ValueError, LookupError):
+        # LookupError: urllib cannot read how the camera asks for a password.
         wire.close()
         raise CameraError(
             f"cannot open the camera {name}: it did not answer with a video within "
             f"{settings.open_timeout:g} s, check address, network, user and password"
         ) from None  # the cause may name a part of the address that is a password
-    finally:
-        patience.cancel()
     kind = response.headers.get_content_maintype()
     if kind == "multipart":
         wire.set_timeout(settings.read_timeout)
@@ -238,17 +242,18 @@ def _get(url: str, wire: "Wire", timeout: float) -> http.client.HTTPResponse:
     if parts.username is not None:
         user, password = unquote(parts.username), unquote(parts.password or "")
         passwords.add_password(None, bare, user, password)
-    opener = urllib.request.build_opener(
+    # No proxy, since cameras are in the local network; and nothing but HTTP, also by a redirect.
+    opener = urllib.request.OpenerDirector()
+    for handler in (
         wire,
-        # Cameras are in the local network, not behind the proxy to the internet.
-        urllib.request.ProxyHandler({}),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPRedirectHandler(),
         urllib.request.HTTPDigestAuthHandler(passwords),
         _BasicAuthentication(passwords),
-    )
-    response = opener.open(bare, timeout=timeout)
-    if not isinstance(response, http.client.HTTPResponse):
-        raise ValueError("not an HTTP answer")  # redirected to ftp:
-    return response
+    ):
+        opener.add_handler(handler)
+    return cast(http.client.HTTPResponse, opener.open(bare, timeout=timeout))
 
 
 class _BasicAuthentication(urllib.request.HTTPBasicAuthHandler):
@@ -276,6 +281,7 @@ class Wire(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         urllib.request.HTTPHandler.__init__(self)
         self._socket: socket.socket | None = None
         self._answer: http.client.HTTPResponse | None = None
+        self._given_up = False
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         """Open a connection for a request of urllib."""
@@ -290,8 +296,23 @@ class Wire(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
         if self._socket is not None:
             self._socket.settimeout(seconds)
 
-    def hang_up(self) -> None:
-        """End the newest connection, from any thread; whoever reads from it is told."""
+    @contextmanager
+    def given_up_after(self, seconds: float) -> Iterator[None]:
+        """Give up if what is done meanwhile takes longer."""
+        timer = threading.Timer(seconds, self.give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def give_up(self) -> None:
+        """End the connection for good, from any thread; whoever reads from it is told."""
+        self._given_up = True
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         if self._socket is not None:
             try:
                 self._socket.shutdown(socket.SHUT_RDWR)
@@ -300,7 +321,7 @@ class Wire(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
     def close(self) -> None:
         """Release the newest connection, in the thread that reads from it."""
-        self.hang_up()
+        self._hang_up()
         if self._answer is not None:
             self._answer.close()
 
@@ -323,4 +344,7 @@ class Wire(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     def _kept(self, connection: http.client.HTTPConnection) -> http.client.HTTPConnection:
         connection.connect()
         self._socket = connection.sock
+        if self._given_up:
+            connection.close()  # the time ended while this second connection was made
+            raise TimeoutError
         return connection
