@@ -103,7 +103,8 @@ def _are_names(value: object) -> bool:
     )
 
 
-def _parse_names(text: str) -> tuple[str, ...]:
+def parse_names(text: str) -> tuple[str, ...]:
+    """Read names with commas between them."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
@@ -120,7 +121,7 @@ SIZE = Option(
     metavar="HxW",
 )
 NAMES = Option(
-    expected="one or more names", accepts=_are_names, parse=_parse_names, metavar="NAME,..."
+    expected="one or more names", accepts=_are_names, parse=parse_names, metavar="NAME,..."
 )
 DIMS = Option(
     expected="a number of channels, 1 or more, or 'all'",

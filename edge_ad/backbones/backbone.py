@@ -1,11 +1,25 @@
-"""The one shape that all backbones have."""
+"""The one shape that all backbones have, and what is known of their feature maps beforehand."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from edge_ad.backbones.feature_map import FeatureMap
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """One output of a backbone.
+
+    Attributes:
+        name: what `--layers` calls it.
+        channels: features at each position.
+        stride: input pixels between two positions, in both directions.
+    """
+
+    name: str
+    channels: int
+    stride: int
 
 
 class Backbone(nn.Module):

@@ -6,9 +6,8 @@ from contextlib import contextmanager
 
 import torch
 
-from edge_ad.backbones.backbone import Backbone
+from edge_ad.backbones.backbone import Backbone, FeatureMap
 from edge_ad.backbones.efficientnet_lite import LITE_NAMES, create_lite, lite_feature_maps
-from edge_ad.backbones.feature_map import FeatureMap, select_maps
 from edge_ad.backbones.timm_nets import create_timm, timm_feature_maps
 from edge_ad.backbones.torchvision_nets import TORCHVISION_MAPS, create_torchvision
 from edge_ad_runtime.errors import EdgeAdError
@@ -19,6 +18,9 @@ BACKBONES = (*LITE_NAMES, *TORCHVISION_MAPS)
 """Names that need no further package; the first is the default. `timm:NAME` comes on top."""
 
 TIMM_PREFIX = "timm:"
+
+DEFAULT_MAX_STRIDE = 16
+"""Coarser maps are left out unless they are asked for: they describe whole objects, not defects."""
 
 
 def feature_maps(name: str) -> tuple[FeatureMap, ...]:
@@ -56,7 +58,7 @@ def create_backbone(
         EdgeAdError: unknown names, or weights that are not available or do not fit.
         MissingExtraError: a package that this backbone needs is not installed.
     """
-    maps = select_maps(name, feature_maps(name), layers)
+    maps = _select_maps(name, feature_maps(name), layers)
     if weights == "none":
         logger.warning(
             "backbone %s with --weights none: UNTRAINED, the scores will mean little", name
@@ -67,6 +69,26 @@ def create_backbone(
         if name in TORCHVISION_MAPS:
             return create_torchvision(name, maps, weights)
         return create_timm(name.removeprefix(TIMM_PREFIX), maps, weights)
+
+
+def _select_maps(
+    backbone: str, available: Sequence[FeatureMap], layers: Sequence[str] | None
+) -> tuple[FeatureMap, ...]:
+    """Pick maps by name, in the network's order; None: all up to stride 16.
+
+    Raises:
+        EdgeAdError: no name, or one that the backbone does not have.
+    """
+    if layers is None:
+        return tuple(item for item in available if item.stride <= DEFAULT_MAX_STRIDE)
+    names = [item.name for item in available]
+    unknown = [layer for layer in layers if layer not in names]
+    if unknown or not layers:
+        came = f"got {', '.join(unknown)}" if unknown else "got none"
+        raise EdgeAdError(
+            f"expected layers of the backbone {backbone}, {came}: choose from {', '.join(names)}"
+        )
+    return tuple(item for item in available if item.name in layers)
 
 
 @contextmanager

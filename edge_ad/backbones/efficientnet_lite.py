@@ -14,8 +14,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_ad.backbones.backbone import Backbone
-from edge_ad.backbones.feature_map import FeatureMap
+from edge_ad.backbones.backbone import Backbone, FeatureMap
 from edge_ad.backbones.weights import (
     load_strictly,
     packaged_state_dict,

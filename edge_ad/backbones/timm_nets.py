@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edge_ad.backbones.backbone import Backbone
-from edge_ad.backbones.feature_map import FeatureMap
+from edge_ad.backbones.backbone import Backbone, FeatureMap
 from edge_ad.backbones.weights import UNTRAINED, downloading, load_strictly, read_state_dict
 from edge_ad_runtime.errors import EdgeAdError, MissingExtraError
 

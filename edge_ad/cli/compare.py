@@ -6,8 +6,9 @@ from typing import Any
 import click
 
 from edge_ad.cli.config_options import config_option
-from edge_ad.cli.options import data_root_option, parse_names, prepare_training, results_option
+from edge_ad.cli.options import data_root_option, prepare_training, results_option
 from edge_ad.config import METHODS, PRESETS, DetectorConfig
+from edge_ad.option import parse_names
 from edge_ad_runtime.errors import ConfigError, EdgeAdError
 
 

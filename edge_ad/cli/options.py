@@ -103,11 +103,6 @@ def progress_file(path: Path | None) -> Iterator[None]:
         yield
 
 
-def parse_names(text: object) -> tuple[str, ...]:
-    """Read names with commas between them."""
-    return tuple(part.strip() for part in str(text).split(",") if part.strip())
-
-
 def prepare_training(purpose: str) -> None:
     """Check for PyTorch and what comes with it, and set it up before anything imports it.
 
