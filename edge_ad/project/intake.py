@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from edge_ad.data import GOOD
@@ -100,7 +101,7 @@ def take_pictures(
     if source.suffix.lower() == ".zip":
         with _zip_files(source) as files:
             return _take_all(files, folder, (use, label), tell)
-    file = _File(place=PurePosixPath(source.name), copy_to=lambda to: _copy(source, to))
+    file = _File(place=PurePosixPath(source.name), copy_to=partial(_copy, source))
     return _take_all([file], folder, (use, label), tell)
 
 
@@ -120,7 +121,7 @@ def _zip_files(source: Path) -> Iterator[list[_File]]:
             yield [
                 _File(
                     place=PurePosixPath(entry.filename.replace("\\", "/")),
-                    copy_to=lambda to, entry=entry: unpack(archive, entry, to),  # type: ignore[misc]
+                    copy_to=partial(unpack, archive, entry),
                 )
                 for entry in entries
                 if not _is_hidden(PurePosixPath(entry.filename))
@@ -200,7 +201,7 @@ def _folder_files(source: Path) -> Iterator[_File]:
                 place=PurePosixPath(source.name, relative.as_posix())
                 if source.name in ("train", "test")
                 else PurePosixPath(relative.as_posix()),
-                copy_to=lambda to, path=path: _copy(path, to),  # type: ignore[misc]
+                copy_to=partial(_copy, path),
             )
 
 

@@ -1,15 +1,18 @@
 """PaDiM against the paper's formula, written out slowly in NumPy."""
 
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from edge_ad.data import Dataset, Sample, load_category
+from edge_ad.data import Category, Dataset, Sample, load_category
 from edge_ad.models import PaDiM
 from edge_ad.models.gaussian import GaussianStatistics
 from edge_ad_runtime.errors import DataError, EdgeAdError, NotFittedError
+
+Fitted = tuple[PaDiM, Category]
 
 
 def direct_mahalanobis(train: np.ndarray, test: np.ndarray, epsilon: float) -> np.ndarray:
@@ -59,12 +62,12 @@ def test_one_sample_has_no_covariance() -> None:
 
 
 @pytest.fixture(scope="module")
-def fitted(data_root):  # type: ignore[no-untyped-def]
+def fitted(data_root: Path) -> Fitted:
     category = load_category("plate", data_root)
     return PaDiM(weights="none", input_size=(64, 96)).fit(category.train), category
 
 
-def test_forward_equals_the_formula_on_features(fitted) -> None:  # type: ignore[no-untyped-def]
+def test_forward_equals_the_formula_on_features(fitted: Fitted) -> None:
     detector, category = fitted
     batches = category.train.batches(detector.preprocessing, batch_size=64)
     (train_frames,) = [frames for _, frames in batches]
@@ -84,7 +87,7 @@ def test_forward_equals_the_formula_on_features(fitted) -> None:  # type: ignore
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_a_batch_scores_as_its_frames_do(fitted, batch: int) -> None:  # type: ignore[no-untyped-def]
+def test_a_batch_scores_as_its_frames_do(fitted: Fitted, batch: int) -> None:
     detector, category = fitted
     frames = torch.from_numpy(
         next(iter(category.test.batches(detector.preprocessing, batch_size=batch)))[1]
@@ -95,14 +98,14 @@ def test_a_batch_scores_as_its_frames_do(fitted, batch: int) -> None:  # type: i
     np.testing.assert_allclose(together[1], torch.cat([one[1] for one in alone]), rtol=1e-3)
 
 
-def test_finds_the_planted_spots(fitted) -> None:  # type: ignore[no-untyped-def]
+def test_finds_the_planted_spots(fitted: Fitted) -> None:
     detector, category = fitted
     metrics = detector.evaluate(category.test).metrics
     assert metrics.image_auroc == 1.0
     assert metrics.pixel_auroc is not None and metrics.pixel_auroc > 0.95
 
 
-def test_same_seed_same_result(data_root) -> None:  # type: ignore[no-untyped-def]
+def test_same_seed_same_result(data_root: Path) -> None:
     category = load_category("plate", data_root)
     first, second = (
         PaDiM(weights="none", input_size=(64, 96), dims=20, seed=7).fit(category.train)
@@ -119,7 +122,7 @@ def test_dims_beyond_the_channels_are_refused(dims: int) -> None:
 
 
 @pytest.mark.parametrize("dims", ["all", 176, 1])
-def test_dims_up_to_the_channels_work(data_root, dims: int | str) -> None:  # type: ignore[no-untyped-def]
+def test_dims_up_to_the_channels_work(data_root: Path, dims: int | str) -> None:
     category = load_category("plate", data_root)
     detector = PaDiM(weights="none", input_size=(64, 64), dims=dims).fit(category.train)
     assert detector.predict([np.zeros((50, 70, 3), np.uint8)])[0].anomaly_map.shape == (64, 64)
@@ -133,7 +136,7 @@ def test_unfitted_and_empty_are_refused() -> None:
         detector.fit(Dataset([]))
 
 
-def test_one_picture_is_refused(data_root) -> None:  # type: ignore[no-untyped-def]
+def test_one_picture_is_refused(data_root: Path) -> None:
     path = data_root / "plate/train/good/000.png"
     with pytest.raises(DataError, match="at least 2 pictures"):
         PaDiM(weights="none", input_size=(64, 64)).fit(Dataset([Sample(path=path)]))

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from click.testing import CliRunner
+from torch import Tensor
 
 from edge_ad.cli import main
 from edge_ad.data import ScoredSample, load_category
@@ -83,7 +84,7 @@ def test_a_mismatch_keeps_the_old_file_and_names_both_figures(
     before = (copy / "plate-padim.onnx").read_bytes()
     original = PaDiM.forward
 
-    def drifted(self: PaDiM, frames):  # type: ignore[no-untyped-def]
+    def drifted(self: PaDiM, frames: Tensor) -> tuple[Tensor, Tensor]:
         score, anomaly_map = original(self, frames)
         return score * (1.0 if torch_is_exporting() else 1.01), anomaly_map
 
