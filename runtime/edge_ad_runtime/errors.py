@@ -72,12 +72,12 @@ _HIDDEN = "***"
 _LONGEST_REDACTED = 2000
 
 # From a scheme of at least two letters (C:\ is a drive) and its slashes up to the last @ in it:
-# passwords hold @, / and spaces unescaped.
-_USER_INFO = re.compile(r"([a-z][a-z0-9+.-]+:[/\\]+)[^\n]*@", re.IGNORECASE)
+# passwords hold @, / and spaces unescaped. Or from two slashes: `rtsp//me:secret@host`.
+_USER_INFO = re.compile(r"([a-z][a-z0-9+.-]+:[/\\]+|[/\\]{2})[^\n]*@", re.IGNORECASE)
 
-# The same without slashes, or without a scheme: `rtsp:me:secret@host`, `me:secret@host`.
+# The same without slashes, a scheme or a user: `rtsp:me:secret@host`, `:secret@host`.
 _BARE_USER_INFO = re.compile(
-    r"(?<![\w/\\])(?![a-z]:[/\\])[^\s/\\:@*]+:(?![/\\])[^\n]*@", re.IGNORECASE
+    r"(?<![\w/\\])(?![a-z]:[/\\])[^\s/\\:@*]*:(?![/\\])[^\n]*@", re.IGNORECASE
 )
 
 # User and password without a host: what follows a colon is a port only if it is a number.
@@ -86,11 +86,15 @@ _NO_HOST = re.compile(
 )
 
 _NAMES = (
-    "user|usr|login|account|access|pass|pwd|psw|token|key|auth|secret|sig|cred|session|ticket|jwt"
+    "user|usr|login|account|access|pass|pwd|psw|pswd|token|key|auth|secret|sig|cred|session|ticket|"
+    "jwt|bearer|priv"
+)
+_NAME = (
+    rf"(?:[\w.%\[-]*(?:{_NAMES})[\w.%\]-]*?|u|p|pin|sid|code|hash|(?:[\w.%\[-]*[_\[-])?pw\]?)\s?"
 )
 _SECRET = re.compile(
-    rf"((?:^|[/?&;#,\s\"'])"
-    rf"(?:[\w.-]*(?:{_NAMES})[\w.-]*|u|p|pin|sid|code|hash|(?:[\w.-]*[_-])?pw)\s?=\s?)"
+    # In a query a colon stands for a mistyped `=`, elsewhere it is ordinary punctuation.
+    rf"((?:^|[/?&;#,\s\"']){_NAME}(?:=|%3D)\s?|[?&;#]{_NAME}:\s?)"
     # A value in a query may hold spaces; in a pipeline it ends before the next element.
     r"(?:\"[^\"\n]*\"|'[^'\n]*'|(?:(?! ! )[^&;\n])*)",
     re.IGNORECASE,

@@ -21,7 +21,16 @@ from edge_ad_runtime.errors import redact
         ("rtsp:/user:pw@host/cam", "rtsp:/***@host/cam"),
         ("rtsp:user:pw@host/cam", "***@host/cam"),
         ("user:pw@host/cam", "***@host/cam"),
+        (":pw@host/cam", "***@host/cam"),
         ("htps://user:pw@host/cam", "htps://***@host/cam"),
+        ("rtsp//user:pw@host/cam", "rtsp//***@host/cam"),
+        ("rtsp ://user:pw@host/cam", "rtsp ://***@host/cam"),
+        ("rtsp;//user:pw@host/cam", "rtsp;//***@host/cam"),
+        ("//user:p w@host/cam", "//***@host/cam"),
+        ("http://host/a?form[password]=x&fps=5", "http://host/a?form[password]=***&fps=5"),
+        ("http://host/a?pass%77ord%3Dx&fps=5", "http://host/a?pass%77ord%3D***&fps=5"),
+        ("http://host/a?password:x&fps=5", "http://host/a?password:***&fps=5"),
+        ("it has no key: choose another file", None),
         ("rtsp:\\\\user:pw@host/cam", "rtsp:\\\\***@host/cam"),
         ("rtsp:///user:pw@host/cam", "rtsp:///***@host/cam"),
         ("rtsp://user:secret/cam", "rtsp://***/cam"),
@@ -94,7 +103,6 @@ def urls() -> list[str]:
     return [
         f"{start}{user}:{password}@{host}"
         for start, user, password, host in product(STARTS, USERS, PASSWORDS, HOSTS)
-        if start or user  # ":pw@host" without anything before it is no URL of any kind
     ]
 
 
@@ -107,7 +115,8 @@ def test_no_user_info_is_printed() -> None:
     "name",
     (
         "pw pwd password pass passwd PASSWORD user usr token access_token api_key apikey X-Auth "
-        "secret sig signature session credential jwt pin loginpas loginuse key sid user-pw"
+        "secret sig signature session credential jwt pin loginpas loginuse key sid user-pw bearer "
+        "private a[pw] a[user] secret%5Fkey pswd"
     ).split(),
 )
 @pytest.mark.parametrize("value", ["Zq7", "Zq7 Zq7", "%5AZq7", "Zq7/Zq7=="])
