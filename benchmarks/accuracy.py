@@ -35,13 +35,16 @@ from edge_ad_runtime.model.picture_file import read_mask
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "PaDiM, own covariances": ("padim", {"pooling": 0.0}),
+    "PaDiM": ("padim", {}),
     "fusion, own covariances": ("fusion", {"pooling": 0.0}),
     "fusion": ("fusion", {}),
 }
-TODAY, DEFAULT = "PaDiM, own covariances", "fusion"
-SHARES = (0.25, 1.0)
+DEFAULT = "fusion"
 OF_FEW: dict[str, tuple[str, dict[str, Any]]] = {
-    f"fusion, share {share:g}": ("fusion", {"pooling": share}) for share in SHARES
+    "fusion": ("fusion", {}),
+    "own covariances": ("fusion", {"pooling": 0.0}),
+    "share 1": ("fusion", {"pooling": 1.0}),
+    "memory of 1 %": ("fusion", {"coreset": 0.01}),
 }
 FIGURES = ("image", "pixel", "PRO")
 BINS, REPLICATES = 400, 1000
@@ -89,7 +92,10 @@ def main(threads: int) -> None:
 @click.option("--data-root", type=click.Path(path_type=Path), default=Path("datasets"))
 @click.option("--classes", default="bottle,transistor,commutator,alien", show_default=True)
 @click.option("--cache", type=click.Path(path_type=Path), default=Path("results/accuracy-features"))
-def methods(preset: str, data_root: Path, classes: str, cache: Path) -> None:
+@click.option("--method", "chosen", multiple=True, default=tuple(METHODS), help="Default: all.")
+def methods(
+    preset: str, data_root: Path, classes: str, cache: Path, chosen: tuple[str, ...]
+) -> None:
     """Compare the methods on whole classes, and print the differences with intervals."""
     started = time.perf_counter()
     found: dict[str, dict[str, Values]] = {}
@@ -101,14 +107,14 @@ def methods(preset: str, data_root: Path, classes: str, cache: Path) -> None:
         fitted = np.arange(len(category.train))
         test = np.arange(len(category.train), len(features.grid))
         weights = resampled(truth.defective)
-        for method in METHODS:
+        for method in chosen:
             detector = fit(*METHODS[method], preset, features, fitted)
             said = score(detector, test)
             found.setdefault(name, {})[method] = bootstrap(said, truth, weights)
             share = getattr(detector.config, "pooling", None)
             print_row(name, method, f"{share:.2f}", *cells(exact(said, truth)))
-    for other in METHODS:
-        if other != DEFAULT:
+    for other in chosen:
+        if other != DEFAULT and DEFAULT in chosen:
             print_differences(found, DEFAULT, other)
     minutes = (time.perf_counter() - started) / 60
     click.echo(f"\n{preset}, {minutes:.1f} minutes, {torch.get_num_threads()} threads")
@@ -121,20 +127,29 @@ def methods(preset: str, data_root: Path, classes: str, cache: Path) -> None:
 @click.option("--cache", type=click.Path(path_type=Path), default=Path("results/accuracy-features"))
 @click.option("--sizes", default=",".join(map(str, SIZES)), show_default=True)
 @click.option("--draws", "n_draws", default=DRAWS, show_default=True)
-def few(preset: str, data_root: Path, classes: str, cache: Path, sizes: str, n_draws: int) -> None:
+@click.option("--method", "chosen", multiple=True, default=tuple(OF_FEW), help="Default: all.")
+def few(
+    preset: str,
+    data_root: Path,
+    classes: str,
+    cache: Path,
+    sizes: str,
+    n_draws: int,
+    chosen: tuple[str, ...],
+) -> None:
     """Fit on a few good pictures, drawn by chance: mean ROC-AUC, and standard deviation."""
-    print_head("good pictures", "class", *OF_FEW)
+    print_head("good pictures", "class", *chosen)
     for size in map(int, sizes.split(",")):
         for name in classes.split(","):
             category = load_category(name, data_root)
             features = load_features(category, preset, cache)
             truth = truth_of(category, features)
             test = np.arange(len(category.train), len(features.grid))
-            rows: dict[str, list[Values]] = {method: [] for method in OF_FEW}
+            rows: dict[str, list[Values]] = {method: [] for method in chosen}
             for seed in range(n_draws):
                 order = np.random.default_rng(seed).permutation(len(category.train))
-                for method, found in OF_FEW.items():
-                    detector = fit(*found, preset, features, np.sort(order[:size]))
+                for method in chosen:
+                    detector = fit(*OF_FEW[method], preset, features, np.sort(order[:size]))
                     rows[method].append(image_and_pixel(score(detector, test), truth))
             print_row(str(size), name, *(spread(np.array(row)) for row in rows.values()))
 
