@@ -94,12 +94,14 @@ def measure_all(features: Tensor, picks: int, loop_picks: int, rounds: int) -> l
         "`torch.cdist` per pick": by_cdist,
         "matrix-vector product per pick": ByProduct(plain),
     }
-    start = torch.tensor(seconds(lambda: greedy_coreset(features, 1))[1], device=features.device)
+    start = torch.tensor(
+        seconds(lambda: greedy_coreset(features, 1).picks)[1], device=features.device
+    )
     rates: dict[str, list[float]] = {}
     agree: dict[str, str] = {}
     for _ in range(rounds):
-        early, _ = seconds(lambda: greedy_coreset(features, picks))
-        late, ours = seconds(lambda: greedy_coreset(features, 3 * picks))
+        early, _ = seconds(lambda: greedy_coreset(features, picks).picks)
+        late, ours = seconds(lambda: greedy_coreset(features, 3 * picks).picks)
         rates.setdefault(f"ours, picks 1-{picks}", []).append(picks / early)
         rates.setdefault(f"ours, picks 1-{3 * picks}", []).append(3 * picks / late)
         for name, measure in loops.items():

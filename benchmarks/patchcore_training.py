@@ -37,7 +37,7 @@ def main(data_root: Path, category_name: str, coreset: float) -> None:
             [detector.embed(torch.from_numpy(frames)).flatten(0, 1) for _, frames in batches]
         )
     with phase(f"coreset: {int(coreset * len(patches)):,} of {len(patches):,} patches"):
-        picks = greedy_coreset(project(patches, seed=0), int(coreset * len(patches)))
+        picks = greedy_coreset(project(patches, seed=0), int(coreset * len(patches))).picks
         detector.memory = patches[picks].clone()
         detector.owners = torch.zeros(len(picks), dtype=torch.int32)
         del patches

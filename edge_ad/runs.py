@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -86,10 +86,6 @@ class Run:
     def model_file(self) -> Path:
         """Where the exported file lies unless another place was asked for."""
         return model_file(self.folder)
-
-    def with_metrics(self, metrics: RunMetrics) -> "Run":
-        """Return the same run with other figures."""
-        return replace(self, metrics=metrics)
 
     def write(self, folder: Path | None = None) -> None:
         """Write the files into the run's folder, or into another one first."""

@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,7 @@ def change_limit(folder: Path | str, rate: float) -> Run:
                 "pictures: train it again with --false-alarm-rate"
             )
         calibration = run.metrics.calibration.with_rate(rate)
-        run = run.with_metrics(run.metrics.with_limit(calibration, run.scored))
+        run = replace(run, metrics=run.metrics.with_limit(calibration, run.scored))
         _write(run, load(folder), save=False)
     return run
 

@@ -84,14 +84,7 @@ def project(
     return features if features.dtype == dtype else _cast(features, None, dtype)
 
 
-def greedy_coreset(
-    features: Tensor, count: int, *, seed: int = 0, description: str | None = None
-) -> Tensor:
-    """Pick rows by greedy k-centre: the picks of `greedy_cover`, (count,), in their order."""
-    return greedy_cover(features, count, seed=seed, description=description).picks
-
-
-class Cover(NamedTuple):
+class Coreset(NamedTuple):
     """Picked rows, and which of them each row is nearest to; all on the device of the features.
 
     Attributes:
@@ -105,9 +98,9 @@ class Cover(NamedTuple):
     distance: Tensor
 
 
-def greedy_cover(
+def greedy_coreset(
     features: Tensor, count: int, *, seed: int = 0, description: str | None = None
-) -> Cover:
+) -> Coreset:
     """Pick rows by greedy k-centre; exact, deterministic, ties go to the lowest index.
 
     Args:
@@ -146,7 +139,7 @@ def greedy_cover(
         coverage.add(new)
         chosen, distance = torch.cat(picks), coverage.squared.clamp(min=0).sqrt()
     # Made outside inference mode: tensors like any other.
-    return Cover(chosen.clone(), coverage.nearest.long(), distance.clone())
+    return Coreset(chosen.clone(), coverage.nearest.long(), distance.clone())
 
 
 def coreset_memory_bytes(n: int, d: int, dtype: torch.dtype) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edge_ad.models.coreset import (
     coreset_memory_bytes,
-    greedy_cover,
+    greedy_coreset,
     project,
     projected_width,
 )
@@ -132,19 +132,19 @@ class GoodPatches:
         n_patches = self._patches.shape[1]
         flat = self.patches.flatten(0, 1)
         projected = project(flat, seed=self._seed, dtype=_coreset_dtype(self._device))
-        cover = greedy_cover(
+        coreset = greedy_coreset(
             projected, self._count(len(flat)), seed=self._seed, description=description
         )
-        rows, exact = flat[cover.picks], projected is flat
-        nearest = cover.nearest.reshape(-1, n_patches)
+        rows, exact = flat[coreset.picks], projected is flat
+        nearest = coreset.nearest.reshape(-1, n_patches)
         if exact:
-            distance = cover.distance.reshape(-1, n_patches)
+            distance = coreset.distance.reshape(-1, n_patches)
         else:
             pairs = zip(self.patches, nearest, strict=True)
             distance = torch.stack([(own - rows[row]).square().sum(1).sqrt() for own, row in pairs])
         return MemoryBank(
             rows=rows,
-            owners=(cover.picks // (n_patches * self._copies)).to(torch.int32),
+            owners=(coreset.picks // (n_patches * self._copies)).to(torch.int32),
             nearest=nearest,
             distance=distance,
             exact=exact,

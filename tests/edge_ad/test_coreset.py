@@ -7,7 +7,7 @@ import torch
 from sklearn.random_projection import SparseRandomProjection
 from torch import Tensor
 
-from edge_ad.models.coreset import coreset_memory_bytes, greedy_coreset, greedy_cover, project
+from edge_ad.models.coreset import coreset_memory_bytes, greedy_coreset, project
 from edge_ad_runtime.errors import EdgeAdError
 
 
@@ -68,7 +68,7 @@ def near_ties(n: int, width: int, seed: int) -> Tensor:
 @pytest.mark.parametrize("seed", range(5))
 def test_picks_of_20000_points_are_those_of_brute_force(seed: int) -> None:
     features = clustered(20_000, 64, seed)
-    picks = greedy_coreset(features, 1000, seed=seed).tolist()
+    picks = greedy_coreset(features, 1000, seed=seed).picks.tolist()
     assert picks == brute_force(features, 1000, picks[0])
 
 
@@ -78,13 +78,13 @@ def test_ties_and_cancellation_change_no_pick(
     draw: Callable[[int, int, int], Tensor], width: int
 ) -> None:
     features = draw(2000, width, 7)
-    picks = greedy_coreset(features, 600, seed=1).tolist()
+    picks = greedy_coreset(features, 600, seed=1).picks.tolist()
     assert picks == brute_force(features, 600, picks[0])
 
 
 def test_every_point_can_be_picked_once() -> None:
     features = duplicated(500, 8, 0)
-    picks = greedy_coreset(features, 500).tolist()
+    picks = greedy_coreset(features, 500).picks.tolist()
     assert sorted(picks) == list(range(500))
     assert picks == brute_force(features, 500, picks[0])
 
@@ -92,22 +92,22 @@ def test_every_point_can_be_picked_once() -> None:
 @pytest.mark.parametrize("scale", [1e-15, 1e-22, 1e15])
 def test_scale_of_the_features_does_not_matter(scale: float) -> None:
     features = clustered(1000, 16, 3) * scale
-    picks = greedy_coreset(features, 200).tolist()
+    picks = greedy_coreset(features, 200).picks.tolist()
     assert picks == brute_force(features, 200, picks[0])
 
 
 def test_half_precision_storage_is_exact_on_what_it_stores() -> None:
     features = (clustered(3000, 64, 0) * 500).half()  # squares beyond fp16's 65,504
-    picks = greedy_coreset(features, 400).tolist()
+    picks = greedy_coreset(features, 400).picks.tolist()
     assert picks == brute_force(features.float(), 400, picks[0])
 
 
 def test_same_seed_gives_same_picks_and_another_seed_another_start() -> None:
     features = clustered(2000, 16, 0)
-    picks = greedy_coreset(features, 50, seed=3)
-    assert torch.equal(picks, greedy_coreset(features, 50, seed=3))
+    picks = greedy_coreset(features, 50, seed=3).picks
+    assert torch.equal(picks, greedy_coreset(features, 50, seed=3).picks)
     assert picks.dtype == torch.int64
-    assert picks[0] != greedy_coreset(features, 50, seed=4)[0]
+    assert picks[0] != greedy_coreset(features, 50, seed=4).picks[0]
 
 
 def test_the_setting_for_matrix_products_is_left_as_it_was() -> None:
@@ -135,7 +135,7 @@ def test_features_that_are_not_finite_are_refused(value: float) -> None:
 
 
 def test_one_point() -> None:
-    assert greedy_coreset(torch.zeros(1, 3), 1).tolist() == [0]
+    assert greedy_coreset(torch.zeros(1, 3), 1).picks.tolist() == [0]
 
 
 def test_projection_is_that_of_scikit_learn() -> None:
@@ -174,10 +174,9 @@ def test_memory_estimate_counts_the_features_once() -> None:
     assert 1_000_000 * 600 < difference < 1.1 * 1_000_000 * 600
 
 
-def test_the_cover_tells_how_far_each_row_is_from_its_nearest_pick() -> None:
+def test_the_coreset_tells_how_far_each_row_is_from_its_nearest_pick() -> None:
     features = torch.randn(3000, 12, generator=torch.Generator().manual_seed(0))
-    picks, nearest, distance = greedy_cover(features, 300)
-    assert torch.equal(picks, greedy_coreset(features, 300))
+    picks, nearest, distance = greedy_coreset(features, 300)
     to_picks = torch.cdist(features, features[picks], compute_mode="donot_use_mm_for_euclid_dist")
     assert torch.equal(nearest, to_picks.argmin(dim=1))
     np.testing.assert_allclose(distance, to_picks.amin(dim=1), rtol=1e-5, atol=1e-6)

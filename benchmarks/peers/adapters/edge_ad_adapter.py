@@ -68,7 +68,7 @@ def _time_fit(detector: Any) -> tuple[list[Cost], list[float], list[tuple[int, f
     spent: list[Cost] = []
     peak: list[float] = []
     picks: list[tuple[int, float]] = []
-    fit_, cover = detector.fit, memory_bank.greedy_cover
+    fit_, choose = detector.fit, memory_bank.greedy_coreset
 
     def timed_fit(pictures: Any) -> Any:
         with cost() as found:
@@ -77,13 +77,13 @@ def _time_fit(detector: Any) -> tuple[list[Cost], list[float], list[tuple[int, f
         peak.append(peak_mib())
         return result
 
-    def timed_cover(*arguments: Any, **options: Any) -> Any:
+    def timed_coreset(*arguments: Any, **options: Any) -> Any:
         with cost() as found:
-            result = cover(*arguments, **options)
+            result = choose(*arguments, **options)
         picks.append((len(result[0] if isinstance(result, tuple) else result), found.wall_s))
         return result
 
-    detector.fit, memory_bank.greedy_cover = timed_fit, timed_cover
+    detector.fit, memory_bank.greedy_coreset = timed_fit, timed_coreset
     return spent, peak, picks
 
 
