@@ -22,6 +22,7 @@ from edge_ad.cli import main
 from edge_ad_runtime import (
     CameraError,
     FakeCamera,
+    FrameError,
     MissingExtraError,
     ModelInfo,
     Scorer,
@@ -185,6 +186,9 @@ def test_a_camera_that_breaks_off_or_gives_nothing(monkeypatch: pytest.MonkeyPat
     (lost,) = frames_of(monkeypatch, [CameraError("the camera 0 is gone: check its cable")])
     assert (lost["status"], lost["message"]) == ("error", "the camera 0 is gone")
     assert lost["advice"] == "check its cable"
+    (unusable,) = frames_of(monkeypatch, [FrameError("it is no picture: remove it")] * 3)
+    assert unusable["status"] == "error" and "check the address" in unusable["advice"]
+    assert "3 of 3 frames" in unusable["message"] and "it is no picture" in unusable["message"]
     (nothing,) = frames_of(monkeypatch, [])
     assert nothing["status"] == "error" and "no frame" in nothing["message"]
 
@@ -213,6 +217,14 @@ def test_a_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "gone").rmdir()
     (finding,) = findings()["disk"]
     assert finding["status"] == "error" and "a folder that exists" in finding["advice"]
+
+
+def test_a_camera_that_loses_a_frame(
+    monkeypatch: pytest.MonkeyPatch, frames: Callable[..., list[Any]]
+) -> None:
+    found = frames_of(monkeypatch, [FrameError("it is no picture: remove it"), *frames(100)])
+    assert [finding["status"] for finding in found] == ["warning", "ok"]
+    assert "1 of 2 frames of 0 were lost" in found[0]["message"]
 
 
 def test_a_model_of_a_newer_format(write_model: Callable[..., Path], info: ModelInfo) -> None:

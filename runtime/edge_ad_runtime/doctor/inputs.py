@@ -3,6 +3,7 @@
 import os
 import statistics
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from edge_ad_runtime.errors import CameraError, DataError, EdgeAdError, ModelFil
 
 if TYPE_CHECKING:
     from edge_ad_runtime.cameras import FrameSource
+    from edge_ad_runtime.model.image import Appearance
     from edge_ad_runtime.model.scorer import Scorer
 
 DEVICES = Path("/dev")
@@ -59,33 +61,73 @@ def check_camera(spec: str) -> Iterator[Finding]:
     yield from _frames(source, name)
 
 
-def _frames(source: "FrameSource", name: str) -> Iterator[Finding]:
-    """Read for a while, in a thread: a driver may never return."""
-    from edge_ad_runtime.cameras.reader import Reader
-    from edge_ad_runtime.model.image import Appearance, appearance
+@dataclass
+class _Watched:
+    """What a camera gave for a while.
 
-    looks: list[Appearance] = []
-    arrivals: list[tuple[float, int]] = []
-    sizes: dict[str, None] = {}
+    Attributes:
+        arrivals: when each frame came, and its number.
+        sizes: as width x height, each once.
+        looks: of the frames.
+        lost: why frames could not be used.
+    """
+
+    arrivals: list[tuple[float, int]] = field(default_factory=list)
+    sizes: dict[str, None] = field(default_factory=dict)
+    looks: list["Appearance"] = field(default_factory=list)
+    lost: list[DataError] = field(default_factory=list)
+
+
+def _watch(source: "FrameSource") -> _Watched:
+    """Read for a while, in a thread: a driver may never return.
+
+    Raises:
+        CameraError: the camera is lost.
+    """
+    from edge_ad_runtime.cameras.reader import Reader
+    from edge_ad_runtime.model.image import appearance
+
+    watched = _Watched()
     until = monotonic() + _SECONDS
-    try:
-        with Reader(source) as reader:
-            while len(arrivals) < _FRAMES and monotonic() < until and not reader.ended:
+    with Reader(source) as reader:
+        while len(watched.arrivals) < _FRAMES and monotonic() < until and not reader.ended:
+            try:
                 captured = reader.take(until - monotonic())
-                if captured is not None:
-                    arrivals.append((monotonic(), captured.number))
-                    looks.append(appearance(captured.frame))
-                    height, width = captured.frame.shape[:2]
-                    sizes[f"{width} x {height}"] = None
-    except (CameraError, DataError) as problem:
+            except DataError as problem:
+                watched.lost.append(problem)
+                continue
+            if captured is not None:
+                height, width = captured.frame.shape[:2]
+                watched.arrivals.append((monotonic(), captured.number))
+                watched.sizes[f"{width} x {height}"] = None
+                watched.looks.append(appearance(captured.frame))
+    return watched
+
+
+def _frames(source: "FrameSource", name: str) -> Iterator[Finding]:
+    """Read some frames, and say how many come, of which size, and whether they show anything."""
+    try:
+        watched = _watch(source)
+    except CameraError as problem:
         yield explained("camera", problem)
         return
-    if not arrivals:
+    arrivals, sizes, looks, lost = watched.arrivals, watched.sizes, watched.looks, watched.lost
+    if lost:
+        worst = explained("camera", lost[-1])
+        yield Finding(
+            check="camera",
+            status="warning" if arrivals else "error",
+            message=f"{len(lost)} of {counted(len(lost) + len(arrivals), 'frame')} of {name} were "
+            f"lost, the last one because {worst.message}",
+            advice="check the address, and cable or network" if source.live else worst.advice,
+        )
+    elif not arrivals:
         yield error(
             "camera",
             f"{name} opens but gives no frame within {_SECONDS:g} s",
             "check cable and power, and that no other program uses it",
         )
+    if not arrivals:
         return
     rate = ""
     if source.live and len(arrivals) > 1:

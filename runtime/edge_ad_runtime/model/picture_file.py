@@ -86,7 +86,7 @@ def decode_picture(data: bytes, path: str) -> Frame:
     if header is None:
         heic = data[4:8] == b"ftyp"
         raise DataError(
-            f"the file {path} is not a readable picture ({PICTURE_FORMATS}): "
+            f"{path} is not a readable picture ({PICTURE_FORMATS}): "
             + ("it is HEIC or AVIF, convert it" if heic else "replace or remove it")
         )
     if header.decoded_bytes > LARGEST_PICTURE_BYTES:
