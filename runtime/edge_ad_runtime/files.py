@@ -25,6 +25,8 @@ _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 """A pipe that somebody has put in place of a file does not block whoever opens it so."""
 _TEMPORARY = ".edge-ad-*.tmp"
 _LOCK_LOOK_SECONDS = 0.02
+_MOST_LINKS = 40
+"""One behind the other, as in Linux."""
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EBADF)
 """Of file systems without locks; EBADF of NFS, which locks only what may be written to."""
 
@@ -155,6 +157,29 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def own_path(path: Path) -> Path:
+    """Return where a path leads, through links that this user or root has made.
+
+    Raises:
+        PermissionError: it is a link of another user, who may lead to files of this one.
+        OSError: links in a circle, or a folder that cannot be read.
+    """
+    followed = 0
+    while True:
+        try:
+            state = path.lstat()
+        except FileNotFoundError:
+            return path
+        if not stat.S_ISLNK(state.st_mode):
+            return path
+        if hasattr(os, "geteuid") and state.st_uid not in (0, os.geteuid()):
+            raise PermissionError(errno.EACCES, "it is a link that another user has made")
+        followed += 1
+        if followed > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        path = path.parent / os.readlink(path)
 
 
 def read_regular(path: Path, most_bytes: int) -> bytes:

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
-from edge_ad_runtime import files
-from edge_ad_runtime.errors import ConfigError, ModelFileError
+from edge_ad_runtime import CapturedFrame, ModelInfo, OverlayFolder, Result, files
+from edge_ad_runtime.errors import ConfigError, DataError, ModelFileError
 from edge_ad_runtime.files import (
     locked,
     make_writable,
@@ -23,6 +24,11 @@ from edge_ad_runtime.files import (
 from edge_ad_runtime.model.accepted import AcceptedVersions
 from edge_ad_runtime.model.device_calibration import calibration_path, read_calibrations
 from edge_ad_runtime.model.signature import beside, read_signature
+from edge_ad_runtime.outputs.json_file import JsonConfig, JsonFile
+from edge_ad_runtime.outputs.pictures import Retention
+from edge_ad_runtime.outputs.spool import Spool
+
+MakeVerdict = Callable[..., tuple[CapturedFrame, Result]]
 
 KILLED = """
 import os, sys
@@ -54,6 +60,85 @@ def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
     remove_leftovers(tmp_path)
     assert victim.read_bytes() == b"precious"
     assert not (tmp_path / "a.jpg").is_symlink()
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Path], Path]:
+    """Make a link as if another user had made it."""
+
+    def plant(name: str, target: Path) -> Path:
+        link = tmp_path / name
+        link.symlink_to(target)
+        if os.geteuid() == 0:
+            os.chown(link, 65_534, 65_534, follow_symlinks=False)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        return link
+
+    return plant
+
+
+def test_a_link_of_another_user_leads_no_output_to_its_target(
+    tmp_path: Path, planted: Callable[[str, Path], Path], info: ModelInfo
+) -> None:
+    victims = tmp_path / "victims"
+    victims.mkdir()
+    for name in ("verdicts.jsonl", "20200101T000000000000Z-000001.jpg"):
+        (victims / name).write_bytes(b"precious")
+    lines = planted("verdicts.jsonl", victims / "verdicts.jsonl")
+    spool = planted("edge-ad-mqtt.spool", victims / "new.spool")
+    pictures = planted("kept", victims)
+    with pytest.raises(DataError, match="link that another user has made"):
+        JsonFile(JsonConfig(path=lines))
+    with pytest.raises(DataError, match="link that another user has made"):
+        Spool(spool, limit=5)
+    with pytest.raises(DataError, match="link that another user has made"):
+        OverlayFolder(pictures, info)
+    assert sorted(path.name for path in victims.iterdir()) == [
+        "20200101T000000000000Z-000001.jpg",
+        "verdicts.jsonl",
+    ]
+    assert {path.read_bytes() for path in victims.iterdir()} == {b"precious"}
+
+
+def test_no_picture_behind_a_linked_subfolder_is_deleted(
+    tmp_path: Path, planted: Callable[[str, Path], Path], verdict: MakeVerdict, info: ModelInfo
+) -> None:
+    """Its name is like ours, but it lies in somebody's archive."""
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    (archive / "20200101T000000000000Z-000001.jpg").write_bytes(b"precious")
+    (tmp_path / "kept").mkdir()
+    planted("kept/left", archive)
+    pictures = OverlayFolder(
+        tmp_path / "kept", info, retention=Retention(max_count=1), by_camera=True
+    )
+    with pytest.raises(OSError, match="another user"):
+        pictures.write(*verdict(1))
+    pictures.write(*verdict(2, camera="right"))
+    pictures.write(*verdict(3, camera="right"))
+    assert [path.read_bytes() for path in archive.iterdir()] == [b"precious"]
+    assert len(list((tmp_path / "kept/right").iterdir())) == 1
+
+
+def test_own_links_are_followed_also_when_the_lines_are_rotated(
+    tmp_path: Path, verdict: MakeVerdict
+) -> None:
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "verdicts.jsonl"
+    link.symlink_to("disk/verdicts.jsonl")
+    lines = JsonFile(JsonConfig(path=link, max_mb=0.001))
+    for number in range(8):
+        lines.write(*verdict(number))
+    lines.close()
+    assert link.is_symlink() and [path.name for path in tmp_path.iterdir() if path != link] == [
+        "disk"
+    ]
+    assert (tmp_path / "disk/verdicts.jsonl.1").is_file()
+    circle = tmp_path / "circle"
+    circle.symlink_to("circle")
+    with pytest.raises(DataError, match="cannot write the lines to"):
+        JsonFile(JsonConfig(path=circle))
 
 
 def test_temporary_names_cannot_be_guessed_nor_opened(

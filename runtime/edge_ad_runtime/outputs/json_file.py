@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from edge_ad_runtime.config_table import setting
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.files import lock_open_file
+from edge_ad_runtime.files import lock_open_file, own_path
 from edge_ad_runtime.outputs.base import JsonLines
 
 
@@ -58,13 +58,14 @@ class RotatingFile:
         Raises:
             DataError: it cannot be written, or another stream writes it.
         """
-        self._path = path
         self._max_bytes = max_bytes
         self._files = files
         try:
             if path.exists() and not path.is_file():
                 raise DataError(f"expected {path} to be a file for lines: choose another path")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            # Later files lie beside the real one, perhaps on another disk.
+            self._path = own_path(path)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO | None = self._open()
         except BlockingIOError as error:
             # Each would rotate the file under the other.
@@ -119,7 +120,7 @@ class RotatingFile:
             return False
 
     def _open(self) -> BinaryIO:
-        file = open(self._path, "ab+", buffering=0)
+        file = open(self._path, "ab+", buffering=0, opener=_open_no_link)
         try:
             lock_open_file(file.fileno())
             if file.seek(0, os.SEEK_END):
@@ -143,3 +144,8 @@ class RotatingFile:
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    """Open a file, but no link that somebody has made since the start."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)

@@ -14,7 +14,7 @@ from pathlib import Path
 from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.config_table import inline, setting
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.files import make_writable, remove_leftovers, write_whole
+from edge_ad_runtime.files import make_writable, own_path, remove_leftovers, write_whole
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.overlay import draw_overlay, encode_jpeg
 from edge_ad_runtime.model.result import Result
@@ -85,8 +85,9 @@ class OverlayFolder(Output):
             DataError: it cannot be read or written.
         """
         folder = Path(folder)
-        make_writable(folder)
         try:
+            folder = own_path(folder)
+            make_writable(folder)
             for subfolder in _subfolders(folder):
                 remove_leftovers(subfolder)
             self._kept = KeptPictures(folder, retention)
@@ -112,7 +113,7 @@ class OverlayFolder(Output):
             return
         folder = self._folder
         if self._by_camera:
-            folder = folder / folder_name(captured.camera)
+            folder = own_path(folder / folder_name(captured.camera))
             folder.mkdir(exist_ok=True)
         self._leave_room()
         picture = draw_overlay(captured.frame, result, self._info_of(captured.camera))
@@ -208,7 +209,8 @@ def _subfolders(folder: Path) -> Iterator[Path]:
 
 def _list_ours(folder: Path) -> Iterator[tuple[float, Path, int]]:
     """Yield time, path and size of the pictures; links and what cannot be read are left out."""
-    for path in chain(folder.glob("*.jpg"), folder.glob("*/*.jpg")):
+    folders = (folder, *_subfolders(folder))
+    for path in chain.from_iterable(each.glob("*.jpg") for each in folders):
         if not _OURS.fullmatch(path.name):
             continue
         try:

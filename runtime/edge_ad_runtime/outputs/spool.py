@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edge_ad_runtime.errors import ConfigError, counted
+from edge_ad_runtime.files import own_path
 
 _LOCK_SECONDS = 0.5
 _MAGIC = b"SQLite format 3\0"
@@ -41,11 +42,11 @@ class Spool:
         Raises:
             ConfigError: it cannot be opened, is something else, or another stream uses it.
         """
-        self._path = path
         self._limit = limit
         self._filled = threading.Condition()
         self._notices: list[str] = []
         try:
+            self._path = path = own_path(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             # What is produced is nobody else's business; SQLite gives its log the same mode.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
