@@ -1,4 +1,8 @@
-"""Write files that are either whole or not there, also where others may write; read them back."""
+"""Write files that are either whole or not there, also where others may write; read them back.
+
+Also where `edge-ad install` puts the model files behind one path, which models, streams and
+installations have to know (`slots_folder` to `other_slot`).
+"""
 
 import errno
 import json
