@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from edge_ad_runtime.errors import DataError, ModelFileError, NotFittedError
-from edge_ad_runtime.files import write_whole
+from edge_ad_runtime.files import temporary_folder, write_whole
 from edge_ad_runtime.model.calibration import Calibration
 from edge_ad_runtime.model.document import Document
 from edge_ad_runtime.model.info import Limits
@@ -41,7 +41,6 @@ def write_detector(detector: "Detector", folder: Path) -> None:
     try:
         _write(detector, folder)
     except (OSError, SafetensorError) as error:
-        (folder / f".{TENSOR_FILE}.tmp").unlink(missing_ok=True)
         raise cannot_write(folder, error) from error
 
 
@@ -55,11 +54,12 @@ def cannot_write(folder: Path, error: Exception) -> DataError:
 def _write(detector: "Detector", folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous().cpu() for name, tensor in detector.state_dict().items()}
-    temporary = folder / f".{TENSOR_FILE}.tmp"
-    save_file(state, temporary)
-    temporary.chmod(0o644)  # safetensors leaves it to its owner alone
-    digest = _sha256_of(temporary)
-    os.replace(temporary, folder / TENSOR_FILE)
+    with temporary_folder(folder) as new:
+        tensors = new / TENSOR_FILE
+        save_file(state, tensors)
+        tensors.chmod(0o644)  # safetensors leaves it to its owner alone
+        digest = _sha256_of(tensors)
+        os.replace(tensors, folder / TENSOR_FILE)
     document = {
         "format_version": FORMAT_VERSION,
         "method": detector.method,

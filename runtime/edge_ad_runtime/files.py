@@ -174,7 +174,7 @@ def own_path(path: Path) -> Path:
     while True:
         try:
             state = path.lstat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return path
         if not stat.S_ISLNK(state.st_mode):
             return path
