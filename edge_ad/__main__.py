@@ -1,5 +1,6 @@
 """`edge-ad`, also as `python -m edge_ad`: Ctrl-C prints one word, even while packages load."""
 
+import os
 import sys
 
 _BASE = ("click", "numpy", "tomli")
@@ -25,6 +26,21 @@ def main() -> None:
             raise
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    finally:
+        _give_up_full_stdout()
+
+
+def _give_up_full_stdout() -> None:
+    """Drop what cannot be written to stdout, of which the exit code tells already.
+
+    Python would try once more when it ends, print a traceback and exit with 120.
+    """
+    if sys.stdout is None:  # closed by whoever started this
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _was_interrupted(error: BaseException | None) -> bool:

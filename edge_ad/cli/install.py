@@ -17,7 +17,7 @@ REFUSED, ROLLED_BACK, BUSY = 3, 4, 5
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.argument("model", type=click.Path(path_type=Path, readable=False), required=False)
 @click.option(
     "--config", type=click.Path(path_type=Path), help="The TOML file of the stream that uses it."
 )

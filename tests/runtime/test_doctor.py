@@ -1,10 +1,12 @@
 """`edge-ad doctor`: the truth on this machine, and the repair of each planted fault."""
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
@@ -262,6 +264,19 @@ def test_a_home_that_cannot_be_written_to(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_disk_that_fills(monkeypatch: pytest.MonkeyPatch, free: int, status: str) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
     assert findings()["disk"][0]["status"] == status
+
+
+def test_a_working_directory_on_a_read_only_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is full by nature: freeing space would not help."""
+
+    def refuse(dir: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    disk = system._disk(Path())
+    assert disk.status == "warning" and "can be written to" in disk.advice
+    assert "0 MB free" in disk.message
 
 
 @pytest.mark.parametrize(("bits", "status"), [(0x2041, "warning"), (0x2001, "ok")])

@@ -1,6 +1,7 @@
 """The machine itself: Python, operating system, board, disk, clock, heat."""
 
 import ctypes
+import errno
 import os
 import platform
 import shutil
@@ -89,18 +90,23 @@ def _disk(folder: Path) -> Finding:
             f"the folder '{folder}' cannot be used ({problem.strerror})",
             "change to a folder that exists, and run the command again",
         )
-    text = f"{free / 1e9:.1f} GB free at {folder}"
-    if free < _FULL_BYTES:
-        return error("disk", text, "free some space: verdicts and pictures will be lost")
+    text = f"{_amount(free)} free at {folder}"
+    # Before its size: a root that is read-only has no space by nature.
     if not _is_writable(folder):
         return warning(
             "disk",
             f"{text}, but nothing can be written there",
             "run the stream in a folder that can be written to, or give its outputs absolute paths",
         )
+    if free < _FULL_BYTES:
+        return error("disk", text, "free some space: verdicts and pictures will be lost")
     if free < _LOW_BYTES:
         return warning("disk", text, "free some space, or limit kept pictures with max_mb")
     return ok("disk", text)
+
+
+def _amount(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= _LOW_BYTES else f"{count / 1e6:.0f} MB"
 
 
 def _home() -> Finding:
@@ -121,8 +127,8 @@ def _is_writable(folder: Path) -> bool:
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True
-    except OSError:
-        return False
+    except OSError as problem:
+        return problem.errno == errno.ENOSPC
 
 
 class _Timex(ctypes.Structure):
