@@ -1,10 +1,13 @@
-"""Watch the verdicts of a camera: alarms, and too many skipped frames."""
+"""Watch the verdicts of a camera: alarms, too many skipped frames, and a model that is tried."""
 
+import queue
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from statistics import median
 from time import monotonic
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
@@ -12,9 +15,16 @@ from numpy.typing import NDArray
 
 from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.config_table import check_settings, setting
-from edge_ad_runtime.errors import ConfigError, counted
+from edge_ad_runtime.errors import ConfigError, ModelFileError, counted
 from edge_ad_runtime.events import Event
+from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.result import Result
+
+if TYPE_CHECKING:
+    from edge_ad_runtime.model.scorer import Scorer
+
+_LOOK_SECONDS = 0.5
+"""How soon a trial notices that nobody waits for its outcome any more."""
 
 
 class Monitor(Protocol):
@@ -169,3 +179,81 @@ class Overload:
             camera=captured.camera,
             details={"skipped": missed, "scored": scored},
         )
+
+
+class Shadow:
+    """Scores parts with a candidate as well, while the verdicts of the running model count.
+
+    It is a monitor of each camera of one model. The candidate works in the thread of the trial and
+    takes a part whenever it is idle, so the loop never waits for it.
+    """
+
+    def __init__(self) -> None:
+        """Start idle."""
+        self._parts: queue.Queue[tuple[Frame, Result]] | None = None
+
+    def update(self, captured: CapturedFrame, result: Result) -> None:
+        """Offer a part to the candidate, if there is one."""
+        parts = self._parts
+        if parts is not None:
+            with suppress(queue.Full):
+                parts.put_nowait((captured.frame, result))
+
+    def run(
+        self,
+        candidate: "Scorer",
+        *,
+        parts: int,
+        most_changed: float,
+        max_latency_ms: float,
+        timeout: float,
+        given_up: Callable[[], bool],
+    ) -> dict[str, float]:
+        """Score a number of parts beside the running model.
+
+        Args:
+            candidate: at its own limit.
+            parts: at least 1.
+            most_changed: share of verdicts that may differ, 0..1.
+            max_latency_ms: of the median inference of the candidate.
+            timeout: seconds until all parts must have come.
+            given_up: whether nobody waits for the outcome any more.
+
+        Returns:
+            The figures.
+
+        Raises:
+            ModelFileError: the candidate failed, changes too many verdicts, or is too slow.
+        """
+        waiting: queue.Queue[tuple[Frame, Result]] = queue.Queue(maxsize=1)
+        self._parts = waiting
+        changed = 0
+        latencies: list[float] = []
+        deadline = monotonic() + timeout
+        try:
+            while len(latencies) < parts:
+                if given_up():
+                    raise ModelFileError("the trial was given up before its end")
+                if monotonic() > deadline:
+                    raise ModelFileError(
+                        f"{len(latencies)} of {parts} parts came within {timeout:g} s: raise "
+                        "--timeout or lower --shadow"
+                    )
+                with suppress(queue.Empty):
+                    frame, result = waiting.get(timeout=_LOOK_SECONDS)
+                    ours = candidate.score(frame)
+                    changed += ours.anomalous != result.anomalous
+                    latencies.append(ours.latency_ms)
+        finally:
+            self._parts = None
+        if changed > most_changed * parts:
+            raise ModelFileError(
+                f"{changed} of {parts} verdicts would change, more than the "
+                f"{most_changed:.0%} allowed: compare the two models, or raise --max-changed"
+            )
+        if median(latencies) > max_latency_ms:
+            raise ModelFileError(
+                f"one inference takes {median(latencies):.0f} ms beside the running model, and may "
+                f"take {max_latency_ms:g} ms: export a smaller model, or raise --max-latency"
+            )
+        return {"parts": parts, "changed": changed, "latency_ms": round(median(latencies), 3)}
