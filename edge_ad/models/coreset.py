@@ -19,9 +19,7 @@ once for many picks instead of once for each:
 
 import logging
 import math
-from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -30,7 +28,7 @@ import torch
 from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
 from torch import Tensor
 
-from edge_ad.models.machine import thread_pool
+from edge_ad.models.machine import full_precision, thread_pool
 from edge_ad.progress import Bar
 from edge_ad_runtime.errors import EdgeAdError
 
@@ -120,7 +118,7 @@ def greedy_coreset(
     new = first.to(features.device)
     with (
         torch.inference_mode(),
-        _full_precision(),
+        full_precision(),  # the error bound is that of float32
         thread_pool(features.device) as pool,
         Bar(count, description) as bar,
     ):
@@ -288,14 +286,3 @@ def _half_scale(features: Tensor, matrix: Tensor | None) -> float:
     if matrix is not None:  # |x.w| <= |x| |w|
         largest *= float(matrix.norm(dim=0).max())
     return 2.0 ** (15 - math.frexp(largest)[1]) if 0 < largest < math.inf else 1.0
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Keep TF32 and bf16 out of the matrix products: the error bound is that of fp32."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -25,7 +25,7 @@ from edge_ad.data import (
 from edge_ad.evaluate import Evaluation, Evaluator
 from edge_ad.models.grid import Smoothing
 from edge_ad.models.leave_one_out import FEWEST, GoodScores, LeftOut
-from edge_ad.models.machine import telling_when_memory_ends, torch_device
+from edge_ad.models.machine import full_precision, telling_when_memory_ends, torch_device
 from edge_ad.models.saved import write_detector
 from edge_ad_runtime.errors import DataError, MissingExtraError, NotFittedError
 from edge_ad_runtime.model.calibration import Calibration
@@ -178,7 +178,7 @@ class Detector(nn.Module, ABC):
             self._set_input_size(choose_input_size(dataset, area=self.config.size**2))
         self.to(self.device)
         limited = telling_when_memory_ends(self.preprocessing.input_size, self.device)
-        with limited, torch.inference_mode():
+        with limited, full_precision(), torch.inference_mode():
             self.prepare(dataset)
             left_out = self.fit_features(self._frames(dataset, f"{self.method} fit"), len(dataset))
             self.good = self.good_scores(left_out)
@@ -368,7 +368,7 @@ class Detector(nn.Module, ABC):
         if self._has_learnt_nothing():
             raise NotFittedError("the detector has learnt nothing yet: fit or load it first")
         limited = telling_when_memory_ends(self.preprocessing.input_size, self.device)
-        with limited, torch.inference_mode():
+        with limited, full_precision(), torch.inference_mode():
             scores, maps = self(torch.from_numpy(frames).to(self.device))
         return [
             Prediction(float(score), anomaly_map)

@@ -36,6 +36,27 @@ def free_memory(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0] if on_cuda else psutil.virtual_memory().available)
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Keep TF32 and bfloat16 out of convolutions and matrix products.
+
+    PyTorch computes convolutions on a GPU in TF32 unless told otherwise: with 10 bits of mantissa,
+    so that the scores of a fit on a GPU would not be those of the same fit on a CPU.
+    """
+    products = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(
+            enabled=torch.backends.cudnn.enabled,
+            benchmark=torch.backends.cudnn.benchmark,
+            deterministic=torch.backends.cudnn.deterministic,
+            allow_tf32=False,
+        ):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+
+
 def check_memory(size: int, device: torch.device, advice: str) -> None:
     """Refuse work that needs more than the device has free.
 

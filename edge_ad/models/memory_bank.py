@@ -327,5 +327,5 @@ def image_score(
 
 
 def _coreset_dtype(device: torch.device) -> torch.dtype:
-    """A GPU picks in float16, twice as fast; a CPU has no arithmetic for it."""
+    """A GPU picks in float16, in half the memory; a CPU has no arithmetic for it."""
     return torch.float16 if device.type == "cuda" else torch.float32

@@ -20,7 +20,9 @@ def fitted(data_root: Path) -> Fusion:
 def frames(data_root: Path, detector: Fusion) -> torch.Tensor:
     test = load_category("plate", data_root).test
     batches = test.batches(detector.preprocessing, batch_size=len(test), description="test")
-    return torch.from_numpy(np.concatenate([pictures for _, pictures in batches]))
+    return torch.from_numpy(np.concatenate([pictures for _, pictures in batches])).to(
+        detector.device
+    )
 
 
 def test_the_map_is_the_weighted_sum_of_both_maps(fitted: Fusion, data_root: Path) -> None:
@@ -49,7 +51,7 @@ def test_both_parts_have_the_same_spread_on_left_out_pictures(
         batches = held_out.batches(part.preprocessing, batch_size=4, description="held out")
         with torch.inference_mode():
             for _, pictures in batches:
-                features, patches = part.embed(torch.from_numpy(pictures))
+                features, patches = part.embed(torch.from_numpy(pictures).to(part.device))
                 whitened = part.whitening @ features - part.mean_whitened[:, :, None]
                 gaussian.append(whitened.square().sum(dim=1).sqrt().flatten())
                 memory.append(torch.cdist(patches.flatten(0, 1), part.memory).amin(dim=1))
@@ -70,7 +72,7 @@ def test_left_out_scores_are_those_of_new_pictures(data_root: Path) -> None:
         refit = Fusion(input_size=SIZE, coreset=0.2).fit(others)
         refit.weights = detector.weights
         with torch.inference_mode():
-            score, _ = refit(torch.from_numpy(pictures[picture][1]))
+            score, _ = refit(torch.from_numpy(pictures[picture][1]).to(refit.device))
         assert float(score) == pytest.approx(float(detector.good.scores[picture]), rel=0.06)
 
 

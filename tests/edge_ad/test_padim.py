@@ -75,13 +75,14 @@ def test_forward_equals_the_formula_on_features(fitted: Fitted) -> None:
         frames for _, frames in category.test.batches(detector.preprocessing, batch_size=64)
     ]
     with torch.inference_mode():
-        train = detector.embed(torch.from_numpy(train_frames)).numpy()
-        test = detector.embed(torch.from_numpy(test_frames)).numpy()
-        score, anomaly_map = detector(torch.from_numpy(test_frames))
+        on_device = torch.from_numpy(test_frames).to(detector.device)
+        train = detector.embed(torch.from_numpy(train_frames).to(detector.device)).cpu().numpy()
+        test = detector.embed(on_device).cpu().numpy()
+        score, anomaly_map = (tensor.cpu() for tensor in detector(on_device))
         distance = torch.from_numpy(
             direct_mahalanobis(train, test, detector.config.epsilon)
         ).float()
-        expected = detector.smoothing(distance.T.reshape(-1, *detector.grid))
+        expected = detector.smooth(distance.T.to(detector.device)).cpu()
     np.testing.assert_allclose(anomaly_map.numpy(), expected.numpy(), rtol=5e-3)
     np.testing.assert_allclose(score.numpy(), expected.amax(dim=(1, 2)).numpy(), rtol=5e-3)
 
@@ -91,11 +92,12 @@ def test_a_batch_scores_as_its_frames_do(fitted: Fitted, batch: int) -> None:
     detector, category = fitted
     frames = torch.from_numpy(
         next(iter(category.test.batches(detector.preprocessing, batch_size=batch)))[1]
-    )
+    ).to(detector.device)
     with torch.inference_mode():
         together, alone = detector(frames), [detector(frame[None]) for frame in frames]
-    np.testing.assert_allclose(together[0], torch.cat([one[0] for one in alone]), rtol=1e-4)
-    np.testing.assert_allclose(together[1], torch.cat([one[1] for one in alone]), rtol=1e-3)
+    for index, rtol in ((0, 1e-4), (1, 1e-3)):
+        apart = torch.cat([one[index] for one in alone])
+        torch.testing.assert_close(together[index], apart, rtol=rtol, atol=0)
 
 
 def test_finds_the_planted_spots(fitted: Fitted) -> None:
@@ -140,3 +142,20 @@ def test_one_picture_is_refused(data_root: Path) -> None:
     path = data_root / "plate/train/good/000.png"
     with pytest.raises(DataError, match="at least 2 pictures"):
         PaDiM(weights="none", input_size=(64, 64)).fit(Dataset([Sample(path=path)]))
+
+
+def test_a_fit_is_not_computed_in_tf32(data_root, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    seen = set()
+    detector = PaDiM(weights="none", input_size=(64, 64))
+    embed = detector.embed
+
+    def spy(frames: torch.Tensor) -> torch.Tensor:
+        seen.add((torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()))
+        return embed(frames)
+
+    monkeypatch.setattr(detector, "embed", spy)
+    train = load_category("plate", data_root).train
+    detector.fit(train).predict(train[:1])
+    assert seen == {(False, "highest")}
+    assert (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()) == before

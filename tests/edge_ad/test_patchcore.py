@@ -70,7 +70,7 @@ def test_memory_is_a_tenth_of_the_training_patches(fitted: PatchCore, category: 
         [batch for _, batch in category.train.batches(fitted.preprocessing, batch_size=64)]
     )
     with torch.inference_mode():
-        patches = fitted.embed(torch.from_numpy(frames)).flatten(0, 1)
+        patches = fitted.embed(torch.from_numpy(frames).to(fitted.device)).flatten(0, 1)
     assert fitted.memory.shape == (len(patches) // 10, 152)
     assert nearest_distance(fitted.memory, patches).max() < 0.05
 
@@ -85,11 +85,12 @@ def test_finds_the_planted_spots(fitted: PatchCore, category: Category) -> None:
 def test_a_batch_scores_as_its_frames_do(fitted: PatchCore, category: Category, batch: int) -> None:
     frames = torch.from_numpy(
         next(iter(category.test.batches(fitted.preprocessing, batch_size=batch)))[1]
-    )
+    ).to(fitted.device)
     with torch.inference_mode():
         together, alone = fitted(frames), [fitted(frame[None]) for frame in frames]
-    np.testing.assert_allclose(together[0], torch.cat([one[0] for one in alone]), rtol=1e-3)
-    np.testing.assert_allclose(together[1], torch.cat([one[1] for one in alone]), rtol=1e-3)
+    for index in (0, 1):
+        apart = torch.cat([one[index] for one in alone])
+        torch.testing.assert_close(together[index], apart, rtol=1e-3, atol=0)
 
 
 def test_same_seed_same_memory(category: Category) -> None:
