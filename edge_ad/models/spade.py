@@ -13,7 +13,6 @@ from edge_ad.models.detector import Detector
 from edge_ad.models.grid import embed_on_grid, local_average
 from edge_ad.models.leave_one_out import FEWEST, LeftOut
 from edge_ad.models.machine import check_memory
-from edge_ad.models.memory_bank import squared_distances
 from edge_ad_runtime.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -120,13 +119,13 @@ class SPADE(Detector):
         `without` is a picture that is not in the gallery for this search.
         """
         k = min(self.config.k, len(self.pooled) - (without is not None))
-        squared = squared_distances(pooled, self.pooled)
+        # By subtraction: a product is accurate to a fraction of the norms, not of the distance, and
+        # the exported graph would retrieve another picture where two are nearly as far away.
+        squared = (pooled[:, None] - self.pooled).square().sum(dim=2)
         if without is not None:
             squared[:, without] = torch.inf
-        nearest = squared.topk(k, dim=1, largest=False).indices
-        # Not from the products: they are accurate to a fraction of the norms, not of the distance.
-        to_k = (pooled[:, None] - self.pooled[nearest]).square().sum(dim=2).sqrt()  # (N, k)
-        return to_k.mean(dim=1), nearest
+        nearest = squared.topk(k, dim=1, largest=False)
+        return nearest.values.sqrt().mean(dim=1), nearest.indices
 
     def _patch_distance(self, patches: Tensor, pictures: Tensor) -> Tensor:
         """Distance of patches (N, P, d) to the nearest one of the pictures (N, k): (N, P)."""
