@@ -17,6 +17,7 @@ from edge_ad_export.int8.patchcore import patchcore_graph
 from edge_ad_export.int8.spade import spade_graph
 from edge_ad_export.operators import check_operators
 from edge_ad_export.passes.channels import prune_channels
+from edge_ad_export.passes.feature_sizes import fix_feature_sizes
 from edge_ad_export.passes.normalisation import fold_normalisation, transpose_bytes
 from edge_ad_export.passes.resize import bake_resize
 from edge_ad_export.recipe import Recipe
@@ -44,6 +45,8 @@ def build_graph(detector: Detector, recipe: Recipe) -> onnx.ModelProto:
     prune_channels(model)
     if recipe.target == "cpu":
         transpose_bytes(model)
+    if recipe.target == "cuda":
+        fix_feature_sizes(model)
     if recipe.bake_resize:
         model = bake_resize(model, detector.preprocessing)
     model = _cleaned(model)

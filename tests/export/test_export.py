@@ -121,6 +121,8 @@ def test_a_run_without_test_pictures_is_proven_on_those_of_its_own_gallery(
     scorer = Scorer(done.path, device="cpu")
     assert scorer.golden is not None
     scorer.golden.check(scorer)
+    # Of the gallery's own pictures nothing but rounding would be compared.
+    assert all(frame.score > 0.1 * scorer.threshold for frame in scorer.golden.frames)
 
 
 def torch_is_exporting() -> bool:

@@ -20,6 +20,7 @@ from edge_ad_export import Exported, ExportOptions, export
 from edge_ad_export.int8.padim import RoundedGaussians
 from edge_ad_export.int8.quantise import ACTIVATION_MAX
 from edge_ad_export.limits import with_own_limits
+from edge_ad_export.parity import Parity, ProofError
 from edge_ad_export.proof import Comparison
 from edge_ad_runtime import Scorer
 from edge_ad_runtime.errors import ConfigError
@@ -109,9 +110,33 @@ def comparison(n_good: int, factor: float) -> Comparison:
         got=expected * np.array([9.0] * 2 + [factor] * n_good + [1.0]),
         expected_peaks=expected,
         got_peaks=expected * 1.5,
-        map_difference=0.0,
+        map_differences=np.zeros(len(expected)),
         metrics=(nothing, nothing),
     )
+
+
+@pytest.mark.parametrize(
+    ("apart", "difference", "problem"),
+    [
+        (3, 0.05, None),
+        (4, 0.05, "more than 0.001 apart: 4 of 103 pictures"),
+        (1, 0.2, "maps by up to 0.2"),
+        (1, np.nan, "maps by up to nan"),
+    ],
+)
+def test_a_tie_in_a_search_is_no_fault_of_an_exact_graph(
+    apart: int, difference: float, problem: str | None
+) -> None:
+    compared = comparison(100, 1.0)
+    compared.got[:] = compared.expected
+    compared.map_differences[:apart] = difference
+    parity = Parity.of(compared, "fp32", (15.0, 15.0))
+    assert parity.n_apart == apart
+    if problem is None:
+        parity.check(exact=True)
+        return
+    with pytest.raises(ProofError, match=problem):
+        parity.check(exact=True)
 
 
 def test_a_common_shift_of_unseen_good_pictures_moves_the_limit(exported: Exported) -> None:
