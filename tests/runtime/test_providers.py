@@ -23,6 +23,7 @@ from edge_ad_runtime.model.accelerator import CPU, CUDA, TENSORRT, AcceleratorCo
 from edge_ad_runtime.model.golden import Golden
 from edge_ad_runtime.model.session import create_session
 from edge_ad_runtime.stream.config import parse_config
+from edge_ad_runtime.stream.model_slot import ModelSlot
 
 HEIGHT, WIDTH = 32, 64
 
@@ -66,6 +67,7 @@ class FakeRuntime:
         module.__version__ = "1.31.1"
         module.get_available_providers = lambda: list(self.compiled)
         module.preload_dlls = lambda: print("preloading")
+        module.set_default_logger_severity = lambda severity: None
         module.SessionOptions = FakeOptions
         module.InferenceSession = self.session
         for name in (module, module.capi, state):
@@ -78,6 +80,7 @@ class FakeRuntime:
         options: "FakeOptions",
         providers: list[str],
         provider_options: list[dict[str, str]],
+        enable_fallback: int = 1,
     ) -> "FakeSession":
         self.opened.append((providers, provider_options))
         strict = options.entries.get("session.disable_cpu_ep_fallback") == "1"
@@ -85,7 +88,14 @@ class FakeRuntime:
             raise InvalidArgument("disable_cpu_ep_fallback conflicts with an explicit CPU provider")
         running = [name for name in providers if name in self.starts]
         if TENSORRT in providers and TENSORRT not in running:
+            if not enable_fallback:
+                raise RuntimeError(
+                    "/source/onnxruntime_pybind_state.cc:729 void onnxruntime::python::Register"
+                    "TensorRTPlugins(Options&, const Options&) Please install TensorRT libraries"
+                )
             print(f"EP Error ... Falling back to {[CUDA, CPU]} and retrying.")
+            if strict:
+                raise InvalidArgument("explicitly added the CPU EP, but also disabled fallback")
         on_cpu = not running or all(name in self.partial for name in running)
         if strict and on_cpu:
             raise Fail("This session contains graph nodes that are assigned to the default CPU EP")
@@ -141,7 +151,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("fault", "problem"),
     [
         (FakeRuntime(compiled=(CPU,)), "offers CPUExecutionProvider: put the one"),
-        (FakeRuntime(starts=()), "did not start on this machine"),
+        (FakeRuntime(starts=()), "did not start on this machine|Please install TensorRT"),
         (FakeRuntime(kernels=False), "cudaErrorNoKernelImageForDevice"),
         (FakeRuntime(kernels=False, partial=(CUDA, TENSORRT)), "cudaErrorNoKernelImageForDevice"),
     ],
@@ -161,9 +171,14 @@ def test_a_gpu_that_does_not_run_is_one_error_and_nothing_before_it(
     assert capsys.readouterr().out == "", "stdout belongs to the verdicts"
 
 
-def test_tensorrt_that_falls_back_to_cuda_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    FakeRuntime(starts=(CUDA,)).install(monkeypatch)
-    with pytest.raises(DeviceError, match="TensorrtExecutionProvider did not start"):
+@pytest.mark.parametrize("starts", [(CUDA,), ()])
+def test_tensorrt_that_is_missing_is_an_error_of_the_device(
+    starts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeRuntime(starts=starts).install(monkeypatch)
+    with pytest.raises(
+        DeviceError, match=r"run it \(Please install TensorRT libraries\) on Tensor"
+    ):
         create_session(b"model", "tensorrt")
 
 
@@ -273,6 +288,17 @@ def test_a_gpu_that_scores_otherwise_than_the_workstation_is_refused(
         Scorer(path, device="cuda")
 
 
+def test_frames_of_several_cameras_do_not_share_a_batch_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, write_model: Any, info: ModelInfo
+) -> None:
+    path = write_model()
+    runtime = FakeRuntime(metadata=info.to_metadata()).install(monkeypatch)
+    scorer = Scorer(path, device="cuda")
+    monkeypatch.setattr(scorer, "score_prepared", lambda frames: pytest.fail("nothing is tried"))
+    assert scorer.provider == CUDA and len(runtime.opened) == 1
+    assert not ModelSlot(scorer).gains_by_batching(2)
+
+
 def test_the_table_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     document: dict[str, Any] = {
         "model": "m.onnx",
@@ -294,6 +320,7 @@ def test_the_table_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None
         {
             "cudnn_conv_algo_search": "EXHAUSTIVE",
             "arena_extend_strategy": "kSameAsRequested",
+            "use_tf32": "0",
             "gpu_mem_limit": str(2**30),
         }
     ]

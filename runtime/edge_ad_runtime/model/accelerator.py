@@ -64,6 +64,8 @@ def provider_options(
     cuda = {
         "cudnn_conv_algo_search": config.conv_search,
         "arena_extend_strategy": "kSameAsRequested",
+        # TF32 has the 10 bits of float16: too few for distances, which are small differences.
+        "use_tf32": "0",
     }
     if config.memory_mb is not None:
         cuda["gpu_mem_limit"] = str(config.memory_mb * 2**20)

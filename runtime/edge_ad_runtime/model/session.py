@@ -9,6 +9,7 @@ the graph takes and gives is checked here as well.
 import contextlib
 import io
 import logging
+import re
 from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -123,6 +124,8 @@ def _accelerated(
             f"asked for the device '{device}', but {wanted} did not start on this machine: "
             "check the driver and the CUDA libraries, or use --device cpu"
         )
+    # cuDNN reports every convolution for which its first plan does not fit, and then takes another.
+    runtime.set_default_logger_severity(_SILENT)
     _try_once(session, device)
     if not whole:
         logger.warning("%s cannot hold the whole graph: a part runs on the CPU", wanted)
@@ -170,6 +173,9 @@ def _open(runtime: ModuleType, model: bytes, providers: dict[str, Options], opti
                 options,
                 providers=list(providers),
                 provider_options=list(providers.values()),
+                # Otherwise its Python layer tries again on other providers, and the error of the
+                # second try hides that of the first.
+                enable_fallback=0,
             )
         except (state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument) as error:
             raise ModelFileError(
@@ -225,6 +231,8 @@ def native_errors() -> tuple[type[Exception], ...]:
 def first_line(error: Exception) -> str:
     """Return the head of an ONNX Runtime message, which may go on for pages."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    # Some begin with the place in its source: `/path/file.cc:729 void name(Options&) `.
+    text = re.sub(r"^/\S+:\d+ .*?\) ", "", text)
     return text if len(text) <= 200 else text[:200] + "..."
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from edge_ad_runtime.cameras import CapturedFrame
 from edge_ad_runtime.cameras.base import Prepared
 from edge_ad_runtime.errors import ConfigError, EdgeAdError
+from edge_ad_runtime.model.accelerator import CPU
 from edge_ad_runtime.model.device_calibration import ANY_CAMERA, DeviceCalibration
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.info import ModelInfo
@@ -201,9 +202,13 @@ class ModelSlot:
     def gains_by_batching(self, size: int) -> bool:
         """Measure whether this many frames are scored sooner together than one after the other.
 
-        A device that cannot run such a batch, for its memory perhaps, gains nothing.
+        A device that cannot run such a batch, for its memory perhaps, gains nothing. On a GPU it
+        never pays: cuDNN chooses its convolutions again for each batch of another size than the
+        last one, which took 3 seconds on an H100, and the number of waiting frames keeps changing.
         """
         scorer = self.scorer
+        if scorer.provider != CPU:
+            return False
         height, width = scorer.info.input_size
         frames = [np.zeros((height, width, 3), dtype=np.uint8)] * size
         together, alone = [], []
