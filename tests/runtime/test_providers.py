@@ -8,7 +8,7 @@ TensorRT; `session.disable_cpu_ep_fallback` makes it raise, and contradicts an e
 import os
 import stat
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -286,6 +286,21 @@ def test_a_gpu_that_scores_otherwise_than_the_workstation_is_refused(
     FakeRuntime(metadata=metadata, error=0.05).install(monkeypatch)
     with pytest.raises(DeviceError, match="does not score as the workstation did"):
         Scorer(path, device="cuda")
+
+
+def test_auto_leaves_a_file_for_cpus_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+    write_model: Any,
+    info: ModelInfo,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = write_model()
+    FakeRuntime(metadata=replace(info, target="cpu").to_metadata()).install(monkeypatch)
+    assert Scorer(path).provider == CPU
+    assert "edge-ad export --target cuda" in caplog.text
+    assert Scorer(path, device="cuda").provider == CUDA
+    FakeRuntime(metadata=replace(info, target="cuda").to_metadata()).install(monkeypatch)
+    assert Scorer(path).provider == CUDA
 
 
 def test_frames_of_several_cameras_do_not_share_a_batch_on_a_gpu(

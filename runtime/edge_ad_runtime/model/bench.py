@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad_runtime.errors import DataError, ModelFileError
+from edge_ad_runtime.model.accelerator import CPU
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.scorer import Scorer
 from edge_ad_runtime.model.session import create_session
@@ -84,7 +85,8 @@ def benchmark(
         raise DataError(f"expected at least 1 frame to time, got {frames}")
     scorer = Scorer(model, device=device, threads=threads)
     # A session of its own: the scorer's own time is what is left of the whole.
-    session = create_session(model.read_bytes(), device, threads)
+    runs_on = "cpu" if scorer.provider == CPU else device
+    session = create_session(model.read_bytes(), runs_on, threads)
     frame = _noise((*FRAME_SIZE, 3))
     image = scorer.info.preprocessing.apply(frame)[np.newaxis]
     steps: dict[str, Step] = {
@@ -93,7 +95,7 @@ def benchmark(
         "inference": lambda: session.run(None, {"frame": image}),
     }
     if backbone_file(model).is_file():
-        steps["backbone"] = _backbone(backbone_file(model), device, threads)
+        steps["backbone"] = _backbone(backbone_file(model), runs_on, threads)
     times = _in_turns(steps, frames)
     best_batch, best_rate = _best_batch(scorer, frame, session.get_inputs()[0].shape[0])
     return _result(times, best_batch, best_rate, (scorer.provider, device, threads))

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,6 +27,8 @@ from edge_ad_runtime.model.session import (
     native_errors,
 )
 from edge_ad_runtime.model.signature import RequiredSignature
+
+logger = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 16
 """Frames of one inference. More gain nothing, and 200 of them would take 3 GB."""
@@ -63,7 +66,8 @@ class Scorer:
 
         Args:
             path: an `.onnx` file written by `edge-ad export`.
-            device: `auto` (CUDA where it works, else the CPU), `cpu`, `cuda` or `tensorrt`.
+            device: `auto` (CUDA where it works and the file was not exported for CPUs, else the
+                CPU), `cpu`, `cuda` or `tensorrt`.
             threads: CPU threads for one inference; None: one for each physical core.
             threshold: decision limit in place of the model's own; a finite number.
             min_region_area: share of the picture, 0..1, from which a region is reported.
@@ -96,6 +100,13 @@ class Scorer:
             self.info = ModelInfo.from_metadata(metadata, checksum)
             golden = metadata.get(GOLDEN_KEY)
             self.golden = None if golden is None else Golden.from_metadata(golden)
+            if device == "auto" and self.info.target == "cpu" and self._provider() != CPU:
+                # Its integers have no kernels on a GPU: half of it would run on the CPU anyway.
+                logger.warning(
+                    "continuing on the CPU, which the model file was exported for: "
+                    "`edge-ad export --target cuda` writes one for this GPU"
+                )
+                self._session = create_session(model, "cpu", threads)
             self._one_by_one = is_fixed_to_one(self._session, self.info)
         except ModelFileError as error:
             raise ModelFileError(f"cannot use the model file {path}: {error}") from error
@@ -107,12 +118,15 @@ class Scorer:
         self.model_threshold = self.threshold = self.info.threshold
         if threshold is not None:
             self._set_threshold(threshold)
-        self.provider: str = self._session.get_providers()[0]
+        self.provider = self._provider()
         self.preprocessing = self.info.preprocessing
         self._min_region_area = min_region_area
         self._finder = self._make_finder()
         if self.provider != CPU and self.golden is not None:
             self._check_accelerator(self.golden)
+
+    def _provider(self) -> str:
+        return str(self._session.get_providers()[0])
 
     def _check_accelerator(self, golden: Golden) -> None:
         """Compare a GPU with the workstation, since its float16 or a faulty kernel may be far off.
