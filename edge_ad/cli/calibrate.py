@@ -117,7 +117,7 @@ def _open(camera: str | None, images: Path | None) -> "tuple[str, FrameSource]":
         CameraError, DataError: the source cannot be opened.
     """
     from edge_ad_runtime import open_source
-    from edge_ad_runtime.cameras import Pictures
+    from edge_ad_runtime.cameras import PictureFiles
     from edge_ad_runtime.model.device_calibration import ANY_CAMERA
     from edge_ad_runtime.model.picture_file import list_pictures
     from edge_ad_runtime.stream.config import default_name
@@ -125,7 +125,7 @@ def _open(camera: str | None, images: Path | None) -> "tuple[str, FrameSource]":
     if images is not None:
         if not images.is_dir():
             raise DataError(f"expected a folder of pictures as --images, found none at {images}")
-        return ANY_CAMERA, Pictures(list_pictures(images), name=str(images))
+        return ANY_CAMERA, PictureFiles(list_pictures(images), name=str(images))
     name, spec = split_name(camera or "")
     return name or default_name(spec), open_source(spec)
 

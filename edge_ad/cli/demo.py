@@ -33,7 +33,7 @@ def demo(results: Path) -> None:
     from edge_ad.train import LimitOptions, train
     from edge_ad_export import export
     from edge_ad_runtime import JsonLines, Scorer, run_stream
-    from edge_ad_runtime.cameras import Pictures
+    from edge_ad_runtime.cameras import PictureFiles
 
     category = load_category(CATEGORY, data_root=Path())
     click.echo("1/3 train: fusion on pictures of good solar cells", err=True)
@@ -42,7 +42,7 @@ def demo(results: Path) -> None:
     exported = export(run.folder)
     click.echo("3/3 stream: the test pictures, as if from a camera", err=True)
     scorer = Scorer(exported.path)
-    source = Pictures([sample.path for sample in category.test], name=CATEGORY)
+    source = PictureFiles([sample.path for sample in category.test], name=CATEGORY)
     lines = run.folder / "stream.jsonl"
     with lines.open("w") as file:
         streamed = run_stream(source, scorer, [JsonLines(file, camera=CATEGORY)])

@@ -133,12 +133,12 @@ class _Pictures:
     def batches(self) -> Iterator[list["CapturedFrame"]]:
         """Read ahead and deliver a few frames at a time."""
         from edge_ad_runtime import Reader
-        from edge_ad_runtime.cameras import Pictures
+        from edge_ad_runtime.cameras import PictureFiles
 
         if not self._paths:
             return
         batch = []
-        with Reader(Pictures(self._paths, name="pictures")) as reader:
+        with Reader(PictureFiles(self._paths, name="pictures")) as reader:
             while True:
                 try:
                     captured = reader.take()

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from edge_ad_runtime.cameras.base import CameraSettings, CapturedFrame, FakeCamera, FrameSource
-from edge_ad_runtime.cameras.folder import Pictures, WatchedFolder
+from edge_ad_runtime.cameras.folder import PictureFiles, WatchedFolder
 from edge_ad_runtime.cameras.opencv import VideoFile, open_device, open_pipeline, open_url
 from edge_ad_runtime.cameras.plugins import find_plugin
 from edge_ad_runtime.errors import CameraError, ConfigError, DataError, redact
@@ -16,7 +16,7 @@ __all__ = [
     "CapturedFrame",
     "FakeCamera",
     "FrameSource",
-    "Pictures",
+    "PictureFiles",
     "WatchedFolder",
     "check_source",
     "open_source",
@@ -95,15 +95,15 @@ def _open_path(spec: str) -> FrameSource:
         pictures = list_pictures(path)
         if not pictures:
             raise no_pictures(path)
-        return Pictures(pictures, name=spec)
+        return PictureFiles(pictures, name=spec)
     if path.is_file():
         if path.suffix.lower() in PICTURE_SUFFIXES:
-            return Pictures([path], name=spec)
+            return PictureFiles([path], name=spec)
         return VideoFile(path)
     if glob.has_magic(spec):
         matches = sorted(Path(match) for match in glob.glob(spec, recursive=True))
         pictures = [match for match in matches if match.suffix.lower() in PICTURE_SUFFIXES]
-        return Pictures(pictures, name=redact(spec))
+        return PictureFiles(pictures, name=redact(spec))
     raise DataError(
         "expected a camera index, device, file, folder, glob or URL, found nothing at "
         f"{redact(spec)!r}: "

@@ -21,7 +21,7 @@ _REMEMBERED = 100_000
 """How many pictures that have gone are remembered, beyond as many as were ever there at once."""
 
 
-class Pictures(FrameSource):
+class PictureFiles(FrameSource):
     """A list of picture files, each read once."""
 
     live = False
