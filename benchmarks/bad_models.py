@@ -31,7 +31,8 @@ from click.testing import CliRunner
 
 from benchmarks.bad_model_files import GOOD_PICTURE, NEWER, Workshop, text
 from edge_ad.cli import main
-from edge_ad_runtime.model.signature import beside, verify
+from edge_ad_runtime.model.location import signature_path
+from edge_ad_runtime.model.signature import verify
 
 MOST_WAITING = 100
 """Parts that may wait for their verdict: no more come than a busy machine can score."""
@@ -142,7 +143,7 @@ def kill_installations(kills: int, seed: int, folder: Path) -> None:
                     time.sleep(workshop.random.uniform(0.3, 1) * longest)
                     process.kill()
             after = model.read_bytes()
-            verify(after, beside(model).read_bytes(), workshop.public)
+            verify(after, signature_path(model).read_bytes(), workshop.public)
             assert after in known
             name = "ended before" if process.returncode == 0 else "killed"
             outcomes[f"{name}, {'new' if after == content != before else 'old'} model"] += 1

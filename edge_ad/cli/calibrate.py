@@ -86,9 +86,9 @@ def calibrate(
     from edge_ad_runtime.files import make_writable
     from edge_ad_runtime.model.device_calibration import (
         DeviceCalibration,
-        calibration_path,
         combine,
     )
+    from edge_ad_runtime.model.location import calibration_path
     from edge_ad_runtime.stream.calibrate import doubts
 
     scorer = Scorer(model, device=device, threads=threads)

@@ -44,6 +44,7 @@ def sign(
     The signature follows OpenSSF Model Signing: `model_signing verify key` accepts it as well.
     """
     from edge_ad_runtime.model import signature as signatures
+    from edge_ad_runtime.model.location import signature_path
 
     if version is None:
         version = int(datetime.now(timezone.utc).timestamp())
@@ -54,7 +55,7 @@ def sign(
         version=version,
         password=_password(password_env),
     )
-    path = signature or signatures.beside(model)
+    path = signature or signature_path(model)
     try:
         write_whole(path, text.encode())
     except OSError as error:
@@ -79,8 +80,9 @@ def sign(
 def verify(model: Path, key: Path, at_least: int, signature: Path | None, as_json: bool) -> None:
     """Check the signature of the model file MODEL; the exit code is 1 if it is not valid."""
     from edge_ad_runtime.model import signature as signatures
+    from edge_ad_runtime.model.location import signature_path
 
-    path = signature or signatures.beside(model)
+    path = signature or signature_path(model)
     signed = signatures.verify(
         _read(model, "model file"),
         _read(path, "signature"),

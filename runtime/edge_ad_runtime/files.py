@@ -1,8 +1,4 @@
-"""Write files that are either whole or not there, also where others may write; read them back.
-
-Also where `edge-ad install` puts the model files behind one path, which models, streams and
-installations have to know (`slots_folder` to `other_slot`).
-"""
+"""Write files that are either whole or not there, also where others may write; read them back."""
 
 import errno
 import json
@@ -114,38 +110,6 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def slots_folder(path: Path) -> Path:
-    """Return the folder beside a model file in which `edge-ad install` keeps the new and the old.
-
-    The path itself is then a symbolic link to `cable.onnx.slots/a/cable.onnx` or to that in `b`.
-    """
-    return path.with_name(path.name + ".slots")
-
-
-def install_lock(path: Path) -> Path:
-    """Return the file that `edge-ad install` holds locked while it works on the slots of a path."""
-    return slots_folder(path) / "lock"
-
-
-def installed(path: Path) -> Path:
-    """Return the file in a slot to which `edge-ad install` has led a path, else the path.
-
-    A signature and a calibration lie beside that file, so that they change together with it.
-    """
-    try:
-        target = Path(os.readlink(path))
-    except (OSError, ValueError):
-        return path
-    if len(target.parts) == 3 and target.parts[0] == slots_folder(path).name:
-        return path.parent / target
-    return path
-
-
-def other_slot(file: Path) -> Path:
-    """Return where the file in the other of two slots lies."""
-    return file.parent.with_name("b" if file.parent.name == "a" else "a") / file.name
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,7 +15,6 @@ from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.accepted import AcceptedVersions
 from edge_ad_runtime.model.device_calibration import (
     DeviceCalibration,
-    calibration_path,
     combine,
     digest_of,
     read_calibrations,
@@ -23,6 +22,7 @@ from edge_ad_runtime.model.device_calibration import (
 )
 from edge_ad_runtime.model.document import Document
 from edge_ad_runtime.model.golden import Golden
+from edge_ad_runtime.model.location import calibration_path
 from edge_ad_runtime.outputs.base import event_fields
 from edge_ad_runtime.stream.installs import Installs
 from edge_ad_runtime.stream.model_file import ModelFile

@@ -16,12 +16,12 @@ from edge_ad_runtime import CameraError, FakeCamera, ModelInfo, Scorer, cameras
 from edge_ad_runtime.files import locked
 from edge_ad_runtime.model.calibration import calibrate
 from edge_ad_runtime.model.device_calibration import (
-    calibration_path,
     combine,
     digest_of,
     read_calibrations,
 )
 from edge_ad_runtime.model.info import MODEL_KEY
+from edge_ad_runtime.model.location import calibration_path
 from edge_ad_runtime.stream.calibrate import collect_good_parts, doubts, refusal
 
 Frame = NDArray[np.uint8]

@@ -22,8 +22,9 @@ from edge_ad_runtime.files import (
     write_whole,
 )
 from edge_ad_runtime.model.accepted import AcceptedVersions
-from edge_ad_runtime.model.device_calibration import calibration_path, read_calibrations
-from edge_ad_runtime.model.signature import beside, read_signature
+from edge_ad_runtime.model.device_calibration import read_calibrations
+from edge_ad_runtime.model.location import calibration_path, signature_path
+from edge_ad_runtime.model.signature import read_signature
 from edge_ad_runtime.outputs.json_file import JsonConfig, JsonFile
 from edge_ad_runtime.outputs.pictures import Retention
 from edge_ad_runtime.outputs.spool import Spool
@@ -190,7 +191,7 @@ def test_leftovers_of_the_killed_are_removed_but_not_those_of_the_living(tmp_pat
 def test_a_pipe_beside_a_model_blocks_nothing(tmp_path: Path) -> None:
     """As its calibration, its signature, or the accepted versions."""
     model = tmp_path / "m.onnx"
-    for path in (calibration_path(model), beside(model), tmp_path / "accepted.json"):
+    for path in (calibration_path(model), signature_path(model), tmp_path / "accepted.json"):
         os.mkfifo(path)
     leftover = tmp_path / ".edge-ad-0.tmp"
     os.mkfifo(leftover)

@@ -24,12 +24,12 @@ from edge_ad.cli import main
 from edge_ad_runtime import ModelInfo, Scorer
 from edge_ad_runtime.errors import EdgeAdError
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.files import installed
 from edge_ad_runtime.install.check import CheckRule, check
 from edge_ad_runtime.model.accelerator import AcceleratorConfig
 from edge_ad_runtime.model.accepted import AcceptedVersions
 from edge_ad_runtime.model.golden import GOLDEN_KEY, Golden
 from edge_ad_runtime.model.info import MODEL_KEY, VERSION_KEY, stamp
+from edge_ad_runtime.model.location import installed, signature_path
 from edge_ad_runtime.stream import installs
 from edge_ad_runtime.stream.installs import Installs, InstallSocket, ask
 from edge_ad_runtime.stream.model_file import ModelFile
@@ -337,7 +337,7 @@ def test_signatures_and_calibrations_change_with_their_model(
         PublicFormat,
     )
 
-    from edge_ad_runtime.model.signature import beside, sign
+    from edge_ad_runtime.model.signature import sign
 
     monkeypatch.chdir(tmp_path)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -348,9 +348,11 @@ def test_signatures_and_calibrations_change_with_their_model(
 
     def offer(divisor: float, version: int | None) -> Result:
         path = golden("offered.onnx", divisor=divisor)
-        beside(path).unlink(missing_ok=True)
+        signature_path(path).unlink(missing_ok=True)
         if version is not None:
-            beside(path).write_text(sign(path.read_bytes(), path.name, private, version=version))
+            signature_path(path).write_text(
+                sign(path.read_bytes(), path.name, private, version=version)
+            )
         return install(path, "--to", target, "--require-signature", "key.pub")
 
     assert offer(1.0, None).exit_code == 3
@@ -358,10 +360,10 @@ def test_signatures_and_calibrations_change_with_their_model(
     assert "older than 5" in offer(2.0, 4).stderr
     target.with_name("target.onnx.calibration.json").write_text("stays with the file that it fits")
     assert offer(2.0, 6).exit_code == 0
-    assert beside(target) == tmp_path / "target.onnx.slots/b/target.onnx.sig"
+    assert signature_path(target) == tmp_path / "target.onnx.slots/b/target.onnx.sig"
     from edge_ad_runtime.model.signature import verify
 
-    assert verify(target.read_bytes(), beside(target).read_bytes(), public).version == 6
+    assert verify(target.read_bytes(), signature_path(target).read_bytes(), public).version == 6
     back = install("--rollback", "--to", target, "--require-signature", "key.pub")
     assert back.exit_code == 3 and "older than 6" in back.stderr
     # The stream has the last word, and falls back where the installed file is destroyed.

@@ -191,9 +191,9 @@ def check_model(path: Path, device: str, threads: int | None) -> Iterator[Findin
 def _beside(path: Path) -> Iterator[Finding]:
     """Look at what lies beside a model: its signature, and the limits of this device."""
     from edge_ad_runtime.model.device_calibration import digest_of, read_calibrations
-    from edge_ad_runtime.model.signature import beside
+    from edge_ad_runtime.model.location import signature_path
 
-    signature = beside(path)
+    signature = signature_path(path)
     if signature.is_file():
         yield ok("signature", f"{signature} is here; `edge-ad verify` checks it against a key")
     else:

@@ -13,15 +13,15 @@ from edge_ad_runtime.errors import (
     ModelFileError,
     counted,
 )
-from edge_ad_runtime.files import installed
 from edge_ad_runtime.install.check import NO_GOLDEN_FRAMES, Checked, CheckRule, check
 from edge_ad_runtime.install.slots import BusyError, Slot, Slots
 from edge_ad_runtime.model.accelerator import AcceleratorConfig
 from edge_ad_runtime.model.accepted import AcceptedVersions
 from edge_ad_runtime.model.document import MAX_TEXT
 from edge_ad_runtime.model.info import verify as verify_checksum
+from edge_ad_runtime.model.location import installed, signature_path
 from edge_ad_runtime.model.scorer import Scorer, read_model
-from edge_ad_runtime.model.signature import beside, read_signature, verify
+from edge_ad_runtime.model.signature import read_signature, verify
 from edge_ad_runtime.stream.installs import NoAnswerError, ask
 
 _TAKE_OVER_SECONDS = 60.0
@@ -243,7 +243,7 @@ def _trusted(model: Path, content: bytes, place: Place) -> tuple[bytes | None, i
     """
     verify_checksum(content)
     if place.key is None:
-        return (read_signature(model) if beside(model).exists() else None), None
+        return (read_signature(model) if signature_path(model).exists() else None), None
     signature = read_signature(model)
     least = 0 if place.accepted is None else place.accepted.least(place.path)
     least = max(least, place.least_version)

@@ -18,18 +18,15 @@ from pathlib import Path
 from typing import Literal
 
 from edge_ad_runtime.errors import ConfigError, EdgeAdError, ModelFileError
-from edge_ad_runtime.files import (
+from edge_ad_runtime.files import locked, read_regular, sync_folder, write_whole
+from edge_ad_runtime.model.location import (
+    calibration_path,
     install_lock,
     installed,
-    locked,
-    read_regular,
+    signature_path,
     slots_folder,
-    sync_folder,
-    write_whole,
 )
-from edge_ad_runtime.model.device_calibration import calibration_path
 from edge_ad_runtime.model.scorer import read_model
-from edge_ad_runtime.model.signature import beside
 
 try:
     import fcntl
@@ -109,7 +106,7 @@ class Slots:
             ModelFileError: it cannot be read.
         """
         file = self.file(slot)
-        return read_model(file) == model and _content(beside(file)) == signature
+        return read_model(file) == model and _content(signature_path(file)) == signature
 
     def adopt(self) -> None:
         """Move what lies under the path itself into a slot, and lead the path there.
@@ -120,7 +117,7 @@ class Slots:
         """
         if self.current is not None or not self.path.exists():
             return
-        companions = [beside(self.path), calibration_path(self.path)]
+        companions = [signature_path(self.path), calibration_path(self.path)]
         with _writing(self._folder):
             self._write("a", read_model(self.path), {file: _content(file) for file in companions})
         self.switch("a")
@@ -136,7 +133,7 @@ class Slots:
         """
         with _writing(self._folder):
             path = self._folder / _NEW / self.path.name
-            self._write(_NEW, model, {beside(path): signature})
+            self._write(_NEW, model, {signature_path(path): signature})
         return path
 
     def keep_candidate(self) -> Slot:

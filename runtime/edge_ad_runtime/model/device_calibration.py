@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edge_ad_runtime.errors import ModelFileError
-from edge_ad_runtime.files import installed, locked, read_document, write_whole
+from edge_ad_runtime.files import locked, read_document, write_whole
 from edge_ad_runtime.model.calibration import Calibration, calibrate, percent
 from edge_ad_runtime.model.info import ModelInfo
+from edge_ad_runtime.model.location import calibration_path
 
 ANY_CAMERA = ""
 """The name under which a calibration from a folder of pictures is kept: it serves every camera."""
@@ -101,12 +102,6 @@ def combine(
 def _shifted(training: ArrayLike, device: NDArray[np.float64]) -> NDArray[np.float64]:
     values = np.asarray(training, dtype=np.float64)
     return values + (np.median(device) - np.median(values))
-
-
-def calibration_path(model: Path) -> Path:
-    """Return the file beside a model that holds its calibrations: `cable.onnx.calibration.json`."""
-    model = installed(model)
-    return model.with_name(model.name + ".calibration.json")
 
 
 def digest_of(model: Path) -> str:

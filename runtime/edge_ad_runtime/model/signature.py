@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_ad_runtime.errors import ConfigError, MissingExtraError, ModelFileError
-from edge_ad_runtime.files import installed, read_regular
+from edge_ad_runtime.files import read_regular
+from edge_ad_runtime.model.location import signature_path
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -39,12 +40,6 @@ _LONGEST_SIGNATURE = 1_000_000
 
 _HIGHEST_VERSION = 2**53
 """Whole numbers beyond it are not the same in every JSON reader."""
-
-
-def beside(model: Path) -> Path:
-    """Return where the signature of a model file lies unless something else is said."""
-    model = installed(model)
-    return model.with_name(model.name + ".sig")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +88,7 @@ def read_signature(model: Path) -> bytes:
     Raises:
         ModelFileError: it cannot be read.
     """
-    path = beside(model)
+    path = signature_path(model)
     try:
         return read_regular(path, _LONGEST_SIGNATURE)
     except OSError as error:

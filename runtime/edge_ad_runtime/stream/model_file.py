@@ -11,10 +11,11 @@ from pathlib import Path
 
 from edge_ad_runtime.errors import DataError, EdgeAdError, ModelFileError
 from edge_ad_runtime.events import Event
-from edge_ad_runtime.files import install_lock, installed, locked, other_slot
+from edge_ad_runtime.files import locked
 from edge_ad_runtime.model.accelerator import AcceleratorConfig
 from edge_ad_runtime.model.accepted import AcceptedVersions
 from edge_ad_runtime.model.device_calibration import DeviceCalibration, read_calibrations
+from edge_ad_runtime.model.location import install_lock, installed, other_slot
 from edge_ad_runtime.model.scorer import Scorer
 from edge_ad_runtime.model.signature import RequiredSignature
 from edge_ad_runtime.stream.model_slot import NO_CALIBRATIONS, ModelSlot
