@@ -26,9 +26,9 @@ def joint_root(copies: int, n_samples: int) -> Tensor:
 
 
 def products_of_copies(columns: Tensor, copies: int) -> Tensor:
-    """Multiply the columns (positions, dims, n g) of each picture: (positions, n, g, g)."""
-    positions, dims, _ = columns.shape
-    own = columns.reshape(positions, dims, -1, copies).permute(0, 2, 3, 1)
+    """Multiply the columns (positions, n g, dims) of each picture: (positions, n, g, g)."""
+    positions, _, dims = columns.shape
+    own = columns.reshape(positions, -1, copies, dims)
     products: Tensor = own @ own.mT
     return products
 

@@ -14,11 +14,11 @@ from edge_ad.models.machine import thread_pool
 from edge_ad.models.pooling import (
     CENTRE,
     SHARES,
-    around,
     choose_share,
     coefficients,
-    columns_around,
     pooled_rows,
+    products_around,
+    whitened_around,
 )
 from edge_ad_runtime.errors import DataError
 
@@ -147,11 +147,11 @@ class GaussianStatistics:
         first step of its series in epsilon.
         """
         n, copies = self._count, self._copies
-        offset = mean_whitened[:, :, None] - whitening @ self._shift
+        offset = mean_whitened[:, None] - (whitening @ self._shift).mT
         distances = []
         for features in self._kept_features():
-            whitened = torch.baddbmm(offset, whitening, features, beta=-1)
-            solved = whitening.transpose(1, 2) @ whitened
+            whitened = torch.baddbmm(offset, features, whitening.mT, beta=-1)
+            solved = whitened @ whitening
             own = products_of_copies(whitened, copies) / (n - 1)
             own += products_of_copies(solved, copies) * (copies * epsilon / (n - 1) ** 2)
             distances.append(self._without_own(own).T)
@@ -165,14 +165,14 @@ class GaussianStatistics:
         what a refit weighs it with, C^T (C C^T + l)^-1 C is 1 - l (C^T C + l)^-1.
         """
         copies = self._copies
-        kept = torch.cat(list(self._kept_features()), dim=2)
+        kept = torch.cat(list(self._kept_features()), dim=1)
         weight = self._divisor * epsilon
 
         @torch.inference_mode()
         def left_out(chunk: Tensor) -> Tensor:
             centred = chunk.double()
-            centred -= centred.mean(dim=2, keepdim=True)
-            products = centred.transpose(1, 2) @ centred
+            centred -= centred.mean(dim=1, keepdim=True)
+            products = centred @ centred.mT
             products.diagonal(dim1=1, dim2=2).add_(weight)
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(products))
             by_picture = inverse.reshape(len(chunk), *(len(inverse[0]) // copies, copies) * 2)
@@ -196,24 +196,24 @@ class GaussianStatistics:
         weights = coefficients(self._grid, self.pooling).to(device, dtype)
         root = joint_root(self._copies, n)
 
+        lines: dict[int, Tensor] = {}  # the rows around the one at hand, centred
+
         def scatters() -> Iterator[Tensor]:
             for row in range(self._grid[0]):
-                own = samples[:, row].to(device, dtype).transpose(0, 1)  # (width, N, dims)
-                own = own - own.mean(dim=1, keepdim=True)
-                yield (own.mT @ own).double()
+                own = samples[:, row].transpose(0, 1).to(device, dtype)  # (width, N, dims)
+                lines[row] = own - own.mean(dim=1, keepdim=True)
+                lines.pop(row - 3, None)
+                yield (lines[row].mT @ lines[row]).double()
 
-        rows = []
+        distances = []
+        width = self._grid[1]
         for row, scatter in enumerate(pooled_rows(scatters(), self._grid, self.pooling)):
             scatter.diagonal(dim1=1, dim2=2).add_(self._divisor * epsilon)
-            factor = _inverse_factor(scatter).to(dtype)
-            windows = around(samples, row).to(device, dtype)
-            windows = windows - windows.mean(dim=1, keepdim=True)
-            whitened = (windows.flatten(1, 2) @ factor.mT).reshape(windows.shape)
-            of_row = weights[row * len(windows) : (row + 1) * len(windows)]
-            columns = columns_around(whitened, of_row, root)
-            squared, _ = without_own(columns @ columns.mT, root, CENTRE)
-            rows.append((squared / of_row[:, CENTRE, None]).float())
-        return (torch.cat(rows) * self._divisor).sqrt().T
+            whitened = whitened_around(lines, row, _inverse_factor(scatter).to(dtype))
+            of_row = weights[row * width : (row + 1) * width]
+            squared, _ = without_own(products_around(whitened, of_row, root), root, CENTRE)
+            distances.append((squared / of_row[:, CENTRE, None]).float())
+        return (torch.cat(distances) * self._divisor).sqrt().T
 
     @property
     def _divisor(self) -> int:
@@ -239,13 +239,13 @@ class GaussianStatistics:
             ) from error
 
     def _kept_features(self) -> Iterator[Tensor]:
-        """Yield the features again, centred: (positions, dims, n) with n up to 32."""
+        """Yield the features again, centred: (positions, n, dims) with n up to 32."""
         positions, dims, _ = self._shift.shape
         self._kept.seek(0)
         while block := self._kept.read(SAMPLES_AT_ONCE * positions * dims * 2):
             samples = torch.from_numpy(np.frombuffer(bytearray(block), np.float16))
             features = samples.reshape(-1, positions, dims).to(self._shift.device)
-            yield features.permute(1, 2, 0).float()
+            yield features.transpose(0, 1).float()
 
     def _kept_on(self, grid: tuple[int, int]) -> Tensor:
         """Return the kept features, where they lie: (n, height, width, dims), float16."""

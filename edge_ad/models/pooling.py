@@ -6,7 +6,8 @@ the other; only the fit changes, not the detector. How much to borrow is told by
 alone: each is left out in turn, and the share is taken under which it was most likely.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -84,8 +85,27 @@ def pooled_rows(rows: Iterable[Tensor], grid: tuple[int, int], share: float) -> 
         yield blend(above, own, None)
 
 
-def columns_around(whitened: Tensor, weights: Tensor, root: Tensor) -> Tensor:
-    """Return what a picture and its copies add to the blended scatter of each position.
+def whitened_around(lines: Mapping[int, Tensor], row: int, factor: Tensor) -> Tensor:
+    """Whiten what stands around the positions of a row: (width, N, 9, dims), zeros outside.
+
+    Args:
+        lines: rows of the grid by their number, the one at hand and those beside it, each with its
+            centred samples (width, N, dims).
+        row: the one at hand.
+        factor: L^-1 (width, dims, dims) of its positions, B = L L^T.
+    """
+    width, n_samples, dims = lines[row].shape
+    whitened = factor.new_zeros(width, n_samples, SIDE * SIDE, dims)
+    for place, (down, across) in enumerate(product((-1, 0, 1), repeat=2)):
+        if row + down in lines:
+            here = slice(max(0, -across), width - max(0, across))
+            there = slice(max(0, across), width - max(0, -across))
+            whitened[here, :, place] = lines[row + down][there] @ factor[here].mT
+    return whitened
+
+
+def products_around(whitened: Tensor, weights: Tensor, root: Tensor) -> Tensor:
+    """Return K = U^T B^-1 U of each picture, where U is what it adds to a blended scatter B.
 
     Args:
         whitened: (positions, N, 9, dims), L^-1 c with B = L L^T; copies stand beside each other.
@@ -93,13 +113,16 @@ def columns_around(whitened: Tensor, weights: Tensor, root: Tensor) -> Tensor:
         root: R (g, g), see `edge_ad.models.downdate`.
 
     Returns:
-        (positions, N / g, 9 g, dims).
+        (positions, N / g, 9 g, 9 g).
     """
     positions, _, _, dims = whitened.shape
     copies = whitened.reshape(positions, -1, len(root), SIDE * SIDE, dims).transpose(2, 3)
-    mixed = root.to(copies) @ copies if len(root) > 1 else copies * root.to(copies)
-    columns: Tensor = mixed * weights.sqrt()[:, None, :, None, None]
-    return columns.flatten(2, 3)
+    columns = copies.flatten(2, 3)
+    mixing = torch.kron(weights.sqrt().diag_embed(), root.to(weights))
+    products: Tensor = columns @ columns.mT
+    for _ in range(2):  # first P M^T, then (P M^T)^T M^T, which is M P M^T: all are symmetric
+        products = (products.mT.flatten(1, 2) @ mixing.mT).reshape(products.shape)
+    return products
 
 
 def choose_share(samples: Tensor, epsilon: float, copies: int) -> float:
@@ -167,8 +190,7 @@ def _log_likelihood(
     cholesky = torch.linalg.cholesky(scatter)
     whitened = torch.linalg.solve_triangular(cholesky, pictures.flatten(1, 2).mT, upper=False)
     whitened = whitened.mT.reshape(probes, count, SIDE * SIDE, dims)
-    columns = columns_around(whitened, weights, root)
-    squared, others = without_own(columns @ columns.mT, root, CENTRE)
+    squared, others = without_own(products_around(whitened, weights, root), root, CENTRE)
     squared = squared * divisor / weights[:, CENTRE, None]
     log_det = 2 * cholesky.diagonal(dim1=1, dim2=2).log().sum(dim=1, keepdim=True)
     likelihood: Tensor = -(squared + log_det + torch.linalg.slogdet(others).logabsdet).sum()
