@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_ad.cli.options import FiniteRange, device_option, require, threads_option
-from edge_ad_runtime.errors import ConfigError
+from edge_ad_runtime.errors import ConfigError, EdgeAdError
 
 if TYPE_CHECKING:
     from edge_ad_runtime.install.install import Place
     from edge_ad_runtime.stream.config import StreamConfig
 
-REFUSED, ROLLED_BACK, BUSY = 3, 4, 5
+# By name: what defines them imports OpenCV and ONNX Runtime.
+_FAILURES = {
+    "RefusedError": ("model refused", 3),
+    "RolledBackError": ("model rolled back", 4),
+    "BusyError": (None, 5),
+}
+"""Event and exit code of what may go wrong; everything else is None and 1."""
 
 
 @click.command()
@@ -81,7 +87,12 @@ REFUSED, ROLLED_BACK, BUSY = 3, 4, 5
 @click.option("--other-category", is_flag=True, help="The new model is for another product.")
 @device_option
 @threads_option
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as one line of JSON.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the outcome, also a failure, as one line of JSON.",
+)
 def install(
     model: Path | None,
     config: Path | None,
@@ -111,37 +122,29 @@ def install(
         raise click.UsageError("give either --config or --to")
     if (model is None) != rollback:
         raise click.UsageError("give either MODEL or --rollback")
-    require(("cv2", "onnxruntime"), extra="device", purpose="installing a model")
-    from edge_ad_runtime.install.install import (
-        RefusedError,
-        RolledBackError,
-        Terms,
-        roll_back,
-    )
-    from edge_ad_runtime.install.install import install as install_model
-    from edge_ad_runtime.install.slots import BusyError
-
-    if config is not None:
-        place = _configured(config, camera, device, threads)
-    else:
-        place = _given(Path(str(to)), key, signature_state, device, threads)
-    terms = Terms(
-        max_latency_ms=max_latency_ms,
-        timeout=timeout,
-        shadow=shadow,
-        most_changed=most_changed,
-        other_category=other_category,
-    )
-    codes = {RefusedError: REFUSED, RolledBackError: ROLLED_BACK, BusyError: BUSY}
-    events = {RefusedError: "model refused", RolledBackError: "model rolled back"}
     try:
+        require(("cv2", "onnxruntime"), extra="device", purpose="installing a model")
+        from edge_ad_runtime.install.install import Terms, roll_back
+        from edge_ad_runtime.install.install import install as install_model
+
+        if config is not None:
+            place = _configured(config, camera, device, threads)
+        else:
+            place = _given(Path(str(to)), key, signature_state, device, threads)
+        terms = Terms(
+            max_latency_ms=max_latency_ms,
+            timeout=timeout,
+            shadow=shadow,
+            most_changed=most_changed,
+            other_category=other_category,
+        )
         outcome = roll_back(place, terms) if model is None else install_model(model, place, terms)
-    except (RefusedError, RolledBackError, BusyError) as error:
+    except EdgeAdError as error:
+        event, code = _FAILURES.get(type(error).__name__, (None, 1))
         if as_json:
-            event = events.get(type(error))
             click.echo(json.dumps({"event": event, "message": str(error)}))
         click.echo(f"Error: {error}", err=True)
-        raise SystemExit(codes[type(error)]) from error
+        raise SystemExit(code) from error
     click.echo(json.dumps(outcome.fields()) if as_json else outcome.message)
 
 

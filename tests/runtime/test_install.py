@@ -308,10 +308,10 @@ def test_slots_and_rollback_without_a_stream(golden: Callable[..., Path], tmp_pa
     path = target / "model.onnx"
     assert path.read_bytes() == one.read_bytes()
     assert install("--rollback", "--to", path).exit_code == 1
-    assert install(two, "--to", path).exit_code == 0
+    assert json.loads(install(two, "--to", path, "--json").stdout)["changed"] is True
     assert path.read_bytes() == two.read_bytes()
     # Once more changes nothing: the model to go back to is still the first.
-    assert install(two, "--to", path).exit_code == 0
+    assert json.loads(install(two, "--to", path, "--json").stdout)["changed"] is False
     assert install("--rollback", "--to", path).exit_code == 0
     assert path.read_bytes() == one.read_bytes()
     assert install("--rollback", "--to", path).exit_code == 0
@@ -466,6 +466,20 @@ def test_a_full_disk_leaves_nothing_behind(
     assert sorted(item.name for item in folder.iterdir()) == ["a", "lock"]
 
 
+def test_json_says_why_nothing_was_installed(golden: Callable[..., Path], tmp_path: Path) -> None:
+    """Whatever the exit code: agents put the message into their report."""
+    one = golden("one.onnx")
+    (tmp_path / "file").write_text("no folder")
+    for code, arguments in (
+        (1, [one, "--config", tmp_path / "none.toml"]),
+        (1, [one, "--to", tmp_path / "file/model.onnx"]),
+        (3, [tmp_path / "none.onnx", "--to", tmp_path / "target.onnx"]),
+    ):
+        done = install(*arguments, "--json")
+        assert done.exit_code == code
+        assert done.stderr == f"Error: {json.loads(done.stdout)['message']}\n"
+
+
 def test_one_installation_at_a_time(golden: Callable[..., Path], tmp_path: Path) -> None:
     from edge_ad_runtime.install.slots import Slots
 
@@ -540,7 +554,33 @@ def test_the_module_for_mender(golden: Callable[..., Path], tmp_path: Path) -> N
     assert call("ArtifactRollback", "bad")[0] == 0
     assert model.read_bytes() == first
     assert call("ArtifactInstall", "second")[0] == 0 and model.read_bytes() == second
+    # Another deployment of the same file changes nothing, so there is nothing to take back.
+    shutil.copy(tmp_path / "second.onnx", tmp_path / "again.onnx")
+    assert call("ArtifactInstall", "again")[0] == 0
+    assert call("ArtifactRollback", "again")[0] == 0 and model.read_bytes() == second
     assert call("ArtifactRollback", "second")[0] == 0 and model.read_bytes() == first
+
+
+@pytest.mark.parametrize(("codes", "code"), [("0", 0), ("3", 1), ("5 5 0", 0), ("5 4", 1)])
+def test_the_script_for_hawkbit(tmp_path: Path, codes: str, code: int) -> None:
+    """The script of docs/fleet.md, with a command that ends with one exit code after the other."""
+    text = (Path(__file__).parents[2] / "docs/fleet.md").read_text()
+    script = text.partition("## hawkBit")[2].split("```")[1].strip()
+    assert "/opt/edge-ad/bin/edge-ad install" in script
+    calls = tmp_path / "calls"
+    fake = (
+        f'edge_ad() {{ echo "$@" >> {calls}; set -- {codes}; '
+        f'shift $(($(wc -l < {calls}) - 1)); return "$1"; }}\nsleep() {{ :; }}\n'
+    )
+    done = subprocess.run(
+        ["sh", "-c", fake + script.replace("/opt/edge-ad/bin/edge-ad", "edge_ad"), "sh", "a.onnx"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (code, "")
+    assert calls.read_text().splitlines() == [
+        "install a.onnx --config /etc/edge-ad/line1.toml --json"
+    ] * len(codes.split())
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,7 @@ class Outcome:
         message: one sentence, for people.
         checked: what was found in it.
         version: signed; None: no signature was asked for.
+        changed: whether another file was in use before.
         slot: in which it lies.
         running: whether a stream has taken it over; None: none was asked.
         shadow: figures of the trial beside the stream; None: there was none.
@@ -97,6 +98,7 @@ class Outcome:
     message: str
     checked: Checked
     version: int | None
+    changed: bool
     slot: Slot
     running: bool | None
     shadow: Mapping[str, Any] | None = None
@@ -154,6 +156,7 @@ def _install(model: Path, slots: Slots, place: Place, terms: Terms) -> Outcome:
         slots.adopt()
         before = slots.current
         slot = slots.keep_candidate()
+    changed = slot != before
     running = _switch(slots, slot, before, place, checked, "take over")
     _accept(place, version)
     message = f"{place.path} is now {checked.method} on {checked.category}, {_proof(checked)}"
@@ -162,6 +165,7 @@ def _install(model: Path, slots: Slots, place: Place, terms: Terms) -> Outcome:
         message=message + _whether(running),
         checked=checked,
         version=version,
+        changed=changed,
         slot=slot,
         running=running,
         shadow=figures,
@@ -193,6 +197,7 @@ def roll_back(place: Place, terms: Terms) -> Outcome:
             message=message + _proof(checked) + _whether(running),
             checked=checked,
             version=version,
+            changed=True,
             slot=slot,
             running=running,
         )
