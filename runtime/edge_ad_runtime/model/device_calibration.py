@@ -50,8 +50,7 @@ class DeviceCalibration:
         """Return what a model says about itself with the limits of this calibration."""
         calibration = self.calibration
         return replace(
-            info.promised_by(calibration),
-            threshold_rule=self.rule,
+            info.promised_by(calibration, self.rule),
             score_range=(calibration.scores[0], calibration.scores[-1]),
             map_range=(info.map_range[0], calibration.map_maxima[-1]),
             calibration=calibration,

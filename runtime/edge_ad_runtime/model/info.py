@@ -76,12 +76,19 @@ class Limits:
             "map_threshold": document.number("map_threshold"),
         }
 
-    def promised_by(self: SomeLimits, calibration: Calibration) -> SomeLimits:
-        """Return the same with the limits of a calibration, and with what it promises."""
+    def promised_by(
+        self: SomeLimits, calibration: Calibration, rule: str | None = None
+    ) -> SomeLimits:
+        """Return the same with the limits of a calibration.
+
+        Args:
+            calibration: scores of good parts, with the promised rate.
+            rule: how the limit was found; None: what the calibration promises, in words.
+        """
         return replace(
             self,
             threshold=calibration.limit(),
-            threshold_rule=calibration.promise(),
+            threshold_rule=calibration.promise() if rule is None else rule,
             false_alarm_rate=calibration.rate,
             map_threshold=calibration.map_limit(),
         )
