@@ -15,7 +15,7 @@ from edge_ad.models import Detector, PaDiM
 from edge_ad.models.grid import embed_on_grid, local_average
 from edge_ad_export.int8.grid import GridFeatures
 from edge_ad_export.passes.channels import prune_channels
-from edge_ad_export.passes.normalisation import fold_normalisation, transpose_bytes
+from edge_ad_export.passes.normalisation import fold_normalisation, interleave_colours
 from edge_ad_export.torch_export import module_graph
 
 
@@ -59,9 +59,9 @@ def test_the_normalisation_goes_into_the_first_convolution(name: str) -> None:
     model = module_graph(module, frames, outputs=["maps"])
     expected = run(model, frames)
     fold_normalisation(model)
-    transpose_bytes(model)
+    interleave_colours(model)
     head = operators(model)[:4]
-    assert head == ["Transpose", "Cast", "Sub", "Conv"]
+    assert head == ["Cast", "Reshape", "Sub", "Conv"]
     got = run(model, frames)
     assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
 

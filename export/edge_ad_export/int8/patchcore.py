@@ -1,8 +1,7 @@
 """PatchCore in 8-bit integers, searching a part of the memory; the score is exact all the same.
 
-The patches that look farthest in the search are compared with the whole memory in float32: the
-score is the largest of all true distances, unless a patch that looked nearer than all of these is
-farther.
+The patches that look farthest in the search are compared with the whole memory: the score is the
+largest of all true distances, unless a patch that looked nearer than all of these is farther.
 """
 
 import math
@@ -17,18 +16,12 @@ from edge_ad.models import PatchCore
 from edge_ad.models.memory_bank import squared_distances
 from edge_ad.models.patchcore import PATCH_SIZE
 from edge_ad_export.int8.grid import GridFeatures, finish, to_tiles
-from edge_ad_export.int8.search import (
-    ExactPatches,
-    Memory,
-    from_tiles,
-    searched_distance,
-    tile_size,
-)
+from edge_ad_export.int8.search import Nearest, Search, from_tiles, tile_size
 from edge_ad_export.nodes import GraphBuilder
 from edge_ad_export.torch_export import example_frames, module_graph
 
 EXACT = 16
-"""Patches of a frame that are compared with the whole memory in float32."""
+"""Patches of a frame that are compared with the whole memory."""
 
 ROWS_AT_ONCE = 1024
 
@@ -40,7 +33,7 @@ class _Tiles(nn.Module):
         super().__init__()
         self.backbone = detector.backbone
         self.to_grid = GridFeatures(detector, detector.backbone.layers, PATCH_SIZE)
-        self.tile = tile_size(detector.grid)
+        self.tile = tile_size(detector.grid, len(detector.memory))
 
     def forward(self, frames: Tensor) -> Tensor:
         return to_tiles(self.to_grid(self.backbone(self.backbone.normalise(frames))), self.tile)
@@ -50,18 +43,19 @@ def patchcore_graph(detector: PatchCore) -> onnx.ModelProto:
     """Return the graph of eq. 6 and 7 of the paper over a searched memory."""
     model = module_graph(_Tiles(detector), example_frames(detector), outputs=["patches"])
     graph = GraphBuilder(model)
-    memory = Memory.of(graph, detector.memory)
-    distance = searched_distance(graph, memory, "patches", detector.grid)
-    count = graph.constant([min(EXACT, math.prod(detector.grid))])
-    index = graph.nodes("TopK", (distance, count), 2, axis=1)[1]
-    farthest = ExactPatches(graph, memory, "patches", index)
-    score = _reweighted(graph, detector, memory, farthest)
+    search = Search(graph, detector.memory, "patches")
+    tile = tile_size(detector.grid, len(detector.memory))
+    distance = search.searched_distance(tile)
+    count = min(EXACT, math.prod(detector.grid))
+    index = graph.nodes("TopK", (distance, graph.constant([count])), 2, axis=1)[1]
+    farthest = search.nearest(index, count)
+    score = _reweighted(graph, detector, search, index, farthest)
     exact = graph.node("ScatterElements", distance, index, farthest.distance, axis=1)
-    return finish(graph, detector, from_tiles(graph, exact, detector.grid), score=score)
+    return finish(graph, detector, from_tiles(graph, exact, detector.grid, tile), score=score)
 
 
 def _reweighted(
-    graph: GraphBuilder, detector: PatchCore, memory: Memory, farthest: ExactPatches
+    graph: GraphBuilder, detector: PatchCore, search: Search, index: str, farthest: Nearest
 ) -> str:
     """Append eq. 7: s = (1 - exp(s*) / sum exp(d)) s*, with each row's neighbours as a table."""
     count = min(detector.config.neighbours, len(detector.memory))
@@ -69,10 +63,9 @@ def _reweighted(
     if count == 1:
         return graph.node("Squeeze", best, graph.constant([1]))
     row = graph.node("GatherElements", farthest.rows, place, axis=1)  # of m*: (N, 1)
-    table = graph.constant(_neighbours(detector.memory, count), "neighbours")
-    around = graph.node("Gather", memory.tensor, graph.node("Gather", table, row))
-    places = graph.node("Unsqueeze", place, graph.constant([2]))
-    patch = graph.node("GatherND", farthest.patches, places, batch_dims=1)  # (N, 1, C)
+    table = graph.constant(_neighbours(detector.memory, count, search.order), "neighbours")
+    around = search.gathered(graph.node("Gather", table, row))
+    patch = search.chosen(graph.node("GatherElements", index, place, axis=1))  # (N, 1, C)
     difference = graph.node("Sub", graph.node("Unsqueeze", patch, graph.constant([2])), around)
     axis = graph.constant([2])
     to_them = graph.node("ReduceL2", difference, graph.constant([3]), keepdims=0)
@@ -84,10 +77,11 @@ def _reweighted(
     return graph.node("Squeeze", weighted, graph.constant([1]))
 
 
-def _neighbours(memory: Tensor, count: int) -> NDArray[np.int32]:
-    """Return the rows nearest to each row, itself included: (m, count)."""
+def _neighbours(memory: Tensor, count: int, order: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return the rows of a search nearest to each of its rows, itself included: (rows, count)."""
     nearest = [
         squared_distances(block, memory).topk(count, largest=False).indices
         for block in torch.split(memory, ROWS_AT_ONCE)
     ]
-    return torch.cat(nearest).numpy().astype(np.int32)
+    first = np.unique(order, return_index=True)[1]  # where the search has each row of the memory
+    return first[torch.cat(nearest).numpy()][order].astype(np.int32)

@@ -15,7 +15,7 @@ the base of 128, and the patches have -128 and -1 there.
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,194 +24,243 @@ from torch import Tensor
 
 from edge_ad_export.nodes import GraphBuilder
 
-TILE = 4
-"""Preferred side of a tile, in patches."""
+LARGE_TILE, SMALL_TILE = 8, 4
+"""Preferred sides of a tile, in patches. The patches of a large one visit so many clusters that
+these have to be small; it saves three quarters of the copies of their rows."""
 
-CLUSTERS = 128
-"""Clusters of a small memory: enough to choose well, and few enough to choose quickly."""
+CLUSTERS = 320
+"""Clusters of a memory: enough to choose well, and few enough to choose quickly."""
 
 FEWEST_ROWS, MOST_ROWS = 16, 64
 """Rows of a cluster."""
 
-VISITED = 0.05
-"""Share of the clusters that a tile visits: 98 % of the patches find their nearest row there."""
+CLUSTERS_A_PATCH = 1 / 300
+"""Share of the clusters that a tile visits for each of its patches: 98 % of the patches find their
+nearest row there."""
 
-MIN_ROWS = 512
-"""Rows that a tile visits at least. Of a memory of 2,000, 98.7 to 99.9 % of the patches of three
-classes find their nearest row there."""
+MIN_ROWS, ROWS_A_PATCH = 512, 12
+"""Rows that a tile visits at least, in all and for each of its patches. Of a memory of 2,000, 98.7
+to 99.8 % of the patches of three classes find their nearest row there."""
 
 CANDIDATES = 2
 """Rows that look nearest to a patch, whose distance is then computed in float32."""
 
+GROUP, GROUPS = 16, 4
+"""Where the whole memory is searched: rows of a group, and groups that look nearest."""
+
 ROW_MAX = 63
 ROW_ZERO = 64
-"""A product of two with a patch's -128 fits into 16 bits: 2 * (63 + 64) * 128 < 32,768."""
+"""A product of two with a patch's -128 fits into 16 bits: 2 * (63 + 64) * 128 < 32,768. So do two
+of a centre with a patch that is shifted by 128: 2 * 63 * 255 < 32,768."""
 
 BASE = 128
 DIGIT_MAX = 127
+
+REGISTER = 16
+"""ONNX Runtime's products take less time where the number of channels is a multiple of this."""
 
 ITERATIONS = 12
 """Of k-means, when the memory is divided into clusters."""
 
 
-@dataclass(frozen=True)
-class Memory:
-    """The rows of a memory (m, C), and the name of their tensor in the graph."""
-
-    rows: Tensor
-    tensor: str
-
-    @classmethod
-    def of(cls, graph: GraphBuilder, rows: Tensor) -> "Memory":
-        """Store the rows in the graph."""
-        return cls(rows, graph.constant(rows.numpy(), "memory"))
-
-
-def tile_size(grid: tuple[int, int]) -> tuple[int, int]:
-    """Return the divisors of the grid's sides that are nearest to `TILE`."""
+def tile_size(grid: tuple[int, int], memory_rows: int) -> tuple[int, int]:
+    """Return the divisors of the grid's sides that are nearest to the preferred side of a tile."""
+    wanted = LARGE_TILE if rows_of_a_cluster(memory_rows) == FEWEST_ROWS else SMALL_TILE
     height, width = (
-        min((part for part in range(1, side + 1) if side % part == 0), key=lambda p: abs(p - TILE))
+        min(
+            (part for part in range(1, side + 1) if side % part == 0), key=lambda p: abs(p - wanted)
+        )
         for side in grid
     )
     return height, width
 
 
-def searched_distance(
-    graph: GraphBuilder, memory: Memory, patches: str, grid: tuple[int, int]
+def from_tiles(
+    graph: GraphBuilder, distance: str, grid: tuple[int, int], tile: tuple[int, int]
 ) -> str:
-    """Append the distance of each patch to the nearest row that its tile visits.
-
-    Args:
-        graph: what `patches` is computed in.
-        memory: searched.
-        patches: tensor (N, tiles, patches of a tile, C).
-        grid: height and width of the grid of patches.
-
-    Returns:
-        Name of the distances (N, P), P in the order of tiles.
-    """
-    search = _Search(graph, memory)
-    columns = search.quantised(patches)
-    visited = search.visited_clusters(columns)
-    rows = search.most_similar_rows(columns, visited, math.prod(tile_size(grid)))
-    found = graph.node("Gather", memory.tensor, rows)  # (N, tiles, candidates, P, C)
-    difference = graph.node("Sub", graph.node("Unsqueeze", patches, graph.constant([2])), found)
-    # A product and a sum take less time than a ReduceL2.
-    squares = graph.node("Mul", difference, difference)
-    squared = graph.node("ReduceSum", squares, graph.constant([4]), keepdims=0)
-    nearest = graph.node("ReduceMin", squared, graph.constant([2]), keepdims=0)
-    return graph.node("Reshape", graph.node("Sqrt", nearest), graph.constant([0, -1]))
-
-
-def from_tiles(graph: GraphBuilder, distance: str, grid: tuple[int, int]) -> str:
     """Append the way back from the order of tiles (N, P) to the grid (N, P)."""
-    (height, width), (rows, columns) = grid, tile_size(grid)
+    (height, width), (rows, columns) = grid, tile
     shape = [-1, height // rows, width // columns, rows, columns]
     split = graph.node("Reshape", distance, graph.constant(shape))
     by_row = graph.node("Transpose", split, perm=[0, 1, 3, 2, 4])
     return graph.node("Reshape", by_row, graph.constant([-1, height * width]))
 
 
-class ExactPatches:
-    """Some patches of each frame, compared with the whole memory in float32.
+class Nearest(NamedTuple):
+    """Names of tensors: rows of the search, int64 (N, E), and the distances to them, (N, E)."""
+
+    rows: str
+    distance: str
+
+
+class Search:
+    """A memory in float32 and in integers, and the nodes that compare patches with it.
+
+    Its rows lie in the order of their clusters.
 
     Attributes:
-        patches: tensor (N, E, C).
-        rows: their nearest rows in the memory, int64 (N, E).
-        distance: to these rows, (N, E).
+        order: which row of the memory each row of the search is; a few stand twice.
     """
 
-    def __init__(self, graph: GraphBuilder, memory: Memory, patches: str, index: str) -> None:
-        """Append the comparison.
+    def __init__(self, graph: GraphBuilder, memory: Tensor, patches: str) -> None:
+        """Store the memory and append the rounding of the patches.
 
         Args:
-            graph: what `patches` and `index` are computed in.
-            memory: searched whole.
+            graph: what `patches` is computed in.
+            memory: (m, C).
             patches: tensor (N, tiles, patches of a tile, C).
-            index: places of the wanted patches in the order of tiles, int64 (N, E).
         """
-        channels = memory.rows.shape[1]
-        flat = graph.node("Reshape", patches, graph.constant([0, -1, channels]))
-        places = graph.node("Unsqueeze", index, graph.constant([2]))
-        self.patches = graph.node("GatherND", flat, places, batch_dims=1)
-        each = graph.node("Reshape", self.patches, graph.constant([-1, channels]))
-        norms = graph.constant(memory.rows.square().sum(dim=1).numpy(), "memory_squares")
-        squared = graph.node("Gemm", each, memory.tensor, norms, alpha=-2.0, transB=1)
-        nearest = graph.node("ArgMin", squared, axis=1, keepdims=0)
-        self.rows = graph.node("Reshape", nearest, graph.node("Shape", index))
-        difference = graph.node("Sub", self.patches, graph.node("Gather", memory.tensor, self.rows))
-        self.distance = graph.node("ReduceL2", difference, graph.constant([2]), keepdims=0)
-
-
-class _Search:
-    """The integers of a memory, and the nodes that compare patches with them."""
-
-    def __init__(self, graph: GraphBuilder, memory: Memory) -> None:
+        clusters = cluster(memory, rows_of_a_cluster(len(memory)))  # (K, R)
+        self.order: NDArray[np.int64] = clusters.flatten().numpy()
         self._graph = graph
-        self._blocks = cluster(memory.rows, rows_of_a_cluster(len(memory.rows)))  # (K, R)
-        self._middle = memory.rows.mean(dim=0)
-        centred = memory.rows - self._middle
-        self._step = max(float(centred.abs().max()), 1e-20) / ROW_MAX
-        grouped = (centred / self._step)[self._blocks]  # (K, R, C)
-        rows = grouped.round().numpy()
-        highest = int(_half_norms(rows).max()) // BASE
-        self._digits = 1 + max(1, math.ceil(highest / DIGIT_MAX))
-        self._rows = with_norms(rows, self._digits)
-        self._centres = with_norms(grouped.mean(dim=1).round().numpy(), self._digits)
+        self._patches = patches
+        self._clusters, self._rows = clusters.shape
+        self._memory = graph.constant(memory[clusters.flatten()].numpy(), "memory")
+        self._middle = memory.mean(dim=0)
+        self._step = max(float((memory - self._middle).abs().max()), 1e-20) / ROW_MAX
+        steps = ((memory - self._middle) / self._step)[clusters]  # (K, R, C)
+        rows, centres = steps.round().numpy(), steps.mean(dim=1).round().numpy()
+        self._digits = _digits(rows)
+        self._blocks = graph.constant(with_norms(rows, self._digits), "memory_blocks")
+        signed = with_norms(centres, self._digits).astype(np.int16)
+        signed[:, : self._middle.shape[0]] -= ROW_ZERO
+        self._centres = graph.constant(signed.T.astype(np.int8), "centres")
+        self._centred = self._with_digits()
+        self._rounded = self._quantised(self._centred, np.int8(0))
 
-    def quantised(self, patches: str) -> str:
-        """Append the rounding of patches (N, tiles, P, C) to columns int8 (N, tiles, C + D, P)."""
+    def gathered(self, rows: str) -> str:
+        """Append rows of the search in float32: int64 (...) to (..., C)."""
+        return self._graph.node("Gather", self._memory, rows)
+
+    def searched_distance(self, tile: tuple[int, int]) -> str:
+        """Append the distance of each patch to the nearest row that its tile visits.
+
+        Returns:
+            Name of the distances (N, P), P in the order of tiles.
+        """
         graph = self._graph
-        wider = graph.node("Pad", patches, graph.constant([0] * 7 + [self._digits]))
+        columns = graph.node("Transpose", self._rounded, perm=[0, 1, 3, 2])
+        visited = self._visited_clusters(tile)
+        rows = self._most_similar_rows(columns, visited, math.prod(tile))
+        patches = graph.node("Unsqueeze", self._patches, graph.constant([2]))
+        squared = self._squared_distance(patches, rows, axis=4)  # (N, tiles, candidates, P)
+        nearest = graph.node("ReduceMin", squared, graph.constant([2]), keepdims=0)
+        return graph.node("Reshape", graph.node("Sqrt", nearest), graph.constant([0, -1]))
+
+    def chosen(self, index: str) -> str:
+        """Append the choice of patches, (N, E, C), by their places in the order of tiles (N, E)."""
+        return self._at_places(self._patches, self._middle.shape[0], index)
+
+    def nearest(self, index: str, count: int) -> Nearest:
+        """Append the comparison of a few patches with the whole memory.
+
+        The integers find the groups with the most similar rows, and all rows of these are compared
+        in float32.
+
+        Args:
+            index: places of the patches in the order of tiles, int64 (N, E).
+            count: E.
+        """
+        graph = self._graph
+        rounded = self._at_places(self._rounded, self._middle.shape[0] + self._digits, index)
+        columns = graph.node("Transpose", rounded, perm=[0, 2, 1])
+        columns = graph.node("Unsqueeze", columns, graph.constant([1]))
+        similarity = graph.node("MatMulInteger", self._blocks, columns)  # (N, K, R, E)
+        groups = graph.node("Reshape", similarity, graph.constant([0, -1, GROUP, count]))
+        best = graph.node("ReduceMax", groups, graph.constant([2]), keepdims=0)
+        wanted = graph.constant([min(GROUPS, len(self.order) // GROUP)])
+        found = graph.nodes("TopK", (best, wanted), 2, axis=1, sorted=0)[1]  # (N, groups, E)
+        first = graph.node(
+            "Mul", graph.node("Transpose", found, perm=[0, 2, 1]), graph.constant(GROUP)
+        )
+        each = graph.node("Unsqueeze", first, graph.constant([3]))
+        each = graph.node("Add", each, graph.constant(np.arange(GROUP)))
+        rows = graph.node("Reshape", each, graph.constant([0, 0, -1]))
+        patches = graph.node("Unsqueeze", self.chosen(index), graph.constant([2]))
+        squared = self._squared_distance(patches, rows, axis=3)
+        least, place = graph.nodes("TopK", (squared, graph.constant([1])), 2, axis=2, largest=0)
+        last = graph.constant([2])
+        return Nearest(
+            graph.node("Squeeze", graph.node("GatherElements", rows, place, axis=2), last),
+            graph.node("Squeeze", graph.node("Sqrt", least), last),
+        )
+
+    def _with_digits(self) -> str:
+        """Append the centring of the patches, and what stands at the digits: (..., C + D)."""
+        graph = self._graph
+        wider = graph.node("Pad", self._patches, graph.constant([0] * 7 + [self._digits]))
         places = np.array([-BASE] * (self._digits - 1) + [-1], np.float32)
         middle = np.concatenate([self._middle.numpy(), -np.float32(self._step) * places])
-        centred = graph.node("Sub", wider, graph.constant(middle, "memory_mean"))
-        zero = graph.constant(np.array(0, np.int8))
-        rounded = graph.node("QuantizeLinear", centred, graph.scalar(self._step), zero)
-        return graph.node("Transpose", rounded, perm=[0, 1, 3, 2])
+        return graph.node("Sub", wider, graph.constant(middle, "memory_mean"))
 
-    def visited_clusters(self, columns: str) -> str:
+    def _quantised(self, centred: str, zero: np.int8 | np.uint8) -> str:
+        """Append the rounding to steps, to the type of the zero."""
+        step, zero_point = self._graph.scalar(self._step), self._graph.constant(np.array(zero))
+        return self._graph.node("QuantizeLinear", centred, step, zero_point)
+
+    def _at_places(self, patches: str, channels: int, index: str) -> str:
+        """Append the choice of patches (N, tiles, P, channels): (N, E, channels)."""
+        graph = self._graph
+        flat = graph.node("Reshape", patches, graph.constant([0, -1, channels]))
+        places = graph.node("Unsqueeze", index, graph.constant([2]))
+        return graph.node("GatherND", flat, places, batch_dims=1)
+
+    def _squared_distance(self, patches: str, rows: str, *, axis: int) -> str:
+        """Append the squared distances of patches (..., C) to rows (...); C is the axis."""
+        graph = self._graph
+        difference = graph.node("Sub", patches, self.gathered(rows))
+        # A product and a sum take less time than a ReduceSumSquare.
+        squares = graph.node("Mul", difference, difference)
+        return graph.node("ReduceSum", squares, graph.constant([axis]), keepdims=0)
+
+    def _visited_clusters(self, tile: tuple[int, int]) -> str:
         """Append the choice of clusters: int64 (N, tiles, V).
 
         A patch's own nearest cluster has a slack of 0; a tile takes those of the smallest slack.
+        Only the patches on the black squares of a chessboard are asked: each other one lies between
+        four of them.
         """
         graph = self._graph
-        centres = graph.constant(self._centres, "centres")
-        similarity = graph.node("MatMulInteger", centres, columns)  # (N, tiles, K, P)
-        best = graph.node("ReduceMax", similarity, graph.constant([2]), keepdims=1)
+        black = np.flatnonzero(np.indices(tile).sum(axis=0).ravel() % 2 == 0)
+        asked = graph.node("Gather", self._centred, graph.constant(black), axis=2)
+        # One product for all tiles, with the centres as the signed factor.
+        zero = np.uint8(BASE)
+        rounded = self._quantised(asked, zero)
+        similarity = graph.node(
+            "MatMulInteger", rounded, self._centres, graph.constant(np.array(zero))
+        )  # (N, tiles, P / 2, K)
+        best = graph.node("ReduceMax", similarity, graph.constant([3]), keepdims=1)
         slack = graph.node("Sub", best, similarity)
-        of_tile = graph.node("ReduceMin", slack, graph.constant([3]), keepdims=0)
-        count, rows = self._blocks.shape
-        wanted = max(math.ceil(MIN_ROWS / rows), round(VISITED * count))
-        visited = graph.constant([min(count, wanted)])
+        of_tile = graph.node("ReduceMin", slack, graph.constant([2]), keepdims=0)
+        patches = math.prod(tile)
+        least = math.ceil(max(MIN_ROWS, ROWS_A_PATCH * patches) / self._rows)
+        wanted = max(least, round(CLUSTERS_A_PATCH * patches * self._clusters))
+        visited = graph.constant([min(self._clusters, wanted)])
         return graph.nodes("TopK", (of_tile, visited), 2, axis=2, largest=0, sorted=0)[1]
 
-    def most_similar_rows(self, columns: str, visited: str, patches: int) -> str:
-        """Append the rows of the memory that look nearest: int64 (N, tiles, candidates, P).
+    def _most_similar_rows(self, columns: str, visited: str, patches: int) -> str:
+        """Append the rows of the search that look nearest: int64 (N, tiles, candidates, P).
 
         They are looked for in the cluster that holds the most similar row of all.
         """
         graph = self._graph
-        rows = self._blocks.shape[1]
         similarity = self._similarity(columns, visited, patches)  # (N, tiles, V, R, P)
         by_cluster = graph.node("ReduceMax", similarity, graph.constant([3]), keepdims=0)
         best = graph.node("ArgMax", by_cluster, axis=2, keepdims=0)  # (N, tiles, P)
-        every_row = graph.constant(np.zeros((rows, 1), np.int64))
+        every_row = graph.constant(np.zeros((self._rows, 1), np.int64))
         place = graph.node("Unsqueeze", best, graph.constant([2, 3]))
         in_best = graph.node(
             "GatherElements", similarity, graph.node("Add", place, every_row), axis=2
         )  # (N, tiles, 1, R, P)
-        count = graph.constant([min(CANDIDATES, rows)])
+        count = graph.constant([CANDIDATES])
         similar = graph.nodes("TopK", (in_best, count), 2, axis=3, sorted=0)[1]
         chosen = graph.node("GatherElements", visited, best, axis=2)
-        first = graph.node("Mul", chosen, graph.constant(rows))
-        row = graph.node(
+        first = graph.node("Mul", chosen, graph.constant(self._rows))
+        return graph.node(
             "Add",
             graph.node("Unsqueeze", first, graph.constant([2])),
             graph.node("Squeeze", similar, graph.constant([2])),
         )
-        order = graph.constant(self._blocks.flatten().numpy(), "memory_order")
-        return graph.node("Gather", order, row)
 
     def _similarity(self, columns: str, visited: str, patches: int) -> str:
         """Append how near each patch is to each visited row: (N, tiles, V, R, P).
@@ -219,12 +268,17 @@ class _Search:
         One product a tile: the visited clusters lie one below the other.
         """
         graph = self._graph
-        rows, channels = self._rows.shape[1:]
-        blocks = graph.constant(self._rows, "memory_blocks")
-        below = graph.constant([0, 0, -1, channels])
-        visited_rows = graph.node("Reshape", graph.node("Gather", blocks, visited), below)
+        below = graph.constant([0, 0, -1, self._middle.shape[0] + self._digits])
+        visited_rows = graph.node("Reshape", graph.node("Gather", self._blocks, visited), below)
         similarity = graph.node("MatMulInteger", visited_rows, columns)  # (N, tiles, V R, P)
-        return graph.node("Reshape", similarity, graph.constant([0, 0, -1, rows, patches]))
+        return graph.node("Reshape", similarity, graph.constant([0, 0, -1, self._rows, patches]))
+
+
+def _digits(rows: NDArray[np.float32]) -> int:
+    """Return how many digits the norms of rows (K, R, C) have, zeros up to whole registers too."""
+    highest = int(_half_norms(rows).max()) // BASE
+    digits = 1 + max(1, math.ceil(highest / DIGIT_MAX))
+    return digits + -(rows.shape[-1] + digits) % REGISTER
 
 
 def rows_of_a_cluster(memory_rows: int) -> int:
