@@ -84,4 +84,5 @@ def _neighbours(memory: Tensor, count: int, order: NDArray[np.int64]) -> NDArray
         for block in torch.split(memory, ROWS_AT_ONCE)
     ]
     first = np.unique(order, return_index=True)[1]  # where the search has each row of the memory
-    return first[torch.cat(nearest).numpy()][order].astype(np.int32)
+    table: NDArray[np.int32] = first[torch.cat(nearest).numpy()][order].astype(np.int32)
+    return table

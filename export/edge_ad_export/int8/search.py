@@ -277,8 +277,8 @@ class Search:
 def _digits(rows: NDArray[np.float32]) -> int:
     """Return how many digits the norms of rows (K, R, C) have, zeros up to whole registers too."""
     highest = int(_half_norms(rows).max()) // BASE
-    digits = 1 + max(1, math.ceil(highest / DIGIT_MAX))
-    return digits + -(rows.shape[-1] + digits) % REGISTER
+    channels, digits = int(rows.shape[-1]), 1 + max(1, math.ceil(highest / DIGIT_MAX))
+    return digits + -(channels + digits) % REGISTER
 
 
 def rows_of_a_cluster(memory_rows: int) -> int:

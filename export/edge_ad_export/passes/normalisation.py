@@ -1,7 +1,5 @@
 """The normalisation inside the first convolution."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -54,7 +52,8 @@ def interleave_colours(model: onnx.ModelProto) -> None:
             _transpose_bytes(model, cast)
             continue
         transpose, subtraction, convolution = chain
-        height, width = (size.dim_value for size in _frame_shape(graph)[1:3])
+        frame = next(item for item in graph.input if item.name == FRAME)
+        height, width = (size.dim_value for size in frame.type.tensor_type.shape.dim[1:3])
         means = numpy_helper.to_array(constants[subtraction.input[1]])
         weights = numpy_helper.to_array(constants[convolution.input[1]])
         outputs, colours, rows, columns = weights.shape
@@ -88,11 +87,6 @@ def _widen(convolution: onnx.NodeProto, factor: int) -> None:
     for item in convolution.attribute:
         if item.name in ("kernel_shape", "strides", "pads"):
             item.ints[1::2] = [factor * value for value in item.ints[1::2]]
-
-
-def _frame_shape(graph: onnx.GraphProto) -> Sequence[onnx.TensorShapeProto.Dimension]:
-    frame = next(item for item in graph.input if item.name == FRAME)
-    return frame.type.tensor_type.shape.dim
 
 
 def _transpose_bytes(model: onnx.ModelProto, cast: onnx.NodeProto) -> None:
