@@ -2,11 +2,13 @@
 
     python benchmarks/live_page.py --model results/bottle/padim/bottle-padim.onnx
 
-One stream runs all the time, from a camera that always has a new 1280 x 720 picture ready. Phases
+One stream runs all the time, from a camera that always has a new picture ready. Phases
 without and with viewers alternate, since other work on the machine slows both alike only over short
 times; the ratio is the median over the rounds. The viewers are one further process on the same
 machine, which reads every message and fetches the pictures that it names, as the page does; what
-that process costs is counted against the page.
+that process costs is counted against the page. With `--kind slow` the viewers read a kilobyte a
+second instead, with `--kind greedy` they ask for all numbers again and again, without waiting
+for news; what they have been answered is counted as pictures.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import http.client
 import itertools
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -39,14 +42,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a phase")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--viewers", type=int, action="append", help="may be repeated")
+    parser.add_argument("--size", nargs=2, type=int, default=(1280, 720), metavar=("W", "H"))
+    parser.add_argument("--kind", choices=VIEWS, default="page")
     parser.add_argument("--look", nargs=2, type=int, metavar=("PORT", "VIEWERS"))
     arguments = parser.parse_args()
     if arguments.look:
-        look(*arguments.look)
+        look(arguments.look[0], arguments.look[1], arguments.kind)
         return
     if arguments.model is None:
         parser.error("expected --model")
-    vars(build)["open_source"] = lambda *_, **__: FakeCamera(pictures(), name="camera")
+    vars(build)["open_source"] = lambda *_, **__: FakeCamera(
+        pictures(*arguments.size), name="camera"
+    )
     document = {
         "model": str(arguments.model),
         "stdout": False,
@@ -69,10 +76,10 @@ def main() -> None:
         running.join()
 
 
-def pictures() -> Iterator[Frame]:
-    """Yield 720p pictures without end, as fast as they are taken."""
+def pictures(width: int, height: int) -> Iterator[Frame]:
+    """Yield pictures without end, as fast as they are taken."""
     rng = np.random.default_rng(0)
-    made = [rng.integers(60, 90, (720, 1280, 3), dtype=np.uint8) for _ in range(8)]
+    made = [rng.integers(60, 90, (height, width, 3), dtype=np.uint8) for _ in range(8)]
     for picture in itertools.cycle(made):
         sleep(0.005)
         yield picture
@@ -97,6 +104,7 @@ def row(count: Count, port: int, viewers: int, arguments: argparse.Namespace) ->
     for _ in range(arguments.rounds):
         without.append(rate(count, seconds))
         command = [sys.executable, __file__, "--look", str(port), str(viewers)]
+        command += ["--kind", arguments.kind]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as process:
             if process.stdout is None or process.stdin is None:
                 raise RuntimeError("expected pipes to the viewers")
@@ -119,11 +127,11 @@ def rate(count: Count, seconds: float) -> float:
     return (count.verdicts - before) / (monotonic() - started)
 
 
-def look(port: int, viewers: int) -> None:
+def look(port: int, viewers: int, kind: str) -> None:
     """Be so many open pages until stdin ends; print how many pictures they have seen."""
     seen = itertools.count()
     for _ in range(viewers):
-        threading.Thread(target=view, args=(port, seen), daemon=True).start()
+        threading.Thread(target=VIEWS[kind], args=(port, seen), daemon=True).start()
     sleep(1)
     before = next(seen)
     print("ready", flush=True)
@@ -153,6 +161,31 @@ def view(port: int, seen: "itertools.count[int]") -> None:
                 next(seen)
         elif line == "\n":
             name = ""
+
+
+def crawl(port: int, seen: "itertools.count[int]") -> None:
+    """Read messages and numbers, a kilobyte a second, on two connections."""
+    for path in ("/events", "/status"):
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        threading.Thread(target=drip, args=(connection, seen), daemon=True).start()
+
+
+def drip(connection: socket.socket, seen: "itertools.count[int]") -> None:
+    while connection.recv(1024):
+        sleep(1)
+
+
+def grab(port: int, seen: "itertools.count[int]") -> None:
+    """Ask for all numbers again and again."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    while True:
+        connection.request("GET", "/status")
+        connection.getresponse().read()
+        next(seen)
+
+
+VIEWS = {"page": view, "slow": crawl, "greedy": grab}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
@@ -19,7 +20,7 @@ from edge_ad_runtime.events import Event
 from edge_ad_runtime.page.marks import MARKS, Marks
 from edge_ad_runtime.page.parts import Drawing, Part
 from edge_ad_runtime.page.state import Known, News, PageState, exposition
-from edge_ad_runtime.page.viewers import Viewers
+from edge_ad_runtime.page.viewers import Turns, Viewers
 from edge_ad_runtime.stream.stream import Stream
 from edge_ad_runtime.stream.triggers import Triggers, request_by_text
 
@@ -79,6 +80,7 @@ class Routes:
                 Mount("/", StaticFiles(directory=_STATIC, html=True)),
             ],
             exception_handlers={DataError: _refused},
+            middleware=[Middleware(Turns, state=self._state, drawing=self._drawing)],
         )
 
     async def status(self, request: Request) -> Response:

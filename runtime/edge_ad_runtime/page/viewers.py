@@ -7,6 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic, thread_time
 
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from edge_ad_runtime.outputs.base import event_fields
 from edge_ad_runtime.page.parts import Drawing, Part
 from edge_ad_runtime.page.state import Known, News, PageState
@@ -15,6 +18,14 @@ _TICK_SECONDS = 0.04
 _STATUS_SECONDS = 0.5
 _SHARE, _SHARE_BEHIND = 0.2, 0.04
 _MOST_CREDIT_SECONDS = 0.3
+
+_ANSWERS_SHARE, _ANSWERS_SHARE_BEHIND = 0.3, 0.1
+"""More than pages need that ask for what they were told of, and for nothing twice."""
+
+_LONGEST_WAIT_SECONDS = 5.0
+_AT_ONCE = ("/healthz", "/metrics")
+"""Asked by watchdogs now and then. What changes something, or is a trigger, is a POST."""
+
 _MOST_PER_CLIENT = 8
 
 
@@ -128,7 +139,7 @@ class Viewers:
 
     async def _publish(self) -> None:
         """Draw the newest part of each camera and tell the viewers, while there are any."""
-        pace = _Pace(self._state, self._drawing)
+        pace = Pace(self._state, self._drawing, _SHARE, _SHARE_BEHIND)
         while self._viewers and not self._closing:
             if pace.allows() and await self._draw_newest():
                 self._tell()
@@ -149,19 +160,30 @@ class Viewers:
         return new
 
 
-class _Pace:
+class Pace:
     """Lets the page spend a share of the time, and save some of it for a few parts at once."""
 
-    def __init__(self, state: PageState, drawing: Drawing) -> None:
+    def __init__(
+        self, state: PageState, drawing: Drawing, share: float, share_behind: float
+    ) -> None:
+        """Begin in the thread of the server.
+
+        Args:
+            state: knows whether frames are skipped.
+            drawing: makes the pictures.
+            share: of a processor core, 0..1.
+            share_behind: the same while frames are skipped.
+        """
         self._state = state
         self._drawing = drawing
+        self._share, self._share_behind = share, share_behind
         self._credit = _MOST_CREDIT_SECONDS
         self._seen_at = monotonic()
         self._spent = self._cpu_seconds()
 
     def allows(self) -> bool:
-        """Whether a new round of pictures may begin; asked in the thread of the server."""
-        share = _SHARE_BEHIND if self._state.is_behind() else _SHARE
+        """Whether something may begin; asked in the thread of the server."""
+        share = self._share_behind if self._state.is_behind() else self._share
         now, spent = monotonic(), self._cpu_seconds()
         self._credit += share * (now - self._seen_at) - (spent - self._spent)
         self._credit = min(self._credit, _MOST_CREDIT_SECONDS)
@@ -171,6 +193,40 @@ class _Pace:
     def _cpu_seconds(self) -> float:
         """Return what the server, whose thread this is, and the drawing have cost so far."""
         return thread_time() + self._drawing.cpu_seconds
+
+
+class Turns:
+    """Middleware that lets clients wait who ask so often that the inspection would feel it.
+
+    Answers and drawing take at most three tenths of a processor core together, a tenth while frames
+    are skipped. What is beyond that is answered later, one after the other.
+    """
+
+    def __init__(self, app: ASGIApp, *, state: PageState, drawing: Drawing) -> None:
+        """Stand before an application."""
+        self._app = app
+        self._state = state
+        self._drawing = drawing
+        self._pace: Pace | None = None
+        self._turn = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request when it is its turn."""
+        if scope["type"] == "http" and scope["method"] != "POST" and scope["path"] not in _AT_ONCE:
+            until = monotonic() + _LONGEST_WAIT_SECONDS
+            async with self._turn:
+                while not self._allows() and monotonic() < until:
+                    await asyncio.sleep(_TICK_SECONDS)
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            # The page closes, and the picture that was asked for is not drawn yet.
+            await PlainTextResponse("the page is closing", 503)(scope, receive, send)
+
+    def _allows(self) -> bool:
+        if self._pace is None:
+            self._pace = Pace(self._state, self._drawing, _ANSWERS_SHARE, _ANSWERS_SHARE_BEHIND)
+        return self._pace.allows()
 
 
 def _message(name: str | None, fields: object) -> bytes:

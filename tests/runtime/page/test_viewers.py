@@ -1,5 +1,6 @@
 """Many viewers, slow viewers, and what each is sent."""
 
+import asyncio
 import http.client
 import socket
 import time
@@ -18,7 +19,7 @@ pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'"
 from edge_ad_runtime.page.parts import Drawing
 from edge_ad_runtime.page.server import PageServer
 from edge_ad_runtime.page.state import PageState
-from edge_ad_runtime.page.viewers import _Pace
+from edge_ad_runtime.page.viewers import Pace, Turns
 
 Ask = Callable[..., tuple[int, str, dict[str, str]]]
 Wait = Callable[..., None]
@@ -138,10 +139,50 @@ def test_the_pace_falls_when_frames_are_skipped(info: ModelInfo, verdict: Verdic
     for number in (10, 12):
         state.write(*verdict(number))
     assert state.is_behind()
-    pace = _Pace(state, drawing)
+    pace = Pace(state, drawing, 0.2, 0.04)
     assert pace.allows()
     drawing.cpu_seconds += 1.0
     assert not pace.allows()
+    drawing.close()
+
+
+def test_clients_that_ask_again_and_again_wait_for_their_turn(
+    info: ModelInfo, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixteen of them halved the verdict rate. Watchdogs, triggers and changes never wait."""
+    answers = []
+    allowed: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        answers.append((scope["method"], scope["path"], len(allowed)))
+
+    async def ask() -> None:
+        for method, path in (("GET", "/healthz"), ("POST", "/trigger"), ("GET", "/status")):
+            await turns({"type": "http", "method": method, "path": path}, None, None)  # type: ignore[arg-type]
+
+    drawing = Drawing(640)
+    turns = Turns(app, state=PageState({"left": 1}, lambda camera: info), drawing=drawing)
+    allowed += [True, False, False]
+    monkeypatch.setattr(Pace, "allows", lambda self: allowed.pop())
+    asyncio.run(ask())
+    assert answers == [("GET", "/healthz", 3), ("POST", "/trigger", 3), ("GET", "/status", 0)]
+    drawing.close()
+
+
+def test_a_picture_that_is_not_drawn_when_the_page_closes_is_no_traceback(info: ModelInfo) -> None:
+    sent = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise asyncio.CancelledError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    drawing = Drawing(640)
+    turns = Turns(app, state=PageState({"left": 1}, lambda camera: info), drawing=drawing)
+    scope = {"type": "http", "method": "GET", "path": "/part/a/plain.jpg"}
+    asyncio.run(turns(scope, None, send))  # type: ignore[arg-type]
+    assert sent[0]["status"] == 503
     drawing.close()
 
 
