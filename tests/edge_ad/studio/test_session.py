@@ -10,6 +10,7 @@ import pytest
 
 from edge_ad.data import load_category
 from edge_ad.project.folder import CategoryFolder
+from edge_ad.project.job import Job
 from edge_ad.runs import Run
 from edge_ad_runtime import Scorer, read_frame
 from tests.edge_ad.studio.conftest import StudioProcess, Until
@@ -30,18 +31,32 @@ def button(page: Any, name: str) -> Any:
 def test_from_a_folder_to_the_device(
     page: Any, studio: StudioProcess, pictures: Path, video: Path, until: Until, tmp_path: Path
 ) -> None:
-    folder = studio.data_root / "part"
     page.goto(studio.url)
     page.get_by_label("Name of a new product").fill("part")
     button(page, "Create").click()
+    collect_from_a_folder(page, studio, pictures)
+    give_a_picture_to_the_test(page, studio)
+    mark_a_defect(page, studio)
+    training = train_while_the_studio_starts_again(page, studio)
+    leave_the_least_usual_picture_out(page, studio)
+    limit = lower_the_limit(page, studio, training, until)
+    change_the_colours_of_a_heat_map(page, until)
+    export_and_download(page, studio, tmp_path)
+    assert Scorer(tmp_path / "part-fusion.onnx").threshold == pytest.approx(limit, rel=0.05)
+    try_on_a_video(page, studio, video)
 
-    # Collect: from a folder with labels, and a label by one key.
+
+def collect_from_a_folder(page: Any, studio: StudioProcess, pictures: Path) -> None:
     page.get_by_role("tab", name="Folder").click()
     page.get_by_label("Folder or ZIP on this machine").fill(str(pictures))
     button(page, "Copy the pictures").click()
     page.get_by_text("27 pictures taken in.").wait_for()
     button(page, "Good 16").wait_for()
     assert len(load_category("part", studio.data_root).train) == 16
+
+
+def give_a_picture_to_the_test(page: Any, studio: StudioProcess) -> None:
+    """By one key."""
     button(page, "Good 16").click()
     chosen = page.locator(".gallery figure").nth(2)
     key = chosen.get_attribute("data-key")
@@ -49,8 +64,10 @@ def test_from_a_folder_to_the_device(
     page.keyboard.press("t")
     button(page, "Good 15").wait_for()
     button(page, "For testing 6").wait_for()
-    assert (folder / key.replace("train", "test")).is_file()
-    # A defect gets a mask.
+    assert (studio.data_root / "part" / key.replace("train", "test")).is_file()
+
+
+def mark_a_defect(page: Any, studio: StudioProcess) -> None:
     button(page, "Defective 6").click()
     page.locator(".gallery figure .t-defect").first.click()
     button(page, "Draw a mask (M)").click()
@@ -66,11 +83,12 @@ def test_from_a_folder_to_the_device(
     page.locator(".q-dialog rect").wait_for(state="attached")
     button(page, "Save the mask").click()
     page.get_by_text("The mask is saved.").wait_for()
-    (mask,) = (folder / "ground_truth").rglob("*_mask.png")
+    (mask,) = (studio.data_root / "part" / "ground_truth").rglob("*_mask.png")
     marked = read_frame(mask)[:, :, 0] > 0
     assert 0.01 < marked.mean() < 0.5
 
-    # Train: small and quick, and the server is started again meanwhile.
+
+def train_while_the_studio_starts_again(page: Any, studio: StudioProcess) -> Job:
     page.goto(f"{studio.url}/product/part/train")
     page.get_by_text("15 good pictures to learn from, 12 pictures to test with.").wait_for()
     page.get_by_text("Expert options").click()
@@ -86,17 +104,21 @@ def test_from_a_folder_to_the_device(
     # The page that is open finds the Studio again by itself.
     button(page, "Judge").wait_for(timeout=LONG_MS)
     assert studio.queue.job(training.id).state == "done"
+    return studio.queue.job(training.id)
 
-    # Look: the least usual one first; one is left out.
+
+def leave_the_least_usual_picture_out(page: Any, studio: StudioProcess) -> None:
     page.goto(f"{studio.url}/product/part/look")
     page.get_by_text("15 good pictures, the least usual one first.").wait_for()
     first = page.locator(".gallery figure").first.get_attribute("data-key")
     button(page, "Leave it out (X)").click()
     page.get_by_text("14 good pictures, the least usual one first.").wait_for()
-    assert (folder / "excluded" / first).is_file()
+    assert (studio.data_root / "part" / "excluded" / first).is_file()
     assert len(load_category("part", studio.data_root).train) == 14
 
-    # Judge: the limit moves, and the pictures on both sides of it change.
+
+def lower_the_limit(page: Any, studio: StudioProcess, training: Job, until: Until) -> float:
+    """The pictures on both sides of it change, and then it is taken."""
     page.goto(f"{studio.url}/product/part/judge")
     chart = page.locator("svg.chart .limit-text")
     before = chart.text_content()
@@ -109,13 +131,17 @@ def test_from_a_folder_to_the_device(
         return bool(chart.text_content() != before and now != stopped)
 
     until(moved)
-    run = studio.queue.job(training.id).folder / "part" / "fusion"
+    run = training.folder / "part" / "fusion"
     trained = Run.read(run).metrics.threshold
     button(page, "Use this limit").click()
     page.get_by_text("The limit is set.").first.wait_for()
     limit = Run.read(run).metrics.threshold
     assert limit < trained
     until(lambda: chart.text_content() == f"decision limit {limit:.4g}")
+    return limit
+
+
+def change_the_colours_of_a_heat_map(page: Any, until: Until) -> None:
     page.locator(".strip figure").first.click()
     page.get_by_text("Range of the colours").wait_for()
     heat = page.locator(".q-dialog img").last
@@ -132,7 +158,9 @@ def test_from_a_folder_to_the_device(
     until(cooled)
     button(page, "Close").click()
 
-    # Deploy: exported, proven, downloaded.
+
+def export_and_download(page: Any, studio: StudioProcess, into: Path) -> None:
+    """The bundle of the model file, which was proven, for a camera with a name."""
     page.goto(f"{studio.url}/product/part/deploy")
     button(page, "Export").click()
     page.get_by_text("Largest difference of a score").wait_for(timeout=LONG_MS)
@@ -140,14 +168,13 @@ def test_from_a_folder_to_the_device(
     page.get_by_text('name = "left"').wait_for()
     with page.expect_download() as download:
         button(page, "Download the bundle (ZIP)").click()
-    download.value.save_as(tmp_path / "bundle.zip")
-    with zipfile.ZipFile(tmp_path / "bundle.zip") as archive:
-        archive.extractall(tmp_path)
-    assert 'name = "left"' in (tmp_path / "line.toml").read_text()
-    scorer = Scorer(tmp_path / "part-fusion.onnx")
-    assert scorer.threshold == pytest.approx(limit, rel=0.05)
+    download.value.save_as(into / "bundle.zip")
+    with zipfile.ZipFile(into / "bundle.zip") as archive:
+        archive.extractall(into)
+    assert 'name = "left"' in (into / "line.toml").read_text()
 
-    # Try live: the same file on a video.
+
+def try_on_a_video(page: Any, studio: StudioProcess, video: Path) -> None:
     page.goto(f"{studio.url}/product/part/live")
     page.get_by_label("Camera, URL, video or folder").fill("/nowhere.avi")
     button(page, "Start").click()
