@@ -76,14 +76,21 @@ class MaskEditor:
         height, width = self._shown_size()
         x, y = event.image_x / width, event.image_y / height
         point = (min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0))
-        if event.type == "mousedown":
-            self._drawing = [point]
+        ends = event.type == "mouseup"
+        if event.type == "mousemove" and not event.buttons:
+            ends = True  # the button was released beside the picture
+        elif event.type == "mousedown":
+            self._shapes, self._drawing = self._drawn, [point]
         elif self._drawing:
             self._drawing.append(point)
-        if event.type == "mouseup" and self._drawing:
-            self._shapes.append(self._shape())
-            self._drawing = []
+        if ends:
+            self._shapes, self._drawing = self._drawn, []
         self._show()
+
+    @property
+    def _drawn(self) -> list[Shape]:
+        """What is seen, and what will be saved: also what is being drawn."""
+        return [*self._shapes, *([self._shape()] if self._drawing else [])]
 
     def _shape(self) -> Shape:
         if self._tool.value == "rectangle":
@@ -108,27 +115,27 @@ class MaskEditor:
                 f'<image href="{address}" width="{width}" height="{height}" '
                 'preserveAspectRatio="none"/>'
             )
-        shapes = [*self._shapes, *([self._shape()] if self._drawing else [])]
-        parts += [_svg(shape, width, height) for shape in shapes]
+        parts += [_svg(shape, width, height) for shape in self._drawn]
         self._image.set_content("".join(parts))
 
     def _undo(self) -> None:
-        if self._shapes:
-            self._shapes.pop()
+        self._shapes, self._drawing = self._drawn[:-1], []
         self._show()
 
     def _clear(self) -> None:
-        self._shapes, self._fresh = [], True
+        self._shapes, self._drawing, self._fresh = [], [], True
         self._show()
 
     async def _save(self) -> None:
+        shapes = self._drawn
+
         def save() -> None:
             base = None
             if self._picture.mask is not None and not self._fresh:
                 base = read_mask(self._picture.mask)
                 if base.shape != self._size:
                     base = np.zeros(self._size, np.bool_)
-            mask = draw_mask(self._size, self._shapes, base)
+            mask = draw_mask(self._size, shapes, base)
             self._folder.set_mask(self._picture.key, mask)
 
         try:

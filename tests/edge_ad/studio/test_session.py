@@ -36,7 +36,7 @@ def test_from_a_folder_to_the_device(
     button(page, "Create").click()
     collect_from_a_folder(page, studio, pictures)
     give_a_picture_to_the_test(page, studio)
-    mark_a_defect(page, studio)
+    mark_a_defect(page, studio, until)
     training = train_while_the_studio_starts_again(page, studio)
     leave_the_least_usual_picture_out(page, studio)
     limit = lower_the_limit(page, studio, training, until)
@@ -67,20 +67,28 @@ def give_a_picture_to_the_test(page: Any, studio: StudioProcess) -> None:
     assert (studio.data_root / "part" / key.replace("train", "test")).is_file()
 
 
-def mark_a_defect(page: Any, studio: StudioProcess) -> None:
+def mark_a_defect(page: Any, studio: StudioProcess, until: Until) -> None:
+    """With a rectangle, drawn to a place beside the picture, where the button is released."""
     button(page, "Defective 6").click()
     page.locator(".gallery figure .t-defect").first.click()
     button(page, "Draw a mask (M)").click()
+    picture = page.locator(".q-dialog img")
     page.wait_for_function(  # the picture is there, and the dialog has come to rest
         "() => document.querySelector('.q-dialog img')?.naturalWidth > 0"
         " && document.getAnimations().length === 0"
     )
-    box = page.locator(".q-dialog img").bounding_box()
-    page.mouse.move(box["x"] + 60, box["y"] + 60)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 160, box["y"] + 140, steps=4)
-    page.mouse.up()
-    page.locator(".q-dialog rect").wait_for(state="attached")
+
+    def drawn() -> bool:  # a picture that still comes to its place lets the first grip miss
+        box = picture.bounding_box()
+        page.mouse.move(box["x"] + box["width"] - 120, box["y"] + 60)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] - 10, box["y"] + 140, steps=4)
+        page.mouse.move(box["x"] + box["width"] + 30, box["y"] + 140)
+        page.mouse.up()
+        rectangle = page.locator(".q-dialog rect")
+        return bool(rectangle.count() and float(rectangle.last.get_attribute("width") or 0) > 1)
+
+    until(drawn)
     button(page, "Save the mask").click()
     page.get_by_text("The mask is saved.").wait_for()
     (mask,) = (studio.data_root / "part" / "ground_truth").rglob("*_mask.png")
