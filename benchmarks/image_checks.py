@@ -4,10 +4,11 @@ Every container starts with a read-only root, without capabilities and without a
 """
 
 import json
+import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,7 +76,11 @@ class Engine:
         return call(["podman", *self.options, *settings, *arguments], check=check)
 
     def run(
-        self, target: Target, *command: str, entry: str | None = None
+        self,
+        target: Target,
+        *command: str,
+        entry: str | None = None,
+        options: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in a container that may do nothing but compute, to its end."""
         entry_point = [] if entry is None else [f"--entrypoint={entry}"]
@@ -84,6 +89,7 @@ class Engine:
             "--rm",
             *self.locked_down(target),
             *entry_point,
+            *options,
             target.name,
             *command,
             check=False,
@@ -171,6 +177,20 @@ def stream(engine: Engine, target: Target) -> str:
     return f"{pictures} verdicts, exit code 0"
 
 
+def state(engine: Engine, target: Target) -> str:
+    """Verdicts into a folder of the host's user, as `deploy/compose.yaml` mounts it."""
+    folder = engine.folder / f"state-{target.dockerfile}-{target.architecture}"
+    folder.mkdir(exist_ok=True)
+    os.chown(folder, 1000, 1000)
+    source = ["stream", "--camera", "/golden/clients/frames", "--device", "cpu"]
+    command = [*source, "--json-file", "verdicts.jsonl"]
+    mounted = [f"--volume={folder}:/state", "--workdir=/state"]
+    expect(engine.run(target, *command, options=[*mounted, "--user=1000:1000"]), 0)
+    lines = len((folder / "verdicts.jsonl").read_text().splitlines())
+    refused = expect(engine.run(target, *command, options=mounted), 1)
+    return f"{lines} lines with `--user 1000:1000`; without: `{last(refused.stderr)}`"
+
+
 def termination(engine: Engine, target: Target) -> str:
     """SIGTERM while it waits for pictures."""
     source = ["stream", "--camera", "/golden/clients/frames", "--watch", "--device", "cpu"]
@@ -207,6 +227,7 @@ CHECKS: tuple[Callable[[Engine, Target], str], ...] = (
     scores,
     health,
     stream,
+    state,
     termination,
     missing_camera,
 )

@@ -26,12 +26,14 @@ from edge_ad_runtime import (
     FakeCamera,
     FrameError,
     MissingExtraError,
+    ModelFileError,
     ModelInfo,
     Scorer,
     cameras,
 )
 from edge_ad_runtime.doctor import Finding, inputs, packages, system
 from edge_ad_runtime.model.info import VERSION_KEY
+from edge_ad_runtime.model.session import create_session
 from edge_ad_runtime.native import apt_line, cannot_load, missing_library
 
 CUDA = "CUDAExecutionProvider"
@@ -447,6 +449,17 @@ def test_a_package_that_ends_the_process(
     (finding,) = found["onnxruntime"]
     assert finding["status"] == "error" and "SIGILL" in finding["message"]
     assert "another version" in finding["advice"] and "model" not in found
+
+
+def test_an_old_onnx_runtime(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "__version__", "1.17.3")
+    (finding,) = findings()["onnxruntime"]
+    assert finding["status"] == "warning" and "older than 1.20" in finding["message"]
+    assert finding["advice"] == "pip install 'onnxruntime>=1.20'"
+    content = model.read_bytes()
+    assert content[0] == 8  # the tag of the version of ONNX's IR, a byte
+    with pytest.raises(ModelFileError, match=r"ONNX Runtime 1.17.3 is too old for it: update"):
+        create_session(b"\x08\x63" + content[2:], "cpu")
 
 
 @pytest.mark.parametrize("package", ["numpy", "click"])

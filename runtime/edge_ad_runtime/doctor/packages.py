@@ -34,6 +34,9 @@ _TINY = bytes.fromhex(
     "12080a0208020a02080262130a0179120e0a0c080112080a0208020a02080242040a00100d"
 )
 
+_OLDEST = {"cv2": (4, 8), "onnxruntime": (1, 20)}
+"""As pyproject.toml asks for them; pip with --no-deps does not look."""
+
 _DRIVER_ADVICE = "check the driver (nvidia-smi), or score with --device cpu"
 
 
@@ -81,8 +84,18 @@ def _load(module: str, check: str, installed: Installed) -> tuple[ModuleType | N
         return None, error(check, "not installed", f"pip install {NATIVE[module]}")
     except ImportError as problem:
         return None, error(check, *import_fault(module, problem, names))
-    origin = f"from {names[0]}" if names else "not from pip"
-    return loaded, ok(check, f"{getattr(loaded, '__version__', '?')} {origin}")
+    found = getattr(loaded, "__version__", "?")
+    text = f"{found} {f'from {names[0]}' if names else 'not from pip'}"
+    oldest = _OLDEST[module]
+    number = re.match(r"(\d+)\.(\d+)", found)
+    if number and (int(number[1]), int(number[2])) < oldest:
+        wanted = f"{oldest[0]}.{oldest[1]}"
+        return loaded, warning(
+            check,
+            f"{text}, older than {wanted}, the oldest that edge-ad supports",
+            f"pip install '{names[0] if names else NATIVE[module]}>={wanted}'",
+        )
+    return loaded, ok(check, text)
 
 
 def signal_at_import(module: str) -> str | None:

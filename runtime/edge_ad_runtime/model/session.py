@@ -38,6 +38,9 @@ OUTPUTS = {"score": 1, "anomaly_map": 3}
 
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 
+_NEWER_ONNX = re.compile("Unsupported model IR version|opset", re.IGNORECASE)
+"""In what ONNX Runtime says of a file of a newer ONNX than it knows."""
+
 _ERRORS_ONLY = 3
 _SILENT = 4
 
@@ -178,6 +181,11 @@ def _open(runtime: ModuleType, model: bytes, providers: dict[str, Options], opti
                 enable_fallback=0,
             )
         except (state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument) as error:
+            if _NEWER_ONNX.search(str(error)):
+                raise ModelFileError(
+                    f"ONNX Runtime {runtime.__version__} is too old for it: update ONNX Runtime to "
+                    "1.20 or newer"
+                ) from error
             raise ModelFileError(
                 "it is not an ONNX model, or it is damaged: copy it again or export the run again"
             ) from error
