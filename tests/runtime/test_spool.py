@@ -139,6 +139,25 @@ def test_damaged_names_of_tables_are_damage_of_a_spool(tmp_path: Path) -> None:
         spool.close()
 
 
+def test_messages_behind_a_damaged_page_are_saved(tmp_path: Path) -> None:
+    """A long queue was lost but for its first messages."""
+    path = tmp_path / "spool"
+    messages = fill(path, count=900)
+    with path.open("r+b") as file:
+        for page in (5, 20, 21):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 4096)
+    spool = Spool(path, limit=1000)
+    assert "damaged" in spool.take_notices()[0]
+    found = []
+    while head := spool.head(0):
+        found.append(head[2])
+        spool.remove(head[0])
+    assert [message for message in messages if message in set(found)] == found
+    assert len(found) > 800 and found[-1] == messages[-1]
+    spool.close()
+
+
 def test_a_damaged_log_is_told(tmp_path: Path) -> None:
     """SQLite ends at the first damaged frame of its log, without a word about the rest."""
     path, copy = tmp_path / "spool", tmp_path / "copy"
