@@ -457,7 +457,7 @@ def test_an_old_onnx_runtime(model: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert finding["status"] == "warning" and "older than 1.20" in finding["message"]
     assert finding["advice"] == "pip install 'onnxruntime>=1.20'"
     content = model.read_bytes()
-    assert content[0] == 8  # the tag of the version of ONNX's IR, a byte
+    assert content[0] == 8  # the field with the version of ONNX's IR, one byte
     with pytest.raises(ModelFileError, match=r"ONNX Runtime 1.17.3 is too old for it: update"):
         create_session(b"\x08\x63" + content[2:], "cpu")
 

@@ -38,7 +38,7 @@ OUTPUTS = {"score": 1, "anomaly_map": 3}
 
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 
-_NEWER_ONNX = re.compile("Unsupported model IR version|opset", re.IGNORECASE)
+_NEWER_ONNX = re.compile("Unsupported model IR version|Current official support for domain")
 """In what ONNX Runtime says of a file of a newer ONNX than it knows."""
 
 _ERRORS_ONLY = 3
@@ -168,6 +168,7 @@ def _options(runtime: ModuleType, threads: int | None, severity: int = _ERRORS_O
 def _open(runtime: ModuleType, model: bytes, providers: dict[str, Options], options: Any) -> Any:
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
+    unreadable = (state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument)
     # ONNX Runtime's own Python layer prints about its fallbacks; stdout belongs to the verdicts.
     with contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -180,16 +181,16 @@ def _open(runtime: ModuleType, model: bytes, providers: dict[str, Options], opti
                 # second try hides that of the first.
                 enable_fallback=0,
             )
-        except (state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument) as error:
+        except native_errors() as error:
             if _NEWER_ONNX.search(str(error)):
                 raise ModelFileError(
-                    f"ONNX Runtime {runtime.__version__} is too old for it: update ONNX Runtime to "
-                    "1.20 or newer"
+                    f"ONNX Runtime {runtime.__version__} is too old for it: update ONNX Runtime"
                 ) from error
-            raise ModelFileError(
-                "it is not an ONNX model, or it is damaged: copy it again or export the run again"
-            ) from error
-        except native_errors() as error:
+            if isinstance(error, unreadable):
+                raise ModelFileError(
+                    "it is not an ONNX model, or it is damaged: copy it again or export the run "
+                    "again"
+                ) from error
             message = f"ONNX Runtime {runtime.__version__} cannot run it ({first_line(error)})"
             if list(providers) == [CPU]:
                 raise ModelFileError(f"{message}: update ONNX Runtime or export again") from error
