@@ -119,7 +119,7 @@ def test_a_print_at_a_fixed_place_is_not_turned_though_all_else_is_alike() -> No
     assert not lie_in_any_direction(describe, frames, (32, 32))
 
 
-@pytest.mark.parametrize("grain", [0.0, 0.35])
+@pytest.mark.parametrize("grain", [0.0, 0.4])
 def test_a_texture_with_a_grain_is_not_turned_though_no_place_of_it_stands_out(
     grain: float,
 ) -> None:
