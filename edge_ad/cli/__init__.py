@@ -27,7 +27,7 @@ from edge_ad.cli.sign import sign, verify
 from edge_ad.cli.stream import stream
 from edge_ad.cli.studio import studio
 from edge_ad.cli.train import train
-from edge_ad_runtime.errors import EdgeAdError
+from edge_ad_runtime.errors import EdgeAdError, redact
 
 
 class _Group(click.Group):
@@ -38,6 +38,12 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except EdgeAdError as error:
             raise click.ClickException(str(error)) from error
+        except click.UsageError as error:
+            # What was typed in a wrong place may be a camera's address.
+            text = error.format_message()
+            if redact(text) == text:
+                raise
+            raise click.UsageError(redact(text), error.ctx) from error
         except OSError as error:
             # A file has its name in the error: without one, it is what stands behind stdout.
             if error.errno != errno.ENOSPC or error.filename is not None:

@@ -13,7 +13,7 @@ from edge_ad.cli.options import (
     threads_option,
     threshold_option,
 )
-from edge_ad_runtime.errors import ConfigError
+from edge_ad_runtime.errors import ConfigError, redact
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -211,7 +211,7 @@ def serve_fields(text: str) -> dict[str, Any]:
     """
     host, _, port = text.rpartition(":")
     if re.fullmatch("[0-9]{1,5}", port) is None:
-        raise ConfigError(f"expected --serve [HOST:]PORT, got {text!r}")
+        raise ConfigError(f"expected --serve [HOST:]PORT, got {redact(text)!r}")
     return {"port": int(port)} | ({"host": host.strip("[]")} if host else {})
 
 

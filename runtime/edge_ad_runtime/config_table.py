@@ -97,7 +97,8 @@ def read_table(kind: type[T], table: object, errors: list[str], place: str = "")
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f", did you mean {close[0]!r}?" if close else ""
-            name = key if key.isprintable() and len(key) < _LONGEST_SHOWN else _shown(key)
+            plain = key.isprintable() and len(key) < _LONGEST_SHOWN
+            name = redact(key) if plain else _shown(key)
             errors.append(f"{place}{name}: there is no such setting{hint}")
     return _make(kind, table, errors, place)
 

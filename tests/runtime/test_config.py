@@ -287,6 +287,27 @@ def test_no_password_is_repeated() -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--serve", "rtsp:/me:Zq7@host/a"],
+        ["--trigger", "//me:Zq7@host/a"],
+        ["--threads", "rtsp://me:Zq7@host/a"],
+        ["rtsp://me:Zq7@host/a"],
+        ["--config", "line.toml"],
+    ],
+)
+def test_no_password_in_a_wrong_place_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("line.toml").write_text(
+        'model = "a.onnx"\n["rtsp://me:Zq7@host/a"]\n[webhook]\n"me:Zq7@host" = 1\n'
+    )
+    done = CliRunner().invoke(main, ["stream", "--check", "--camera", "0", *arguments])
+    assert done.exit_code in (1, 2) and "***@" in done.output and "Zq7" not in done.output
+
+
 def test_an_alarm_of_so_many_frames_in_a_row_needs_no_window() -> None:
     document = {"model": "a", "camera": [{"source": "0"}], "alarm": {"frames": 3}}
     alarm = parse_config(document).alarm
