@@ -20,13 +20,14 @@ EXACT = 16
 
 
 class _Features(nn.Module):
-    """Frames (N, h, w, 3) to features (N, P, d), and to patches by tile."""
+    """Frames (N, h, w, 3) to features times their gains (N, P, d), and to patches by tile."""
 
-    def __init__(self, detector: Fusion) -> None:
+    def __init__(self, detector: Fusion, gains: Tensor) -> None:
         super().__init__()
         self.backbone = detector.backbone
         self.to_grid = GridFeatures(detector, detector.backbone.layers, detector.config.patch_size)
         self._channels = None if detector.dims == detector.n_channels else detector.channels
+        self._gains = gains
         self._n_finer = detector.n_finer
         self._tile = tile_size(detector.grid, len(detector.memory))
 
@@ -34,17 +35,17 @@ class _Features(nn.Module):
         features: Tensor = self.to_grid(self.backbone(self.backbone.normalise(frames)))
         drawn = features if self._channels is None else features.index_select(3, self._channels)
         patches = to_tiles(features[..., self._n_finer :], self._tile)
-        return drawn.flatten(1, 2), patches
+        return drawn.flatten(1, 2) * self._gains, patches
 
 
 def fusion_graph(detector: Fusion) -> onnx.ModelProto:
     """Return the graph: both distances times their weights, added, blurred; the highest value."""
     rounded = RoundedGaussians(detector)
-    features = _Features(detector)
+    features = _Features(detector, rounded.gains)
     outputs = ["features", "patches"]
     graph = GraphBuilder(module_graph(features, example_frames(detector), outputs=outputs))
     of_gaussians, of_memory = (float(weight) for weight in detector.weights)
-    gaussian = gaussian_distance(graph, rounded, "features", weight=of_gaussians, with_gains=False)
+    gaussian = gaussian_distance(graph, rounded, "features", of_gaussians)
     search = Search(graph, detector.memory, "patches")
     tile = tile_size(detector.grid, len(detector.memory))
     searched = search.searched_distance(tile)

@@ -97,26 +97,11 @@ def padim_graph(detector: PaDiM) -> onnx.ModelProto:
 
 
 def gaussian_distance(
-    graph: GraphBuilder,
-    rounded: RoundedGaussians,
-    features: str,
-    *,
-    weight: float = 1.0,
-    with_gains: bool = True,
+    graph: GraphBuilder, rounded: RoundedGaussians, features: str, weight: float = 1.0
 ) -> str:
-    """Append |L^-1 (x - mean)| times a weight: (N, P).
-
-    Args:
-        graph: what `features` is computed in.
-        rounded: the Gaussians.
-        features: tensor (N, P, d).
-        weight: what the distances are multiplied by.
-        with_gains: whether the features are multiplied by their gains already.
-    """
-    means = rounded.means if with_gains else rounded.means / rounded.gains
-    centred = graph.node("Sub", features, graph.constant(means.numpy(), "means"))
-    gains = None if with_gains else rounded.gains.numpy()
-    quantised, scale = quantise_frames(graph, centred, gains)
+    """Append |L^-1 (x - mean)| times a weight: (N, P) of features (N, P, d) times their gains."""
+    centred = graph.node("Sub", features, graph.constant(rounded.means.numpy(), "means"))
+    quantised, scale = quantise_frames(graph, centred)
     by_position = graph.node("Transpose", quantised, perm=[1, 0, 2])  # (P, N, d)
     dims = rounded.means.shape[1]
     total, *others = [_sum_of_squares(graph, by_position, each, dims) for each in rounded.blocks]

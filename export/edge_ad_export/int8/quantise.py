@@ -44,12 +44,8 @@ def quantise_weights(
     return np.rint(values / scale).astype(np.int8), scale.astype(np.float32)
 
 
-def quantise_frames(
-    graph: GraphBuilder, values: str, gains: Floats | None = None
-) -> tuple[str, str]:
+def quantise_frames(graph: GraphBuilder, values: str) -> tuple[str, str]:
     """Append nodes that round centred values (N, P, d) to 7 bits, with a scale for each frame.
-
-    With gains (d,), the values are rounded that are so many times as large.
 
     One scale a frame and not a batch (as DynamicQuantizeLinear has it): the score of a frame must
     not depend on its neighbours in the batch.
@@ -57,23 +53,15 @@ def quantise_frames(
     Returns:
         Names of uint8 (N, P, d), zero at 64, and of the scales (N, 1, 1).
     """
-    size = graph.node("Abs", values)
-    if gains is not None:
-        # Not all values times their gains, which would be one more pass over them.
-        gain = graph.constant(gains, "gains")
-        of_channel = graph.node("ReduceMax", size, graph.constant([1]), keepdims=1)
-        size = graph.node("Mul", of_channel, gain)
-    largest = graph.node("ReduceMax", size, graph.constant([1, 2]), keepdims=1)
+    axes = graph.constant([1, 2])
+    largest = graph.node("ReduceMax", graph.node("Abs", values), axes, keepdims=1)
     scale = graph.node(
         "Max",
         graph.node("Mul", largest, graph.scalar(1 / ACTIVATION_MAX)),
         graph.scalar(SMALLEST_SCALE),
     )
     # Not one QuantizeLinear with a scale a frame: OpenVINO does not take it.
-    if gains is None:
-        steps = graph.node("Div", values, scale)
-    else:
-        steps = graph.node("Mul", values, graph.node("Div", gain, scale))
+    steps = graph.node("Div", values, scale)
     zero = graph.constant(np.array(ZERO, np.uint8))
     return graph.node("QuantizeLinear", steps, graph.scalar(1), zero), scale
 

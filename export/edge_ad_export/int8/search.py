@@ -217,18 +217,20 @@ class Search:
         """Append the choice of clusters: int64 (N, tiles, V).
 
         A patch's own nearest cluster has a slack of 0; a tile takes those of the smallest slack.
-        Only the patches on the black squares of a chessboard are asked: each other one lies between
-        four of them.
+        Of a large tile, only the patches on the black squares of a chessboard are asked: each other
+        one lies between four of them.
         """
         graph = self._graph
-        black = np.flatnonzero(np.indices(tile).sum(axis=0).ravel() % 2 == 0)
-        asked = graph.node("Gather", self._centred, graph.constant(black), axis=2)
+        asked = self._centred
+        if self._rows == FEWEST_ROWS:
+            black = np.flatnonzero(np.indices(tile).sum(axis=0).ravel() % 2 == 0)
+            asked = graph.node("Gather", asked, graph.constant(black), axis=2)
         # One product for all tiles, with the centres as the signed factor.
         zero = np.uint8(BASE)
         rounded = self._quantised(asked, zero)
         similarity = graph.node(
             "MatMulInteger", rounded, self._centres, graph.constant(np.array(zero))
-        )  # (N, tiles, P / 2, K)
+        )  # (N, tiles, patches that are asked, K)
         best = graph.node("ReduceMax", similarity, graph.constant([3]), keepdims=1)
         slack = graph.node("Sub", best, similarity)
         of_tile = graph.node("ReduceMin", slack, graph.constant([2]), keepdims=0)
