@@ -313,7 +313,7 @@ def read_model(path: Path) -> bytes:
     Raises:
         ModelFileError: it is no regular file, too large, or cannot be read.
     """
-    expected = "give the path of an .onnx file written by `edge-ad export`"
+    expected = "give the path of an .onnx file written by `edge-ad export` that this user may read"
     try:
         if path.exists() and not path.is_file():
             raise ModelFileError(
