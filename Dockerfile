@@ -45,7 +45,8 @@ USER edge-ad
 
 # ONNX Runtime 1.31 and newer writes a device identity into the user's cache without this.
 ENV ORT_DISABLE_TELEMETRY=1 \
-    PYTHONUNBUFFERED=1
+    PYTHONUNBUFFERED=1 \
+    MALLOC_ARENA_MAX=2
 
 # Loads the model and scores a frame; it does not show that the camera delivers.
 HEALTHCHECK --start-period=60s --interval=300s --timeout=60s --retries=2 \
