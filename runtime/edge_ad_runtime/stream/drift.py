@@ -77,10 +77,14 @@ class Reference:
         return self._values[len(self._values) // 2]
 
     def rank(self, value: float) -> float:
-        """Return the share of values above this one and itself, 0..1; ties are broken by chance."""
+        """Return the share of values above this one, 0..1; of those equal to it, itself too, half.
+
+        The usual rule breaks ties by chance. The bets are linear in the rank, so that its mean is
+        as fair, and a measure that stays the same is no evidence at all.
+        """
         count = len(self._values)
         low, high = bisect_left(self._values, value), bisect_right(self._values, value)
-        return (count - high + self._generator.random() * (high - low + 1)) / (count + 1)
+        return (count - high + 0.5 * (high - low + 1)) / (count + 1)
 
     def add(self, value: float) -> None:
         """Remember a value, perhaps in place of another (Vitter, Random sampling, 1985)."""
@@ -142,7 +146,7 @@ class Drift:
 
         Args:
             info: gives the model in use; its calibration holds scores of good parts.
-            seed: of the generator that breaks ties and chooses what is remembered.
+            seed: of the generator that chooses what is remembered.
         """
         self._info = info
         self._generator = random.Random(seed)

@@ -46,6 +46,11 @@ def test_no_alarm_while_nothing_changes(seed: int) -> None:
     assert first_alarm(new_test(seed), ties) is None
 
 
+def test_what_stays_the_same_is_no_evidence() -> None:
+    test = new_test(0)
+    assert all(test.update(0.5) == pytest.approx(1.0) for _ in range(5000))
+
+
 def test_a_fixed_reference_would_alarm() -> None:
     """Why all earlier parts count: 50 parts are not the distribution, and the stream is long."""
     alarms = 0

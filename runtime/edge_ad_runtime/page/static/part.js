@@ -7,12 +7,18 @@ import { post, who } from "./server.js";
 const dialog = document.getElementById("part");
 const find = (selector) => dialog.querySelector(selector);
 let held = null;
-let among = () => [];
+let newest = () => [];
+let among = [];
 
 /** Show a part; `parts` gives those among which one can go on, the oldest first. */
-export async function openPart(part, parts) {
+export function openPart(part, parts) {
+  newest = parts;
+  among = parts().some((one) => one.id === part.id) ? [] : [part];
+  show(part);
+}
+
+async function show(part) {
   held = part;
-  among = parts;
   find(".pictures").replaceChildren();
   find(".name").textContent = part.camera;
   find(".word").textContent = word(part);
@@ -39,14 +45,16 @@ export async function openPart(part, parts) {
 
 /** The part before or after the one that is shown; none at the ends. */
 function beside(step) {
-  const parts = among();
-  const place = parts.findIndex((part) => part.id === held?.id);
-  return place < 0 ? undefined : parts[place + step];
+  // The page forgets its oldest parts while somebody looks at one of them.
+  const known = new Set(among.map((part) => part.id));
+  among.push(...newest().filter((part) => !known.has(part.id)));
+  const place = among.findIndex((part) => part.id === held?.id);
+  return place < 0 ? undefined : among[place + step];
 }
 
 function turn(step) {
   const part = beside(step);
-  if (part) openPart(part, among);
+  if (part) show(part);
 }
 
 function facts(part) {
