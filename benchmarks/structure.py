@@ -36,8 +36,11 @@ import collections, contextlib, io, json, sys, threading
 root, *command = sys.argv[1:]
 calls = collections.Counter()
 def trace(frame, event, argument):
-    if frame.f_code.co_filename.startswith(root) and frame.f_code.co_name != "<module>":
-        calls[frame.f_code.co_filename[len(root) + 1:]] += 1
+    name = frame.f_code.co_filename
+    # An environment in the checkout holds other people's files.
+    ours = name.startswith(root) and "site-packages" not in name
+    if ours and frame.f_code.co_name != "<module>":
+        calls[name[len(root) + 1:]] += 1
 from edge_ad.cli import main
 threading.settrace(trace)
 sys.settrace(trace)
