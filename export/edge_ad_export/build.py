@@ -17,9 +17,8 @@ from edge_ad_export.int8.patchcore import patchcore_graph
 from edge_ad_export.int8.spade import spade_graph
 from edge_ad_export.operators import check_operators
 from edge_ad_export.passes.channels import prune_channels
-from edge_ad_export.passes.feature_sizes import fix_feature_sizes
 from edge_ad_export.passes.normalisation import fold_normalisation, interleave_colours
-from edge_ad_export.passes.resize import bake_resize
+from edge_ad_export.passes.resize import bake_resize, fix_feature_sizes
 from edge_ad_export.recipe import Recipe
 from edge_ad_export.torch_export import check_graph, check_size, example_frames, module_graph
 from edge_ad_runtime.errors import ExportError

@@ -119,9 +119,9 @@ def comparison(n_good: int, factor: float) -> Comparison:
     ("apart", "difference", "problem"),
     [
         (3, 0.05, None),
-        (4, 0.05, "more than 0.001 apart: 4 of 103 pictures"),
-        (1, 0.2, "maps by up to 0.2"),
-        (1, np.nan, "maps by up to nan"),
+        (4, 0.05, "maps of 4 of 103 pictures"),
+        (1, 0.2, "more than that, up to 0.2"),
+        (1, np.nan, "more than that, up to nan"),
     ],
 )
 def test_a_tie_in_a_search_is_no_fault_of_an_exact_graph(

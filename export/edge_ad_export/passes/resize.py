@@ -1,4 +1,6 @@
-"""The device's resize inside the graph, for clients that send frames of any size.
+"""Resizes in the graph: that of the device, and those of feature maps.
+
+The device's is baked in for clients that send frames of any size.
 
 Not an antialiased Resize: ONNX has a triangle filter only, twice as wide as the areas that the
 device averages, and SPADE lost 2 points of image AUROC by the difference (benchmarks/export.md).
@@ -8,7 +10,7 @@ the frame.
 
 import onnx
 import torch
-from onnx import compose
+from onnx import compose, helper, numpy_helper
 from torch import Tensor, nn
 
 from edge_ad_export.nodes import rename
@@ -16,6 +18,29 @@ from edge_ad_export.torch_export import FRAME, module_graph
 from edge_ad_runtime.model.image import Preprocessing
 
 RESIZED = "resized"
+
+
+def fix_feature_sizes(model: onnx.ModelProto) -> None:
+    """Let each Resize of (N, C, H, W) state height and width only, which are constants.
+
+    PyTorch's exporter asks a tensor for its batch and channels to say how large its resize is to
+    be. ONNX Runtime keeps such arithmetic on the CPU, so that no graph with it is wholly on a GPU.
+    A Resize whose sizes come from elsewhere is left as it is.
+    """
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    source = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        sizes = source.get(node.input[3]) if node.op_type == "Resize" and node.input[3:] else None
+        if sizes is None or sizes.op_type != "Concat" or sizes.input[-1] not in constants:
+            continue
+        rest = [source.get(name) for name in sizes.input[:-1]]
+        if any(one is None or one.op_type != "Shape" for one in rest):
+            continue
+        size = numpy_helper.to_array(constants[sizes.input[-1]])
+        if size.shape == (2,):
+            node.input[3] = sizes.input[-1]
+            node.attribute.append(helper.make_attribute("axes", [2, 3]))
 
 
 def bake_resize(model: onnx.ModelProto, preprocessing: Preprocessing) -> onnx.ModelProto:
