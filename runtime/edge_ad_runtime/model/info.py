@@ -34,7 +34,7 @@ BLANK = "0" * 64
 """What the exporter writes first, and what stands in for the checksum while it is computed."""
 
 _DIGITS = 64
-# How protobuf stores the entry: the key, the tag of the value, the value's length.
+# How protobuf stores an entry: the key, the tag of the value, the value's length, the value.
 _ENTRY = CHECKSUM_KEY.encode() + bytes([0x12, _DIGITS])
 
 MAX_SIDE = 16384
@@ -262,6 +262,24 @@ def verify(model: bytes) -> str | None:
             "it is damaged, its checksum does not fit: copy it again or export the run again"
         )
     return expected
+
+
+def target_of(model: bytes) -> str | None:
+    """Return what a model file was built for, as far as its bytes tell before they are opened.
+
+    Returns:
+        `ModelInfo.target`, or None where no metadata can be found.
+    """
+    entry = model.rfind(MODEL_KEY.encode() + b"\x12")
+    begin = model.find(b'{"', entry)
+    if entry < 0 or begin < 0:
+        return None
+    try:
+        document, _ = json.JSONDecoder().raw_decode(model[begin:].decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+    target = document.get("target")
+    return target if isinstance(target, str) else None
 
 
 def _place(model: bytes) -> int | None:

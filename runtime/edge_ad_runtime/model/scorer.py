@@ -1,8 +1,8 @@
 """Score frames with a model file."""
 
+import contextlib
 import copy
 import hashlib
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_ad_runtime.errors import ConfigError, DataError, DeviceError, ModelFileError
-from edge_ad_runtime.model.accelerator import CPU, AcceleratorConfig
+from edge_ad_runtime.model.accelerator import CPU, CUDA, AcceleratorConfig
 from edge_ad_runtime.model.device_calibration import DeviceCalibration
 from edge_ad_runtime.model.golden import GOLDEN_KEY, Golden
 from edge_ad_runtime.model.image import Frame, check_frame
@@ -25,10 +25,9 @@ from edge_ad_runtime.model.session import (
     first_line,
     is_fixed_to_one,
     native_errors,
+    silent_default_log,
 )
 from edge_ad_runtime.model.signature import RequiredSignature
-
-logger = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 16
 """Frames of one inference. More gain nothing, and 200 of them would take 3 GB."""
@@ -100,13 +99,6 @@ class Scorer:
             self.info = ModelInfo.from_metadata(metadata, checksum)
             golden = metadata.get(GOLDEN_KEY)
             self.golden = None if golden is None else Golden.from_metadata(golden)
-            if device == "auto" and self.info.target == "cpu" and self._provider() != CPU:
-                # Its integers have no kernels on a GPU: half of it would run on the CPU anyway.
-                logger.warning(
-                    "continuing on the CPU, which the model file was exported for: "
-                    "`edge-ad export --target cuda` writes one for this GPU"
-                )
-                self._session = create_session(model, "cpu", threads)
             self._one_by_one = is_fixed_to_one(self._session, self.info)
         except ModelFileError as error:
             raise ModelFileError(f"cannot use the model file {path}: {error}") from error
@@ -118,15 +110,14 @@ class Scorer:
         self.model_threshold = self.threshold = self.info.threshold
         if threshold is not None:
             self._set_threshold(threshold)
-        self.provider = self._provider()
+        self.provider = str(self._session.get_providers()[0])
         self.preprocessing = self.info.preprocessing
+        # Frames of the last batch: those that were to be scored, and those of the inference.
+        self._asked = self._inferred = 1
         self._min_region_area = min_region_area
         self._finder = self._make_finder()
         if self.provider != CPU and self.golden is not None:
             self._check_accelerator(self.golden)
-
-    def _provider(self) -> str:
-        return str(self._session.get_providers()[0])
 
     def _check_accelerator(self, golden: Golden) -> None:
         """Compare a GPU with the workstation, since its float16 or a faulty kernel may be far off.
@@ -251,9 +242,10 @@ class Scorer:
         self, prepared: Sequence[Frame], prepared_ms: float, sizes: Sequence[tuple[int, int]]
     ) -> list[Result]:
         started = perf_counter()
+        filled = [*prepared, *[prepared[-1]] * self._surplus(len(prepared))]
         # A single frame is not copied again.
-        batch = prepared[0][np.newaxis] if len(prepared) == 1 else np.stack(prepared)
-        scores, maps = self._infer(batch)
+        batch = filled[0][np.newaxis] if len(filled) == 1 else np.stack(filled)
+        scores, maps = (output[: len(prepared)] for output in self._infer(batch))
         latency = prepared_ms + (perf_counter() - started) * 1000 / len(prepared)
         if not np.isfinite(scores).all():
             raise DataError(
@@ -264,6 +256,18 @@ class Scorer:
             self._result(score, anomaly_map, latency, size)
             for score, anomaly_map, size in zip(scores.tolist(), maps, sizes, strict=True)
         ]
+
+    def _surplus(self, asked: int) -> int:
+        """Return how many copies of its last frame a batch needs to be as large as the last one.
+
+        cuDNN chooses all convolutions again for a batch of another size than the last one, which
+        took 3 seconds on an H100: too long for the rest of a folder. A second batch of the same
+        smaller size is not filled up, since more of them are likely.
+        """
+        before, self._asked = self._asked, asked
+        if self.provider != CUDA or asked == before:
+            return 0
+        return max(0, self._inferred - asked)
 
     def _result(
         self,
@@ -282,13 +286,16 @@ class Scorer:
         )
 
     def _infer(self, batch: Frame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        chooses = self.provider == CUDA and len(batch) != self._inferred
         try:
-            scores, maps = self._session.run(list(OUTPUTS), {"frame": batch})
+            with silent_default_log() if chooses else contextlib.nullcontext():
+                scores, maps = self._session.run(list(OUTPUTS), {"frame": batch})
         except native_errors() as error:
             raise DeviceError(
                 f"{self.provider} failed on a batch of {len(batch)} ({first_line(error)}): "
                 "try --device cpu, or a smaller batch"
             ) from error
+        self._inferred = len(batch)
         expected = (len(batch), *self.info.input_size)
         if scores.shape != expected[:1] or maps.shape != expected:
             raise DataError(

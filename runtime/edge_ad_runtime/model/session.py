@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +36,15 @@ logger = logging.getLogger(__name__)
 OUTPUTS = {"score": 1, "anomaly_map": 3}
 """Names of the outputs of a model file, and how many axes they have."""
 
+_INPUT_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+"""Of our graphs and of the bare backbone."""
+
 DEVICES = ("auto", "cpu", "cuda", "tensorrt")
 
 _NEWER_ONNX = re.compile("Unsupported model IR version|Current official support for domain")
 """In what ONNX Runtime says of a file of a newer ONNX than it knows."""
 
+_WARNINGS = 2
 _ERRORS_ONLY = 3
 _SILENT = 4
 
@@ -57,8 +61,8 @@ def create_session(
 
     Args:
         model: content of the model file.
-        device: one of `DEVICES`; `auto` is CUDA where it works and the CPU elsewhere, and never
-            TensorRT, which builds an engine for minutes.
+        device: one of `DEVICES`; `auto` is CUDA where it works, unless the file was exported for
+            CPUs, and the CPU elsewhere. It is never TensorRT, which builds an engine for minutes.
         threads: CPU threads for one inference; None: one for each physical core.
         accelerator: how a GPU is used.
 
@@ -73,12 +77,21 @@ def create_session(
         raise DeviceError(f"expected at least one thread, got {threads}")
     runtime = _onnxruntime()
     if device == "auto":
-        if CUDA in runtime.get_available_providers():
-            try:
-                return _accelerated(runtime, model, "cuda", threads, accelerator)
-            except DeviceError as error:
-                logger.warning("continuing on the CPU: %s", error)
         device = "cpu"
+        if CUDA in runtime.get_available_providers():
+            from edge_ad_runtime.model.info import target_of  # it needs OpenCV, see above
+
+            if target_of(model) == "cpu":
+                # Its integers have no kernels on a GPU: half of it would run on the CPU anyway.
+                logger.warning(
+                    "continuing on the CPU, which the model file was exported for: "
+                    "`edge-ad export --target cuda` writes one for a GPU"
+                )
+            else:
+                try:
+                    return _accelerated(runtime, model, "cuda", threads, accelerator)
+                except DeviceError as error:
+                    logger.warning("continuing on the CPU: %s", error)
     if device == "cpu":
         return _open(runtime, model, {CPU: {}}, _options(runtime, threads))
     return _accelerated(runtime, model, device, threads, accelerator)
@@ -127,8 +140,6 @@ def _accelerated(
             f"asked for the device '{device}', but {wanted} did not start on this machine: "
             "check the driver and the CUDA libraries, or use --device cpu"
         )
-    # cuDNN reports every convolution for which its first plan does not fit, and then takes another.
-    runtime.set_default_logger_severity(_SILENT)
     _try_once(session, device)
     if not whole:
         logger.warning("%s cannot hold the whole graph: a part runs on the CPU", wanted)
@@ -207,16 +218,34 @@ def _preload_libraries(runtime: ModuleType) -> None:
 def _try_once(session: Any, device: str) -> None:
     """Run one black frame: a wheel without kernels for this GPU fails here and not before."""
     inputs = session.get_inputs()
-    if len(inputs) != 1 or inputs[0].type != "tensor(uint8)":
+    kind = _INPUT_TYPES.get(inputs[0].type) if len(inputs) == 1 else None
+    if kind is None:
         return  # not our graph; the scorer refuses it in better words
     shape = [size if isinstance(size, int) else 1 for size in inputs[0].shape]
     try:
-        session.run(None, {inputs[0].name: np.zeros(shape, dtype=np.uint8)})
+        with silent_default_log():
+            session.run(None, {inputs[0].name: np.zeros(shape, dtype=kind)})
     except native_errors() as error:
         raise DeviceError(
             f"the device '{device}' failed on the first frame ({first_line(error)}): "
             "install an ONNX Runtime built for this GPU, or use --device cpu"
         ) from error
+
+
+@contextlib.contextmanager
+def silent_default_log() -> Iterator[None]:
+    """Silence ONNX Runtime's default log while cuDNN chooses convolutions.
+
+    cuDNN reports there, not to the session's log, each convolution for which its first plan does
+    not fit, and then takes another. ONNX Runtime does not tell how loud the log was: it leaves with
+    the level that it has at the start.
+    """
+    runtime = _onnxruntime()
+    runtime.set_default_logger_severity(_SILENT)
+    try:
+        yield
+    finally:
+        runtime.set_default_logger_severity(_WARNINGS)
 
 
 def native_errors() -> tuple[type[Exception], ...]:

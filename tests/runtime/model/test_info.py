@@ -10,7 +10,15 @@ import pytest
 
 from edge_ad_runtime import ModelFileError, ModelInfo, Scorer
 from edge_ad_runtime.model.calibration import calibrate
-from edge_ad_runtime.model.info import BLANK, CHECKSUM_KEY, MODEL_KEY, VERSION_KEY, stamp, verify
+from edge_ad_runtime.model.info import (
+    BLANK,
+    CHECKSUM_KEY,
+    MODEL_KEY,
+    VERSION_KEY,
+    stamp,
+    target_of,
+    verify,
+)
 
 MISSING = object()
 NAN, INFINITY = float("nan"), float("inf")
@@ -102,6 +110,16 @@ def test_the_checksum_covers_the_file(write_model: Callable[..., Path], info: Mo
         path.write_bytes(flipped)
         with pytest.raises(ModelFileError):
             Scorer(path, device="cpu")
+
+
+def test_the_target_stands_in_the_bytes(write_model: Callable[..., Path], info: ModelInfo) -> None:
+    for target in ("cpu", "portable"):
+        texts = replace(info, target=target, category='{"target": "x"}').to_metadata(checksum=True)
+        assert target_of(write_model(metadata=texts | {"note": '{"a'}).read_bytes()) == target
+    for text in ("{}", "", "nothing", '{"target": 1}', '{"a":' * 9000, '{"target"'):
+        path = write_model(metadata={MODEL_KEY: text})
+        assert target_of(path.read_bytes()) is None
+    assert target_of(b"") is None
 
 
 def test_a_file_of_an_early_version_has_no_checksum(model: Path) -> None:

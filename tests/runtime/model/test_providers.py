@@ -9,6 +9,7 @@ import os
 import stat
 import sys
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -47,6 +48,8 @@ class FakeRuntime:
         kernels: whether the wheel has kernels for this GPU.
         error: relative error of its scores.
         opened: providers and options of each session.
+        log: how loud its default log is.
+        choices: batch size and loudness whenever cuDNN chose, for a batch of another size.
     """
 
     compiled: tuple[str, ...] = (TENSORRT, CUDA, CPU)
@@ -56,6 +59,8 @@ class FakeRuntime:
     error: float = 0.0
     metadata: dict[str, str] = field(default_factory=dict)
     opened: list[tuple[list[str], list[dict[str, str]]]] = field(default_factory=list)
+    log: int = 2
+    choices: list[tuple[int, int]] = field(default_factory=list)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> "FakeRuntime":
         module: Any = ModuleType("onnxruntime")
@@ -67,7 +72,7 @@ class FakeRuntime:
         module.__version__ = "1.31.1"
         module.get_available_providers = lambda: list(self.compiled)
         module.preload_dlls = lambda: print("preloading")
-        module.set_default_logger_severity = lambda severity: None
+        module.set_default_logger_severity = partial(setattr, self, "log")
         module.SessionOptions = FakeOptions
         module.InferenceSession = self.session
         for name in (module, module.capi, state):
@@ -115,7 +120,7 @@ class FakeSession:
 
     def __init__(self, runtime: FakeRuntime, providers: list[str]) -> None:
         self.runtime, self.providers = runtime, providers
-        self.runs = 0
+        self.runs = self.batch = 0
 
     def get_providers(self) -> list[str]:
         return self.providers
@@ -136,6 +141,9 @@ class FakeSession:
         self.runs += 1
         if not self.runtime.kernels and self.providers[0] != CPU:
             raise Fail("CUDA error cudaErrorNoKernelImageForDevice: no kernel image is available")
+        if len(feeds["frame"]) != self.batch and self.providers[0] == CUDA:
+            self.batch = len(feeds["frame"])
+            self.runtime.choices.append((self.batch, self.runtime.log))
         frames = feeds["frame"].astype(np.float32) * (1 + self.runtime.error)
         return [frames.mean(axis=(1, 2, 3)), frames.mean(axis=3)]
 
@@ -294,13 +302,43 @@ def test_auto_leaves_a_file_for_cpus_on_the_cpu(
     info: ModelInfo,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    path = write_model()
-    FakeRuntime(metadata=replace(info, target="cpu").to_metadata()).install(monkeypatch)
+    metadata = replace(info, target="cpu").to_metadata()
+    path = write_model(metadata=metadata)
+    runtime = FakeRuntime(metadata=metadata).install(monkeypatch)
     assert Scorer(path).provider == CPU
+    assert [providers for providers, _ in runtime.opened] == [[CPU]], "no GPU is tried before"
     assert "edge-ad export --target cuda" in caplog.text
     assert Scorer(path, device="cuda").provider == CUDA
-    FakeRuntime(metadata=replace(info, target="cuda").to_metadata()).install(monkeypatch)
-    assert Scorer(path).provider == CUDA
+    metadata = replace(info, target="cuda").to_metadata()
+    FakeRuntime(metadata=metadata).install(monkeypatch)
+    assert Scorer(write_model(metadata=metadata)).provider == CUDA
+
+
+def test_a_smaller_batch_is_filled_up_on_a_gpu_unless_more_of_its_size_come(
+    monkeypatch: pytest.MonkeyPatch, write_model: Any, frames: Any, info: ModelInfo
+) -> None:
+    path = write_model()
+    runtime = FakeRuntime(metadata=info.to_metadata()).install(monkeypatch)
+    scorer = Scorer(path, device="cuda")
+    for count in (40, 8, 8, 3, 1, 5, 8, 1, 1, 1):
+        results = scorer.score_batch(frames(*range(count)))
+        assert [result.score for result in results] == list(range(count))
+    assert [batch for batch, _ in runtime.choices] == [1, 16, 8, 1]
+
+
+def test_the_default_log_is_silent_only_while_cudnn_chooses(
+    monkeypatch: pytest.MonkeyPatch, write_model: Any, frames: Any, info: ModelInfo
+) -> None:
+    path = write_model()
+    runtime = FakeRuntime(metadata=info.to_metadata()).install(monkeypatch)
+    scorer = Scorer(path, device="cuda")
+    assert runtime.log == 2
+    scorer.score_batch(frames(1, 2))
+    assert runtime.choices == [(1, 4), (2, 4)] and runtime.log == 2
+    broken = FakeRuntime(kernels=False).install(monkeypatch)
+    with pytest.raises(DeviceError):
+        create_session(b"model", "cuda")
+    assert broken.log == 2
 
 
 def test_frames_of_several_cameras_do_not_share_a_batch_on_a_gpu(
