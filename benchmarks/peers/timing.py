@@ -18,6 +18,7 @@ import onnxruntime
 from benchmarks.peers.bench import Bench, Column, Contender, Row, Table
 from benchmarks.peers.tools import DEVICE, EDGE_AD, PeerError, Turns
 from edge_ad_runtime.model.bench import backbone_file
+from edge_ad_runtime.model.session import session_options
 
 THREADS = (1, 2)
 FRAME_SIDE = 1024
@@ -112,10 +113,7 @@ def _backbone_of(name: str) -> str:
 
 def _session(path: Path, threads: int) -> Callable[[], object]:
     """Open a file as the device package does; peers' files have their weights beside them."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options = session_options(onnxruntime, threads)
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     (wanted,) = session.get_inputs()
     rng = np.random.default_rng(0)

@@ -48,6 +48,12 @@ _WARNINGS = 2
 _ERRORS_ONLY = 3
 _SILENT = 4
 
+_SPIN_US = 50
+"""How long a thread waits awake for the next operator: most come within this time."""
+
+_BRIEF_SPINS_SINCE = (1, 26)
+"""The first ONNX Runtime whose threads can be told for how long to spin."""
+
 
 def create_session(
     model: bytes,
@@ -93,7 +99,7 @@ def create_session(
                 except DeviceError as error:
                     logger.warning("continuing on the CPU: %s", error)
     if device == "cpu":
-        return _open(runtime, model, {CPU: {}}, _options(runtime, threads))
+        return _open(runtime, model, {CPU: {}}, session_options(runtime, threads))
     return _accelerated(runtime, model, device, threads, accelerator)
 
 
@@ -155,25 +161,44 @@ def _whole_or_part(
         The session, and whether the accelerator has the whole graph. Where it has not, the session
         may as well be on the CPU altogether; the checks that follow tell.
     """
-    strict = _options(runtime, threads, severity=_SILENT)
+    strict = session_options(runtime, threads, severity=_SILENT)
     strict.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         return _open(runtime, model, providers, strict), True
     except DeviceError:
         # Also raised where only shape arithmetic belongs on the CPU.
-        options = _options(runtime, threads, severity=_SILENT)
+        options = session_options(runtime, threads, severity=_SILENT)
         return _open(runtime, model, {**providers, CPU: {}}, options), False
 
 
-def _options(runtime: ModuleType, threads: int | None, severity: int = _ERRORS_ONLY) -> Any:
+def session_options(runtime: ModuleType, threads: int | None, severity: int = _ERRORS_ONLY) -> Any:
+    """Return the `SessionOptions` of a session that shares its cores with cameras and decoders.
+
+    Threads that sleep between two operators have to be woken a hundred times for each frame, and
+    threads that spin for long, or after the last operator, take the cores from the decoder of the
+    next frame. So they spin for 50 us, and not between two frames.
+
+    Args:
+        runtime: the module `onnxruntime`.
+        threads: CPU threads for one inference; None: one for each physical core.
+        severity: from which on ONNX Runtime logs, 0 (everything) to 4 (fatal errors).
+    """
     options = runtime.SessionOptions()
     options.log_severity_level = severity
     options.inter_op_num_threads = 1
-    # Threads that spin between two operators take the core that decodes the next frame.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if _release(runtime.__version__) >= _BRIEF_SPINS_SINCE:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    else:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Return major and minor number of a version such as `1.26.0` or `1.27.0.dev20260801`."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
 def _open(runtime: ModuleType, model: bytes, providers: dict[str, Options], options: Any) -> Any:

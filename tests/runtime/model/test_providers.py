@@ -22,7 +22,7 @@ from edge_ad_runtime.errors import ConfigError, DeviceError
 from edge_ad_runtime.model import accelerator
 from edge_ad_runtime.model.accelerator import CPU, CUDA, TENSORRT, AcceleratorConfig
 from edge_ad_runtime.model.golden import Golden
-from edge_ad_runtime.model.session import create_session
+from edge_ad_runtime.model.session import create_session, session_options
 from edge_ad_runtime.stream.config import parse_config
 from edge_ad_runtime.stream.model_slot import ModelSlot
 
@@ -381,3 +381,14 @@ def test_the_table_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(ConfigError) as caught:
         parse_config(document)
     assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("version", ["1.20.1", "1.25.1", "1.26.0", "1.27.0.dev20260801", "2.0.0"])
+def test_threads_wait_awake_only_where_the_time_can_be_bounded(version: str) -> None:
+    runtime: Any = SimpleNamespace(__version__=version, SessionOptions=FakeOptions)
+    entries = session_options(runtime, threads=2).entries
+    spins = "session.intra_op.spin_duration_us" in entries
+    assert spins == (version >= "1.26")
+    # Without a bound they would hold the cores for milliseconds after each frame.
+    assert (entries.get("session.intra_op.allow_spinning") == "0") != spins
+    assert (entries.get("session.force_spinning_stop") == "1") == spins
