@@ -4,6 +4,7 @@ A few bytes can announce gigabytes: a PNG of 50 kB decodes to 15 GB if nobody as
 """
 
 import os
+import re
 import stat
 import struct
 from collections import Counter
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad_runtime.errors import DataError
+from edge_ad_runtime.errors import DataError, counted
 from edge_ad_runtime.model.image import Frame
 
 PICTURE_FORMATS = "PNG, JPEG, BMP, TIFF, WebP"
@@ -28,6 +29,12 @@ LARGEST_PICTURE_BYTES = 2**29
 
 _MOST_SCANNED_PIXELS = 4e9
 """Ten scans, which is usual, of far more pixels than a picture may have."""
+
+_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
+"""A JPEG's marker with content, or its end; in compressed data 0 or a restart follows a 0xFF."""
+
+_MOST_MARKERS = 100_000
+"""Of a JPEG; real ones have some hundreds."""
 
 
 def read_frame(path: Path | str) -> Frame:
@@ -156,11 +163,8 @@ def other_files(folder: Path) -> str:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and os.path.isfile(path)
     )
-    counted = [
-        f"{count} {ending} {'file' if count == 1 else 'files'}"
-        for ending, count in endings.most_common(3)
-    ]
-    return " and ".join(counted)
+    kinds = endings.most_common(3)
+    return " and ".join(counted(count, f"{ending} file") for ending, count in kinds)
 
 
 def no_pictures(folder: Path) -> DataError:
@@ -225,37 +229,34 @@ def _png(data: bytes) -> PictureHeader:
 
 
 def _jpeg(data: bytes) -> PictureHeader | None:
-    """Go from marker to marker, past the start of the frame, to the first scan (ITU T.81, annex B).
+    """Go from marker to marker, past the start of the frame, to the end (ITU T.81, annex B).
 
-    A thumbnail, which has all of these markers too, lies within a segment and is passed over.
+    A thumbnail, which has all of these markers too, lies within a segment and is passed over. What
+    lies behind the end is not looked at: phones append videos there.
     """
-    header = None
-    position = 2
-    while (position := data.find(b"\xff", position)) >= 0 and position + 4 <= len(data):
-        position += 1
-        marker, length = struct.unpack_from(">BH", data, position)
-        if marker == 0xFF or marker <= 0x01 or 0xD0 <= marker <= 0xD8:
-            continue  # a fill byte, or a marker without content
-        if marker == 0xD9:
+    header, scans, position = None, 0, 2
+    for _ in range(_MOST_MARKERS):
+        found = _MARKER.search(data, position)
+        if found is None:
             break
-        if marker == 0xDA:
-            return header._replace(complete=_is_whole(data, header)) if header else None
+        position = found.end()
+        marker = data[position - 1]
+        if marker == 0xD9:
+            return header and header._replace(complete=_is_possible(header, position, scans))
         if header is None and 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            bits, height, width = struct.unpack_from(">BHH", data, position + 3)
+            bits, height, width = struct.unpack_from(">BHH", data, position + 2)
             header = PictureHeader(height, width, bits, complete=False)
-        position += 1 + length
+        scans += marker == 0xDA
+        position += struct.unpack_from(">H", data, position)[0]
     return header
 
 
-def _is_whole(data: bytes, header: PictureHeader) -> bool:
-    """Whether a JPEG has an end, and can hold what it announces."""
-    # 0xFF is escaped inside compressed data: an end marker follows the last scan's start.
-    ends = data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+def _is_possible(header: PictureHeader, length: int, scans: int) -> bool:
+    """Whether a JPEG of this many bytes and scans can hold what it announces."""
     # 8 x 8 pixels take one bit or more. Each scan of a progressive JPEG goes over all pixels, so a
     # few bytes, again and again, could keep the decoder busy for hours.
     pixels = header.height * header.width
-    scans = data.count(b"\xff\xda")
-    return ends and pixels <= 512 * len(data) and scans * pixels <= _MOST_SCANNED_PIXELS
+    return 0 < scans * pixels <= _MOST_SCANNED_PIXELS and pixels <= 512 * length
 
 
 def _bmp(data: bytes) -> PictureHeader:

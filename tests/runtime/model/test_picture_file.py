@@ -124,6 +124,21 @@ def test_a_jpeg_of_endless_scans_is_refused(tmp_path: Path) -> None:
         read_frame(tmp_path / "p.jpg")
 
 
+def test_what_phones_append_to_a_jpeg_is_not_looked_at() -> None:
+    """Behind the picture of a motion photo lies a video, in which any bytes may stand."""
+    video = b"MotionPhoto_Data" + b"\xff\xd9\xff\xda\0\x02" * 20
+    assert read_header(encode(".jpg") + video) == (33, 57, 8, True)
+    assert read_header(encode(".jpg")[:-2] + video[:16]) == (33, 57, 8, False)
+
+
+def test_a_jpeg_of_endless_segments_is_refused(tmp_path: Path) -> None:
+    """120 MB of them kept the reader busy for a minute, before a byte was decoded."""
+    data = encode(".jpg")
+    (tmp_path / "p.jpg").write_bytes(data[:2] + b"\xff\xe0\0\x02" * 100_000 + data[2:])
+    with pytest.raises(DataError, match="not a readable picture"):
+        read_frame(tmp_path / "p.jpg")
+
+
 def test_a_sparse_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "huge.png"
     path.write_bytes(encode(".png"))
