@@ -85,12 +85,12 @@ def _asked_by_message(triggers: Triggers, report: Report, url: str) -> Iterator[
 
 @contextmanager
 def _asked_by_http(triggers: Triggers, report: Report, address: str) -> Iterator[None]:
-    from edge_ad_runtime.page.server import trigger_server
+    from edge_ad_runtime.page.server import local_url, trigger_server
 
     config = _read(ServeConfig, serve_fields(address), "--serve")
     server = trigger_server(triggers, config, Supervisor(report))
     try:
-        where = "http://{}:{}/trigger".format(*server.address)
+        where = f"{local_url(server.address)}/trigger"
         click.echo(f"each POST to {where} takes a picture, Ctrl-C ends", err=True)
         yield
     finally:

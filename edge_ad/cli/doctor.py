@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_ad.cli.options import device_option, threads_option
+from edge_ad_runtime.errors import counted
 
 if TYPE_CHECKING:
     from edge_ad_runtime.doctor import Finding
@@ -53,10 +54,7 @@ def doctor(
         click.echo(json.dumps({"ok": not counts["error"], "findings": findings}))
     else:
         errors, warnings = counts["error"], counts["warning"]
-        click.echo(
-            f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}, "
-            f"{counts['ok']} ok"
-        )
+        click.echo(f"{counted(errors, 'error')}, {counted(warnings, 'warning')}, {counts['ok']} ok")
     if counts["error"]:
         raise SystemExit(1)
 

@@ -41,8 +41,7 @@ def stream(config: Path | None, check: bool, **options: Any) -> None:
     with Signals() as signals:
         parsed = _parse(config, options)
         if check:
-            count = len(parsed.cameras)
-            click.echo(f"{count} camera{'s' * (count > 1)}, no mistakes")
+            click.echo(f"{counted(len(parsed.cameras), 'camera')}, no mistakes")
             return
         from edge_ad_runtime.stream.stream import Stream
 
@@ -144,10 +143,10 @@ def _served(stream: "Stream") -> Iterator[None]:
     if config is None:
         yield
         return
-    from edge_ad_runtime.page.server import PageServer
+    from edge_ad_runtime.page.server import PageServer, local_url
 
     server = PageServer(stream, config)
-    _say("live page on http://{}:{}/".format(*server.address))
+    _say(f"live page on {local_url(server.address)}/")
     try:
         yield
     finally:

@@ -46,10 +46,9 @@ def studio(
     prepare_export("the Studio")
     require(("starlette", "uvicorn", "nicegui"), extra="studio", purpose="the Studio")
     from edge_ad.studio.server import StudioServer
+    from edge_ad_runtime.page.server import local_url
     from edge_ad_runtime.stream.config import ServeConfig
 
     server = StudioServer(data_root, ServeConfig(host=host, port=port, names=names), wheels)
-    shown = "127.0.0.1" if host in ("0.0.0.0", "localhost") else host
-    shown = f"[{shown}]" if ":" in shown else shown
-    click.echo(f"Studio of {server.studio.data_root}: open http://{shown}:{server.address[1]}")
+    click.echo(f"Studio of {server.studio.data_root}: open {local_url(server.address)}")
     server.run()

@@ -36,7 +36,7 @@ class Job:
 
     Attributes:
         folder: of the job; its name is the job's id, and ids sort by time.
-        kind: `train`, `export` or `limit`.
+        kind: `look`, `train` or `export`.
         category: which product it is about.
         title: for people.
         arguments: of `edge-ad`; `HERE` in them stands for the folder.

@@ -83,7 +83,7 @@ class Queue:
         """Put work at the end of the queue.
 
         Args:
-            kind: `train`, `export` or `limit`.
+            kind: `look`, `train` or `export`.
             category: which product it is about.
             title: for people.
             arguments: of `edge-ad`, with `HERE` for the job's folder.

@@ -111,8 +111,8 @@ def _unusual(report: Report) -> Section:
         "it out and train again."
     )
     if n_aside:
-        counted = "1 of them was" if n_aside == 1 else f"{n_aside} of them were"
-        note += f" {counted} so far from the others that the limit was set without them."
+        some = "1 of them was" if n_aside == 1 else f"{n_aside} of them were"
+        note += f" {some} so far from the others that the limit was set without them."
     if len(pictures) > len(shown):
         note += f" The first {len(shown)} of {len(pictures)} are shown."
     return Section(

@@ -262,8 +262,9 @@ class Deploy:
 
 
 def proof_table(result: Any) -> str:
-    """Return what the export proved, as a table."""
-    parity = result.get("parity", {}) if isinstance(result, dict) else {}
+    """Return what the export proved, as a table; empty where its result has been deleted."""
+    result = result if isinstance(result, dict) else {}
+    parity = result.get("parity", {})
     rows = [
         ("Pictures compared", parity.get("n_pictures")),
         ("Largest difference of a score", _number(parity.get("score_difference"))),

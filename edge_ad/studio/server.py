@@ -169,6 +169,3 @@ def _lock(path: Path) -> int:
                 "people can open it, or choose another --data-root"
             ) from error
     return descriptor
-
-
-__all__ = ["HOME", "POLICY", "StudioServer"]

@@ -10,7 +10,7 @@ from time import monotonic
 from edge_ad_runtime.cameras.base import CapturedFrame, FrameSource, Prepared
 from edge_ad_runtime.cameras.reader import Freshness, Reader
 from edge_ad_runtime.config_table import check_settings, setting
-from edge_ad_runtime.errors import CameraError, ConfigError, DataError
+from edge_ad_runtime.errors import CameraError, ConfigError, DataError, counted
 from edge_ad_runtime.events import Event, EventKind, Report
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.supervisor import Supervisor
@@ -274,8 +274,8 @@ class Feed:
         seconds = self._clock() - self._lost_at
         self._tell(
             "camera back",
-            f"the camera {self.name} is back after {seconds:.1f} s and {self._attempts} "
-            + ("attempt" if self._attempts == 1 else "attempts"),
+            f"the camera {self.name} is back after {seconds:.1f} s and "
+            + counted(self._attempts, "attempt"),
             {"seconds": round(seconds, 3), "attempts": self._attempts},
         )
 

@@ -1,8 +1,8 @@
 """Check a model file in a process of its own, which may crash, hang or fill the memory.
 
 `check` starts this file as a program, gives it a request as JSON on standard input, and reads what
-it found from standard output. The process has a low priority, and the system
-ends it before anything else when memory is short, so that a stream beside it goes on.
+it found from standard output. The process has a low priority, and the system ends it before
+anything else when memory is short, so that a stream beside it goes on.
 """
 
 import json

@@ -7,7 +7,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from edge_ad_runtime.errors import DataError, ModelFileError
+from edge_ad_runtime.errors import DataError, ModelFileError, counted
 from edge_ad_runtime.model.document import Document
 from edge_ad_runtime.model.score_distribution import (
     MAX_SCORES,
@@ -132,8 +132,7 @@ class Calibration:
             f"on average {percent(self.rate)} of good parts like {parts} will be "
             f"called anomalous: {basis} {self.n} pictures{left_out}. With this many pictures the "
             f"real rate lies between {percent(low)} and {percent(high)} in 9 of 10 {times}; a "
-            f"guarantee with 95 % confidence would need {needed:,} "
-            f"picture{'s' * (needed != 1)}"
+            f"guarantee with 95 % confidence would need {counted(needed, 'picture')}"
         )
 
     def to_json(self) -> dict[str, Any]:

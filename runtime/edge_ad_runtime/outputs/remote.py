@@ -52,7 +52,7 @@ class Spooled(Output):
     which a receiver recognises a message that came twice.
 
     Attributes:
-        lost: verdicts that the other side refused, or that were damaged on disk.
+        lost: verdicts that the other side refused; what the spool loses is an event of its own.
     """
 
     def __init__(

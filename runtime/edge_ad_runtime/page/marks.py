@@ -17,7 +17,7 @@ MARKS = {"false alarm": ("train", "good"), "missed": ("test", "missed")}
 
 
 class Marks:
-    """A folder of marked parts, laid out as `edge-ad train --data FOLDER` reads it.
+    """A folder of marked parts, laid out as `edge-ad train --data-root FOLDER` reads it.
 
     A false alarm is a good part: `CATEGORY/train/good/NAME.png`. A missed defect is one to test
     with: `CATEGORY/test/missed/NAME.png`. Beside each lies `NAME.json` with the verdict and who did

@@ -173,6 +173,13 @@ def listen(config: ServeConfig) -> socket.socket:
     return listener
 
 
+def local_url(address: tuple[str, int]) -> str:
+    """Return where a server that listens on an address (host, port) is found on this machine."""
+    host, port = address
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def _most_connections() -> int:
     """Return how many connections the page may hold.
 

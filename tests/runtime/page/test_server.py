@@ -23,7 +23,7 @@ pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'"
 
 from edge_ad_runtime.page.guard import Guard, token_for
 from edge_ad_runtime.page.parts import Drawing
-from edge_ad_runtime.page.server import PageServer
+from edge_ad_runtime.page.server import PageServer, local_url
 from edge_ad_runtime.page.state import PageState
 
 TOKEN = "a-token-for-this-test"
@@ -489,6 +489,19 @@ def test_no_page_beyond_this_machine_without_a_token(
     monkeypatch.setenv("EDGE_AD_TOKEN", token)
     with pytest.raises(DataError, match=message):
         token_for(ServeConfig(host=host))
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8080"),
+        ("0.0.0.0", "http://127.0.0.1:8080"),
+        ("::", "http://[::1]:8080"),
+        ("fe80::1", "http://[fe80::1]:8080"),
+    ],
+)
+def test_the_address_that_is_told_can_be_opened(host: str, url: str) -> None:
+    assert local_url((host, 8080)) == url
 
 
 def test_a_port_in_use(server: PageServer, stream: Stream) -> None:
