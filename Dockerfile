@@ -12,7 +12,7 @@
 #     -v "$PWD/models:/models:ro" -e EDGE_AD_MODEL=/models/cable-fusion.onnx \
 #     edge-ad stream --camera /dev/video0
 #
-# deploy/compose.yaml holds the same for several cameras, with the live page and a configuration file.
+# deploy/compose.yaml does the same with a configuration file and the live page.
 
 ARG BASE_IMAGE=debian:bookworm-slim
 

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
 
 from edge_ad.cli import main
+from edge_ad_runtime.events import EventKind
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -52,6 +54,12 @@ def test_files_and_tests_are_there(page: Path) -> None:
             assert named, f"{page}: {name}"
         if test:  # without a name it is in the file before
             assert any(f"def {test}(" in path.read_text() for path in named), f"{page}: {test}"
+
+
+def test_every_event_is_described() -> None:
+    section = (ROOT / "docs/stream.md").read_text().partition("## Events")[2].partition("\n## ")[0]
+    described = {" ".join(name.split()) for name in re.findall("`([^`]+)`", section)}
+    assert set(get_args(EventKind)) <= described
 
 
 @each_page

@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def bench(model: Path, device: str, threads: int | None, frames: int, as_json: bool) -> None:
-    """Time the model file MODEL on 512 x 512 frames, one at a time and in the best batch size.
+    """Time the model file MODEL on this machine.
 
-    If the bare backbone lies beside it (`edge-ad export --with-backbone`), the ratio of the two
-    times is printed as well.
+    The frames have 512 x 512 pixels, and are timed one at a time and in the best batch size. If the
+    bare backbone lies beside it (`edge-ad export --with-backbone`), the ratio of the two times is
+    printed as well.
     """
     require(("cv2", "onnxruntime"), extra="cpu", purpose="timing")
     from edge_ad_runtime.model.bench import benchmark

@@ -18,7 +18,10 @@ from edge_ad.cli.options import require
     help="The folder that `make bundle` wrote, for a device without internet.",
 )
 def bundle(model: Path, output: Path, camera: str, name: str, wheels: Path | None) -> None:
-    """Pack MODEL with a configuration for `edge-ad stream` and the steps on the device."""
+    """Pack what a device needs to run MODEL into one ZIP.
+
+    Beside the model file it holds a configuration for `edge-ad stream` and the steps on the device.
+    """
     require(("cv2", "onnxruntime"), extra="cpu", purpose="reading the model file")
     from edge_ad.project.bundle import Device, write_bundle
 

@@ -73,7 +73,7 @@ def calibrate(
     device: str,
     threads: int | None,
 ) -> None:
-    """Set the limit of the model file MODEL from good parts at the camera that is in use.
+    """Set the limit of MODEL from good parts at the camera in use.
 
     Writes MODEL.calibration.json, which `edge-ad stream` and `edge-ad predict` use from then on.
     The scores from training are shifted to the median of the camera's scores, and the limit follows

@@ -63,7 +63,7 @@ def _parse_time(context: click.Context, option: click.Parameter, text: str | Non
 @click.option(
     "--key",
     metavar="KEY",
-    help="Take a picture when this key is pressed: space, enter, or a letter.",
+    help="Take a picture when this key is pressed: space, enter, tab, or a letter.",
 )
 @click.option(
     "--trigger",
@@ -95,11 +95,11 @@ def collect(
     keep_alike: bool,
     as_json: bool,
 ) -> None:
-    """Take pictures for training with the camera that will be used; no model is needed.
+    """Take pictures for training with the camera that will be used.
 
-    A picture that shows the same static scene as the one before it is skipped. Blurred, over- or
-    under-exposed pictures are kept, with a warning. Press Ctrl-C to end; pictures taken so far are
-    kept. If the camera is lost, reopening is tried until it succeeds.
+    No model is needed. A picture that shows the same static scene as the one before it is skipped.
+    Blurred, over- or under-exposed pictures are kept, with a warning. Press Ctrl-C to end; pictures
+    taken so far are kept. If the camera is lost, reopening is tried until it succeeds.
     """
     if sum(option is not None for option in (every, key, trigger)) > 1:
         raise click.UsageError("give only one of --every, --key and --trigger")

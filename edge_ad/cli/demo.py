@@ -20,9 +20,10 @@ FALSE_ALARM_RATE = 0.02
 @click.command()
 @results_option("Where the run is written.")
 def demo(results: Path) -> None:
-    """Train fusion on real solar cells, export it, and stream the test cells through the file.
+    """Train, export and stream on pictures of real solar cells.
 
-    At the end it prints how many good cells the exported file stopped and how many defective ones
+    Fusion learns from good cells, and the exported file judges the test cells. At the end the demo
+    prints how many good cells the exported file stopped and how many defective ones
     it let pass.
     """
     prepare_export("the demo")

@@ -36,10 +36,11 @@ _MARKS = {"ok": "ok", "warning": "WARNING", "error": "ERROR"}
 def doctor(
     model: Path | None, cameras: tuple[str, ...], as_json: bool, device: str, threads: int | None
 ) -> None:
-    """Look at this device: packages, accelerators, cameras, a model file, disk, clock and heat.
+    """Find what keeps this device from scoring.
 
-    Each finding is ok, a warning or an error, with what to do. Exit code: 1 when there is an error.
-    Nothing is changed. Without --camera no camera is opened.
+    Packages, accelerators, cameras, a model file, disk, clock and heat are looked at. Each finding
+    is ok, a warning or an error, with what to do. Exit code: 1 when there is an error. Nothing is
+    changed. Without --camera no camera is opened.
     """
     found = []
     for finding in _findings(model, cameras, device, threads):

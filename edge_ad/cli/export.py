@@ -79,7 +79,11 @@ def export(
     as_json: bool,
     progress: Path | None,
 ) -> None:
-    """Write RUN (default: the newest) as one self-contained ONNX file, compared with PyTorch."""
+    """Write RUN, by default the newest, as one ONNX file.
+
+    The file holds everything that a device needs. Before it replaces an older one, it is compared
+    with PyTorch on pictures of the run; a file that differs too much is refused.
+    """
     prepare_export("exporting")
     from edge_ad.runs import all_runs
     from edge_ad_export import ExportOptions

@@ -17,9 +17,10 @@ _LONGEST_LIST = 16
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def info(model: Path, as_json: bool) -> None:
-    """Print the metadata of the model file MODEL, its operators and the size of its parts.
+    """Print what the model file MODEL says about itself.
 
-    Operators and sizes need the package onnx, which comes with the extra `train`.
+    Its operators and the sizes of its parts are printed as well, which needs the package onnx,
+    which comes with the extra `train`.
     """
     require(("cv2", "onnxruntime"), extra="cpu", purpose="reading a model file")
     from importlib.util import find_spec

@@ -30,7 +30,7 @@ _FAILURES = {
 @click.option(
     "--to",
     type=click.Path(path_type=Path),
-    help="The path of the model file that the streams use, or its folder.",
+    help="The path of the model file that the streams use, or a folder, in which it is model.onnx.",
 )
 @click.option(
     "--camera",
@@ -110,7 +110,7 @@ def install(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Put the model file MODEL in place of the one that a device uses, if it passes its check.
+    """Replace a device's model file with MODEL, once that is checked.
 
     A process of its own checks the checksum, the signature, the format, the golden frames in the
     file, and the time of one inference. The old file is kept in the other of two slots, for

@@ -14,11 +14,11 @@ from edge_ad.cli.train import test_rates
 @rate_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def limit(run: Path, false_alarm_rate: float, as_json: bool) -> None:
-    """Set the decision limit of the run folder RUN to another false-alarm rate.
+    """Set another false-alarm rate for the run folder RUN.
 
-    The limit follows from the scores that the training kept: nothing is fitted again. metrics.json,
-    scores.csv and the report are rewritten. A file that was exported before keeps its own limit
-    until it is exported again.
+    The decision limit follows from the scores that the training kept: nothing is fitted again.
+    metrics.json, scores.csv and the report are rewritten. A file that was exported before keeps its
+    own limit until it is exported again.
     """
     prepare_training("changing the limit")
     from edge_ad.runs import Run, exported

@@ -172,7 +172,9 @@ device_option = click.option(
     help="auto uses CUDA where it works, and the CPU otherwise. The others never fall back.",
 )
 threads_option = click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads. Default: one for each core."
+    "--threads",
+    type=click.IntRange(min=1),
+    help="CPU threads. Default: one for each physical core.",
 )
 threshold_option = click.option(
     "--threshold",

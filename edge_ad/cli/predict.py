@@ -56,9 +56,10 @@ def predict(
     camera: str | None,
     min_region_area: float | None,
 ) -> None:
-    """Score pictures, and the pictures in folders, with the model file MODEL.
+    """Score pictures with the model file MODEL.
 
-    A PATH may be a glob in quotes, such as 'parts/*/*.png'; `**` goes any number of folders deep.
+    A PATH is a picture, or a folder whose pictures are scored. It may be a glob in quotes, such as
+    'parts/*/*.png'; `**` goes any number of folders deep.
 
     A picture that cannot be read is named on stderr, the others are scored, and the exit code is 1.
     """

@@ -41,7 +41,7 @@ _SHARES = (
 @results_option("Where to look for runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the runs as a JSON array.")
 def runs(results: Path, as_json: bool) -> None:
-    """List all runs below the results folder, the newest first.
+    """List all runs below the folder of results, the newest first.
 
     False alarms and missed defects are those of the run's own test pictures. A run that cannot be
     read is named on stderr.

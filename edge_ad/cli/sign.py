@@ -23,7 +23,7 @@ _signature_option = click.option(
     "--key",
     required=True,
     type=click.Path(path_type=Path),
-    help="The private key, PEM, on the curve P-256.",
+    help="The private key, PEM, on the curve P-256, P-384 or P-521.",
 )
 @click.option(
     "--version",
@@ -39,7 +39,7 @@ _signature_option = click.option(
 def sign(
     model: Path, key: Path, version: int | None, password_env: str | None, signature: Path | None
 ) -> None:
-    """Sign the model file MODEL, so that devices can tell whose it is.
+    """Sign the model file MODEL so that devices can tell whose it is.
 
     The signature follows OpenSSF Model Signing: `model_signing verify key` accepts it as well.
     """
@@ -78,7 +78,10 @@ def sign(
 @_signature_option
 @click.option("--json", "as_json", is_flag=True, help="Print what was signed as JSON.")
 def verify(model: Path, key: Path, at_least: int, signature: Path | None, as_json: bool) -> None:
-    """Check the signature of the model file MODEL; the exit code is 1 if it is not valid."""
+    """Check the signature of the model file MODEL.
+
+    The exit code is 1 if it is not valid.
+    """
     from edge_ad_runtime.model import signature as signatures
     from edge_ad_runtime.model.location import signature_path
 

@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 @click.option("--check", is_flag=True, help="Only say what is wrong with the configuration.")
 @stream_options
 def stream(config: Path | None, check: bool, **options: Any) -> None:
-    """Score cameras: verdicts and events on stdout, everything else on stderr.
+    """Score the frames of cameras, videos and folders.
 
-    Every frame of a file or folder is scored once. Of a camera, the newest frame is scored each
-    time, and the frames skipped meanwhile are counted. A lost camera is reported as an event, and
-    reopening it is tried until it succeeds. After SIGHUP, thresholds and model files are read
-    again. Exit code: 0 at the end or after SIGTERM, 1 if frames or all cameras failed, 2 for wrong
-    usage, 130 after Ctrl-C.
+    Verdicts and events go to stdout as lines of JSON, everything else to stderr. Every frame of a
+    file or folder is scored once. Of a camera, the newest frame is scored each time, and the frames
+    skipped meanwhile are counted. A lost camera is reported as an event, and reopening it is tried
+    until it succeeds. After SIGHUP, thresholds and model files are read again. Exit code: 0 at the
+    end or after SIGTERM; 1 if the configuration was refused, a frame failed, a camera was lost for
+    good or a verdict was lost; 2 for wrong usage; 130 after Ctrl-C.
     """
     require(("cv2", "onnxruntime"), extra="cpu", purpose="streaming")
     if config is None and not options["cameras"]:

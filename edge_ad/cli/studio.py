@@ -37,7 +37,7 @@ from edge_ad.cli.options import data_root_option, prepare_export, require
 def studio(
     data_root: Path, port: int, host: str, names: tuple[str, ...], wheels: Path | None
 ) -> None:
-    """Set up an inspection in a browser, from the camera to the model file.
+    """Set up an inspection in a browser, from camera to model file.
 
     Pictures lie below the data root in MVTec layout, and everything that the Studio makes lies
     there as well, so that a restart finds it again. Trainings are processes of their own, which a

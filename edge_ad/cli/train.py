@@ -29,7 +29,10 @@ ALL = "all"
 
 @click.group()
 def train() -> None:
-    """Fit a detector on pictures of good parts; writes results/CLASS/METHOD/."""
+    """Fit a detector on pictures of good parts.
+
+    Writes results/CLASS/METHOD/ below the current folder.
+    """
     prepare_training("training")
 
 

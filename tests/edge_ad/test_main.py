@@ -1,4 +1,4 @@
-"""Ctrl-C while the program is still being loaded."""
+"""The command as a whole: Ctrl-C while it is still being loaded, its help, a full disk."""
 
 import os
 import subprocess
@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from edge_ad.cli import main
 
 
 @pytest.mark.parametrize(
@@ -43,6 +46,12 @@ def test_the_module_is_the_command() -> None:
         command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}
     )
     assert done.returncode == 0 and "version" in done.stdout
+
+
+def test_the_list_of_commands_cuts_no_sentence_off() -> None:
+    told = CliRunner().invoke(main, ["--help"], terminal_width=80).output
+    listed = told.partition("Commands:")[2]
+    assert "stream" in listed and "..." not in listed
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
