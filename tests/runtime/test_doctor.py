@@ -36,7 +36,7 @@ from edge_ad_runtime.model.info import VERSION_KEY
 from edge_ad_runtime.model.session import create_session
 from edge_ad_runtime.native import apt_line, cannot_load, missing_library
 
-CUDA = "CUDAExecutionProvider"
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
 signal_at_import = packages.signal_at_import
@@ -152,10 +152,35 @@ def test_the_driver_and_the_cuda_of_onnx_runtime(
     versions = {"libcuda.so.1": driver, "libcudnn.so.9": 92000}
     monkeypatch.setattr(packages, "library_version", lambda name, function: versions.get(name))
     runtime: Any = SimpleNamespace(cuda_version=built)
-    cuda, cudnn, tensorrt = packages._cuda(runtime, tensorrt=True)
+    cuda, cudnn = packages._cuda(runtime)
     assert cuda.status == status
     assert f"CUDA {driver // 1000}.{driver % 1000 // 10}" in cuda.message
-    assert (cudnn.status, tensorrt.status) == ("ok", "warning")
+    assert cudnn.status == "ok"
+
+
+@pytest.mark.parametrize("version", [None, 101300])
+def test_tensorrt_is_tried_only_where_its_libraries_are(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], version: int | None
+) -> None:
+    """ONNX Runtime prints a frame of asterisks and falls back where they are missing."""
+
+    def open_session(model: bytes, options: Any, providers: list[str], enable_fallback: int) -> Any:
+        assert providers == [TENSORRT] and not enable_fallback
+        print("*************** EP Error ***************")
+        raise RuntimeError("Please install TensorRT libraries")
+
+    versions = {"libnvinfer.so.10": version}
+    monkeypatch.setattr(packages, "library_version", lambda name, function: versions.get(name))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+    tensorrt, *others = packages._providers(onnxruntime)
+    assert tensorrt.check == "tensorrt" and tensorrt.status == "ok"
+    if version is None:
+        assert "only --device tensorrt needs them" in tensorrt.message and not others
+    else:
+        assert "version 101300" in tensorrt.message
+        assert others[0].status == "warning" and "Please install" in others[0].message
+    assert capfd.readouterr().out == ""
 
 
 def test_a_camera_that_is_missing() -> None:

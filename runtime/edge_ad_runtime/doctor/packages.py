@@ -1,12 +1,14 @@
 """ONNX Runtime and OpenCV: which ones are installed, what runs here, and what they still lack."""
 
+import contextlib
+import io
 import os
 import re
 import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import packages_distributions, version
 from types import ModuleType
 from typing import Any
@@ -36,6 +38,8 @@ _TINY = bytes.fromhex(
 
 _OLDEST = {"cv2": (4, 8), "onnxruntime": (1, 20)}
 """As pyproject.toml asks for them; pip with --no-deps does not look."""
+
+_CUDNN_LIBRARIES = ("libcudnn.so.9", "libcudnn.so.8")
 
 _DRIVER_ADVICE = "check the driver (nvidia-smi), or score with --device cpu"
 
@@ -113,7 +117,16 @@ def _providers(runtime: ModuleType) -> Iterator[Finding]:
     """Try every provider that is compiled in with a tiny graph."""
     compiled = [name for name in runtime.get_available_providers() if name != _REMOTE]
     if hasattr(runtime, "preload_dlls") and CUDA in compiled:
-        runtime.preload_dlls()
+        with contextlib.redirect_stdout(io.StringIO()):
+            runtime.preload_dlls()
+    if TENSORRT in compiled:
+        libraries = _versions(TENSORRT_LIBRARIES, "getInferLibVersion")
+        if not libraries:
+            # The wheels for CUDA name it everywhere, and hardly any machine has its libraries.
+            compiled.remove(TENSORRT)
+            names = ", ".join(TENSORRT_LIBRARIES)
+            libraries = f"none of {names} is here; only --device tensorrt needs them"
+        yield ok("tensorrt", libraries)
     for name in compiled:
         problem = try_provider(runtime, name)
         short = name.removesuffix("ExecutionProvider")
@@ -126,12 +139,12 @@ def _providers(runtime: ModuleType) -> Iterator[Finding]:
                 "provider", f"{short} is compiled in but does not run: {problem}", _DRIVER_ADVICE
             )
     if CUDA in compiled or TENSORRT in compiled:
-        yield from _cuda(runtime, tensorrt=TENSORRT in compiled)
+        yield from _cuda(runtime)
 
 
 def try_provider(runtime: ModuleType, name: str) -> str | None:
     """Run a tiny graph on one provider and read back where it ran; return what went wrong."""
-    from edge_ad_runtime.model.session import first_line, native_errors
+    from edge_ad_runtime.model.session import first_line, native_errors, silent_default_log
 
     options = runtime.SessionOptions()
     options.log_severity_level = 4
@@ -139,9 +152,14 @@ def try_provider(runtime: ModuleType, name: str) -> str | None:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a provider that is missing after all: told below
-            session = runtime.InferenceSession(_TINY, options, providers=[name])
+        # A provider that is missing after all is told below, in one sentence.
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            silent_default_log(),
+        ):
+            warnings.simplefilter("ignore")
+            session = runtime.InferenceSession(_TINY, options, providers=[name], enable_fallback=0)
         if session.get_providers()[0] != name:
             return f"the session went to {session.get_providers()[0]} instead"
         placed = placement(session)
@@ -164,7 +182,7 @@ def placement(session: Any) -> dict[str, str]:
     }
 
 
-def _cuda(runtime: ModuleType, *, tensorrt: bool) -> Iterator[Finding]:
+def _cuda(runtime: ModuleType) -> Iterator[Finding]:
     """Compare the CUDA that ONNX Runtime was built for with what is here."""
     built = str(getattr(runtime, "cuda_version", "") or "")
     driver = library_version("libcuda.so.1", "cuDriverGetVersion")
@@ -182,23 +200,22 @@ def _cuda(runtime: ModuleType, *, tensorrt: bool) -> Iterator[Finding]:
             )
         else:
             yield ok("cuda", f"{text}, ONNX Runtime built for CUDA {built or 'unknown'}")
-    for check, names, function in (
-        ("cudnn", ("libcudnn.so.9", "libcudnn.so.8"), "cudnnGetVersion"),
-        ("tensorrt", TENSORRT_LIBRARIES, "getInferLibVersion"),
-    ):
-        if check == "tensorrt" and not tensorrt:
-            continue
-        found = [(name, library_version(name, function)) for name in names]
-        known = [f"{name}, version {number}" for name, number in found if number is not None]
-        if known:
-            yield ok(check, "; ".join(known))
-        else:
-            yield warning(
-                check,
-                f"none of {', '.join(names)} can be loaded",
-                "pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA's libraries; a Jetson has "
-                "its own from JetPack",
-            )
+    known = _versions(_CUDNN_LIBRARIES, "cudnnGetVersion")
+    if known:
+        yield ok("cudnn", known)
+    else:
+        yield warning(
+            "cudnn",
+            f"none of {', '.join(_CUDNN_LIBRARIES)} can be loaded",
+            "pip install 'onnxruntime-gpu[cuda,cudnn]' brings CUDA's libraries; a Jetson has its "
+            "own from JetPack",
+        )
+
+
+def _versions(libraries: Sequence[str], function: str) -> str:
+    """Name those of the libraries that can be loaded, with their versions; empty if none can."""
+    found = [(name, library_version(name, function)) for name in libraries]
+    return "; ".join(f"{name}, version {number}" for name, number in found if number is not None)
 
 
 def _back_ends(opencv: ModuleType) -> Finding:

@@ -145,6 +145,7 @@ def test_one_picture_is_refused(data_root: Path) -> None:
 
 
 def test_a_fit_is_not_computed_in_tf32(data_root, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     seen = set()
     detector = PaDiM(weights="none", input_size=(64, 64))
