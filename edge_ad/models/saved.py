@@ -57,7 +57,8 @@ def _write(detector: "Detector", folder: Path) -> None:
     with temporary_folder(folder) as new:
         tensors = new / TENSOR_FILE
         save_file(state, tensors)
-        tensors.chmod(0o644)  # safetensors leaves it to its owner alone
+        # safetensors leaves it to its owner alone, whatever the umask says.
+        tensors.chmod(new.stat().st_mode & 0o666)
         digest = _sha256_of(tensors)
         os.replace(tensors, folder / TENSOR_FILE)
     document = {

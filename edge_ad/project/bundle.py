@@ -4,13 +4,13 @@ import json
 import os
 import shlex
 import sys
-import tempfile
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_ad_runtime import Scorer
 from edge_ad_runtime.errors import ConfigError, DataError
+from edge_ad_runtime.files import remove_leftovers, temporary_folder
 from edge_ad_runtime.stream.config import parse_config
 
 if sys.version_info >= (3, 11):
@@ -157,15 +157,15 @@ def write_bundle(
         )
     texts = {CONFIG_FILE: stream_config(name, device), STEPS_FILE: device_steps(name, device)}
     try:
-        # A name that nobody can guess, and no file that is there already.
-        with tempfile.TemporaryDirectory(prefix=".edge-ad-", dir=target.parent) as folder:
-            whole = Path(folder, "bundle.zip")
+        remove_leftovers(target.parent)
+        with temporary_folder(target.parent) as folder:
+            whole = folder / "bundle.zip"
             # Clocks of devices without a battery start in 1970, and ZIPs in 1980.
             with zipfile.ZipFile(whole, "w", strict_timestamps=False) as archive:
                 archive.write(model, name)
                 for file, text in texts.items():
-                    Path(folder, file).write_text(text, encoding="utf-8")
-                    archive.write(Path(folder, file), file)
+                    (folder / file).write_text(text, encoding="utf-8")
+                    archive.write(folder / file, file)
                 for wheel in sorted(wheels.glob("*.whl")) if wheels else ():
                     archive.write(wheel, f"{WHEELS_FOLDER}/{wheel.name}")
             os.replace(whole, target)

@@ -186,6 +186,25 @@ class CategoryFolder:
         picture = self.picture(key)
         return self.place(key, picture.use, picture.label) if picture.excluded else picture
 
+    def folder_for(self, use: Use, label: str) -> Path:
+        """Make the folder for new pictures of a use and label, in which others may write them.
+
+        A plain folder of good parts is put into the layout first: beside a folder `train`, its
+        pictures would no longer count.
+
+        Raises:
+            ConfigError: the label cannot be the name of a folder.
+            DataError: the folder cannot be made.
+        """
+        check_label(label)
+        self.arrange()
+        folder = self.path / use / label
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot make the folder {folder}: {error.strerror}") from error
+        return folder
+
     def add(self, file: Path, use: Use, label: str, name: str) -> Path:
         """Move a file in as a new picture, under this name or the next free one.
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from nicegui import ui
 
-from edge_ad.project.folder import Use, check_label
+from edge_ad.project.folder import Use
 from edge_ad.studio.cameras import BrowserCamera, CameraCollection
 from edge_ad.studio.layout import complain, words_of
 from edge_ad.studio.state import Studio
@@ -60,13 +60,12 @@ class CameraPanel:
     async def _on_open(self) -> None:
         self._open.disable()
         try:
-            use, label = self._aim()
-            check_label(label)
+            folder = await asyncio.to_thread(self._folder.folder_for, *self._aim())
             pace = int(self._pace.value)
             camera = await asyncio.to_thread(
                 CameraCollection,
                 str(self._source.value or "").strip(),
-                self._folder.path / use / label,
+                folder,
                 pace / 1000 if pace else None,
             )
         except (EdgeAdError, OSError) as error:

@@ -95,7 +95,7 @@ class CameraCollection:
 
         Args:
             spec: as for `edge-ad collect --camera`.
-            folder: for the pictures.
+            folder: for the pictures, which is there.
             seconds: between two pictures; None: one for each `ask`.
 
         Raises:
@@ -112,7 +112,6 @@ class CameraCollection:
         )
         self._stop = threading.Event()
         self._triggers = None if seconds else Triggers([self._feed.name], self._report)
-        folder.mkdir(parents=True, exist_ok=True)
 
         def work() -> None:
             collect(

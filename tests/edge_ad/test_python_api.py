@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 import subprocess
 import sys
 import typing
@@ -49,6 +50,19 @@ def test_the_threshold_is_there_after_fit_and_after_load(detector: PaDiM, tmp_pa
     detector.save(str(tmp_path))
     loaded = load(str(tmp_path))
     assert (loaded.limits, loaded.calibration) == (detector.limits, detector.calibration)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs permissions of files")
+def test_a_saved_detector_is_for_those_whom_the_umask_allows(
+    detector: PaDiM, tmp_path: Path
+) -> None:
+    before = os.umask(0o027)
+    try:
+        detector.save(tmp_path)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"detector.json": 0o640, "detector.safetensors": 0o640}
 
 
 def test_another_rate_moves_the_limit_without_a_fit(detector: PaDiM, tmp_path: Path) -> None:

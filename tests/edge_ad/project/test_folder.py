@@ -81,6 +81,17 @@ def test_a_plain_folder_gets_the_layout_with_its_first_change(tmp_path: Path) ->
     assert [one.key for one in folder.pictures()] == ["train/good/a.png", "test/dent/b.png"]
 
 
+def test_a_camera_beside_the_pictures_of_a_plain_folder_hides_none_of_them(tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    cv2.imwrite(str(tmp_path / "plain/a.png"), np.zeros((20, 20, 3), np.uint8))
+    folder = CategoryFolder(tmp_path / "plain")
+    assert folder.folder_for("train", "good") == tmp_path / "plain/train/good"
+    assert folder.folder_for("test", "dent").is_dir()
+    assert [one.key for one in folder.pictures()] == ["train/good/a.png"]
+    with pytest.raises(ConfigError, match="name of up to 60"):
+        folder.folder_for("test", "../x")
+
+
 def test_what_is_gone_or_wrong_is_told_in_a_sentence(folder: CategoryFolder) -> None:
     (folder.path / "train/good/000.png").unlink()
     with pytest.raises(DataError, match=r"000\.png is no longer there"):
