@@ -81,23 +81,26 @@ def test_a_stop_behind_a_burst_is_not_lost(model: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("milliseconds", [0, 50, 150, 300, 600, 1000])
-def test_a_stop_while_everything_is_being_opened(model: Path, milliseconds: int) -> None:
+def test_a_stop_while_everything_is_being_opened(
+    model: Path, tmp_path: Path, milliseconds: int
+) -> None:
     """A camera that never answers keeps the stream from being ready; SIGTERM ends it cleanly."""
     listener = _silent_server()
-    camera = f"http://127.0.0.1:{listener.getsockname()[1]}/video"
-    with streaming("--camera", f"dead={camera}", "--model", model) as process:
+    config = tmp_path / "line.toml"
+    config.write_text(
+        f"model = '{model}'\n[[camera]]\nopen_timeout = 60\n"
+        f"source = 'http://127.0.0.1:{listener.getsockname()[1]}/video'\n"
+    )
+    with streaming("--config", config) as process:
         while not _catches(process.pid, signal.SIGTERM):
             time.sleep(0.005)
         time.sleep(milliseconds / 1000)
         process.send_signal(signal.SIGTERM)
-        started = time.monotonic()
-        code = process.wait(20)
-        taken = time.monotonic() - started
+        code = process.wait(20)  # it does not wait for the camera, which has 60 s
         assert process.stderr is not None
         log = process.stderr.read().decode()
     listener.close()
     assert code == 0 and "Traceback" not in log
-    assert taken < 4, "it does not wait for the camera, which has 5 s"
 
 
 def _catches(pid: int, number: int) -> bool:

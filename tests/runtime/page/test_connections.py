@@ -148,13 +148,13 @@ def test_idle_clients_keep_nobody_out(running: Running) -> None:
 def test_half_a_request_is_cut_off(running: Running) -> None:
     with socket.create_connection(running.address, 5) as client:
         client.sendall(HALF_SENT)
-        client.settimeout(10)
+        client.settimeout(20)
         started = time.monotonic()
         try:
             assert client.recv(100) == b""
         except ConnectionResetError:
             pass
-        assert 3 < time.monotonic() - started < 9
+        assert 3 < time.monotonic() - started < 18  # an answer has 20 s
 
 
 def test_half_a_body_is_answered(running: Running) -> None:

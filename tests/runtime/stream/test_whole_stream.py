@@ -239,7 +239,7 @@ def test_many_drivers_that_hang_do_not_keep_a_stream_from_ending(
         threading.Timer(0.3, stop.set).start()
         started = time.monotonic()
         stream.run(stop)
-    assert time.monotonic() - started < 5, "not a second for each of the twelve"
+    assert time.monotonic() - started < 10, "not a second for each of the twelve"
     release.set()
 
 
