@@ -45,6 +45,7 @@ OF_FEW: dict[str, tuple[str, dict[str, Any]]] = {
     "own covariances": ("fusion", {"pooling": 0.0}),
     "share 1": ("fusion", {"pooling": 1.0}),
     "memory of 1 %": ("fusion", {"coreset": 0.01}),
+    "PaDiM": ("padim", {}),
 }
 FIGURES = ("image", "pixel", "PRO")
 BINS, REPLICATES = 400, 1000

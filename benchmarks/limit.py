@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from edge_ad.config import CONFIGS
 from edge_ad.models import Detector
 from edge_ad.models.leave_one_out import UNUSUAL_SHARE
 from edge_ad_runtime.model.calibration import calibrate
@@ -108,6 +109,7 @@ class Tally:
 
 @click.command()
 @click.argument("method", type=click.Choice(list(CACHED)))
+@click.option("--preset", type=click.Choice(("fast", "accurate")), default="fast")
 @click.option("--data-root", type=click.Path(path_type=Path), default=Path("datasets"))
 @click.option("--classes", default="bottle,transistor,commutator,elpv-mono,elpv-poly")
 @click.option("--sizes", default="50,100", show_default=True, help="Good pictures to fit.")
@@ -129,6 +131,7 @@ class Tally:
 @click.option("--cache", type=click.Path(path_type=Path), default=Path("results/limit-features"))
 def main(
     method: str,
+    preset: str,
     data_root: Path,
     classes: str,
     sizes: str,
@@ -144,9 +147,11 @@ def main(
     torch.set_num_threads(threads)
     logging.getLogger("edge_ad").setLevel(logging.ERROR)  # the weights are in the cached features
     started = time.perf_counter()
-    options: dict[str, Any] = {"coreset": coreset} if method == "patchcore" else {}
+    options = CONFIGS[method].preset(preset)
+    if method == "patchcore":
+        options = options | {"coreset": coreset}
     if step != "1":
-        options["grid_stride"] = 8 * int(step)
+        options = options | {"grid_stride": 8 * int(step)}
     slow = method == "patchcore" and step == "1"
     splits = splits or (5 if slow else 20)
     if first_version is None:
@@ -154,7 +159,7 @@ def main(
     print_header(method, options, splits, planted, first_version)
     rows: list[tuple[int, Tally]] = []
     for name in classes.split(","):
-        features = load_features(name, data_root, cache, int(step))
+        features = load_features(name, preset, data_root, cache, int(step))
         for size in (int(size) for size in sizes.split(",")):
             run = Run(
                 method=method,

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edge_ad.config import CONFIGS
 from edge_ad.data import Dataset, Sample, choose_input_size, load_category
 from edge_ad.models import SPADE, Fusion, PaDiM, PatchCore
 from edge_ad.models.grid import embed_on_grid, local_average
@@ -91,19 +92,20 @@ CACHED: dict[str, Any] = {
 }
 
 
-def load_features(name: str, data_root: Path, cache: Path, step: int = 1) -> Features:
+def load_features(name: str, preset: str, data_root: Path, cache: Path, step: int = 1) -> Features:
     """Return the features of a class, from the cache if they are there.
 
     Args:
         name: of the class.
+        preset: fast or accurate.
         data_root: where its pictures lie.
         cache: where the features are kept.
         step: 2: only every second patch, across and down.
     """
-    path = cache / f"{name}.pt"
+    path = cache / f"{name}-{preset}.pt"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        torch.save(compute_features(name, data_root), path)
+        torch.save(compute_features(name, preset, data_root), path)
     stored = torch.load(path, mmap=True)
     return Features(
         grid=stored["grid"][:, :, ::step, ::step].flatten(2),
@@ -113,14 +115,15 @@ def load_features(name: str, data_root: Path, cache: Path, step: int = 1) -> Fea
     )
 
 
-def compute_features(name: str, data_root: Path) -> dict[str, Any]:
+def compute_features(name: str, preset: str, data_root: Path) -> dict[str, Any]:
     """Run the backbone over the good pictures of both splits and the defective ones."""
     category = load_category(name, data_root)
     samples = [*category.train, *category.test]
     good = drawn([item for item in samples if not item.anomalous], MOST_GOOD)
     defective = drawn([item for item in samples if item.anomalous], MOST_DEFECTIVE)
-    size = choose_input_size(category.train)
-    detector = SPADE(input_size=size)
+    options = CONFIGS["spade"].preset(preset)
+    size = choose_input_size(category.train, area=options.get("size", 256) ** 2)
+    detector = SPADE(**options, input_size=size)
     grid: list[Tensor] = []
     pooled: list[Tensor] = []
     everything = Dataset([*good, *defective])
