@@ -165,7 +165,7 @@ def all_models(results: Path) -> list[Path]:
 
 
 def exported(run: Path) -> list[Path]:
-    """Return the model files in a run folder, sorted; bare backbones beside them are none."""
+    """Return the model files in a run folder, sorted, without the bare backbones beside them."""
     files = set(run.glob("*.onnx"))
     return sorted(files - {backbone_file(model) for model in files})
 

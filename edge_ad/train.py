@@ -159,7 +159,7 @@ def change_limit(folder: Path | str, rate: float) -> Run:
         ConfigError: the rate cannot be promised.
     """
     check_rate(rate)
-    read_metrics(Path(folder))  # what is no run cannot be locked
+    read_metrics(Path(folder))  # a folder that is not a run is not locked
     with _alone(Path(folder)):
         run = Run.read(folder)
         if run.metrics.calibration is None:

@@ -45,7 +45,7 @@ function parse(text) {
   try {
     return Object(JSON.parse(text));
   } catch {
-    throw new ModelFileError("the model file is damaged: its metadata are no JSON");
+    throw new ModelFileError("the model file is damaged: its metadata are not JSON");
   }
 }
 
@@ -67,7 +67,7 @@ function* fields(message) {
   const varint = () => {
     let value = 0;
     for (let weight = 1; ; weight *= 128) {
-      if (at >= message.length) throw new ModelFileError("the file is no ONNX file, or it is cut off");
+      if (at >= message.length) throw new ModelFileError("the file is not an ONNX file, or it is cut off");
       const byte = message[at++];
       value += (byte & 127) * weight;
       if (byte < 128) return value;
@@ -81,10 +81,10 @@ function* fields(message) {
     else if (kind === 5) at += 4;
     else if (kind === 2) {
       const length = varint();
-      if (at + length > message.length) throw new ModelFileError("the file is no ONNX file, or it is cut off");
+      if (at + length > message.length) throw new ModelFileError("the file is not an ONNX file, or it is cut off");
       yield [Math.floor(tag / 8), message.subarray(at, at + length)];
       at += length;
-    } else throw new ModelFileError("the file is no ONNX file, or it is damaged");
+    } else throw new ModelFileError("the file is not an ONNX file, or it is damaged");
   }
 }
 

@@ -190,7 +190,7 @@ def mqtt_fields(text: str) -> dict[str, Any]:
     """Read `--mqtt` into the fields of an `MqttConfig`.
 
     Raises:
-        ConfigError: it is no such URL.
+        ConfigError: it is not such a URL.
     """
     match = _MQTT.fullmatch(text)
     if match is None or (match[2] is not None and ":" in match[2]):
@@ -207,7 +207,7 @@ def serve_fields(text: str) -> dict[str, Any]:
     """Read `--serve` into the fields of a `ServeConfig`.
 
     Raises:
-        ConfigError: it is no such address.
+        ConfigError: it is not such an address.
     """
     host, _, port = text.rpartition(":")
     if re.fullmatch("[0-9]{1,5}", port) is None:

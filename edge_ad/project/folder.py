@@ -4,7 +4,7 @@
     cable/test/good/NAME.png                good parts to test with
     cable/test/scratch/NAME.png             defective parts
     cable/ground_truth/scratch/NAME_mask.png
-    cable/excluded/train/good/NAME.png      left out; where it was stands in its path
+    cable/excluded/train/good/NAME.png      left out; its path says where it was
 
 Every change is one rename, so that two programs at once cannot leave half a change behind.
 """
@@ -113,7 +113,7 @@ class CategoryFolder:
         """Return one picture.
 
         Raises:
-            DataError: it is no longer there, or the key is none.
+            DataError: it is no longer there, or the key is not that of a picture.
         """
         parts = Path(key).parts
         inside = not Path(key).anchor and ".." not in parts  # "/etc/x.png" would lead out, too
@@ -121,7 +121,7 @@ class CategoryFolder:
             excluded = parts[:1] == (EXCLUDED,)
             place = parts[1:] if excluded else parts
             found = self._picture(self.path / key, place, key, excluded=excluded) if place else None
-            if found is not None and os.path.isfile(found.path):  # False for what is no path
+            if found is not None and os.path.isfile(found.path):  # False for what is not a path
                 return found
         raise DataError(
             f"the picture {Path(key).name} is no longer there: somebody has moved or deleted it"

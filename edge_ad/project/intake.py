@@ -110,7 +110,7 @@ def _zip_files(source: Path) -> Iterator[list[_File]]:
     """Return what may be taken of a ZIP, which stays open meanwhile.
 
     Raises:
-        DataError: it is no ZIP, unsafe or far too large.
+        DataError: it is not a ZIP, unsafe or far too large.
     """
     try:
         with reading_zip(source.name):
@@ -141,7 +141,7 @@ def _take_all(
     for file in files:
         if file.place.suffix.lower() in _OTHERS or (len(files) == 1 and not known):
             intake.refused.append(
-                f"{file.place.name} is no PNG, JPEG, BMP, TIFF or WebP file: convert it first"
+                f"{file.place.name} is not a PNG, JPEG, BMP, TIFF or WebP file: convert it first"
             )
     stems: dict[tuple[str, str], str] = {}
     try:

@@ -139,6 +139,6 @@ class Job:
         if not all(isinstance(at, int | float) and 0 <= at < _LATEST for at in times):
             raise ValueError("a time is something else")
         if not (isinstance(self.pid, int) and 0 <= self.pid < 2**31):
-            raise ValueError("'pid' is no process number")
+            raise ValueError("'pid' is not a process number")
         if not isinstance(self.about, dict) or self.state not in get_args(State):
             raise ValueError("'about' or 'state' is something else")

@@ -18,8 +18,8 @@ MOST_ZIP_BYTES = 8 * 2**30
 """Of a ZIP's content."""
 
 MOST_RATIO, RATIO_FROM = 100, 100 * 2**20
-"""Pictures hardly shrink in a ZIP: one that grows a hundredfold to over 100 MiB is no set of
-pictures."""
+"""Pictures hardly shrink in a ZIP: one that grows a hundredfold to over 100 MiB holds something
+else."""
 
 # What the module zipfile raises for damaged files; NotImplementedError is among the RuntimeErrors.
 _DAMAGED = (

@@ -1,6 +1,6 @@
 """The charts of a report as inline SVG: how scores lie, and what other decision limits would do.
 
-Their colours come from the style sheet of the page that they stand in.
+Their colours come from the style sheet of the page.
 """
 
 import math

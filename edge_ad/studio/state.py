@@ -212,6 +212,6 @@ def model_path(export: Job) -> Path:
     """
     result = export.result()
     model = result.get("model") if isinstance(result, dict) else None
-    if not isinstance(model, str) or not os.path.isfile(model):  # False for what is no path, too
+    if not isinstance(model, str) or not os.path.isfile(model):  # False for what is not a path, too
         raise DataError(f"{export.title} has no model file, or it was deleted: export again")
     return Path(model)

@@ -36,7 +36,8 @@ def upload_routes(studio: Studio) -> APIRouter:
             folder = studio.folder(category)
             if Path(name).suffix.lower() not in (*PICTURE_SUFFIXES, ".zip"):
                 raise DataError(
-                    f"{name} is no PNG, JPEG, BMP, TIFF or WebP file and no ZIP: convert it first"
+                    f"{name} is not a PNG, JPEG, BMP, TIFF or WebP file, nor a ZIP: convert it "
+                    "first"
                 )
             await _receive(request, temporary, name)
             chosen: Use = "test" if use == "test" else "train"

@@ -154,7 +154,7 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     """Read at most `most_bytes` of a file; a pipe that somebody has put there does not block.
 
     Raises:
-        OSError: it cannot be read, or is no regular file.
+        OSError: it cannot be read, or is not a regular file.
     """
     flags = os.O_RDONLY | _NONBLOCK | getattr(os, "O_BINARY", 0)
     with open(os.open(path, flags), "rb") as file:

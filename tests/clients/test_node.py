@@ -128,7 +128,7 @@ def test_it_resizes_every_size_as_the_device_does(tmp_path: Path) -> None:
             "version 2",
         ),
         (lambda model: model.replace(b"edge_ad.model", b"edge_ad.nodel"), "no metadata"),
-        (lambda model: b"no model", "no ONNX file"),
+        (lambda model: b"no model", "not an ONNX file"),
         (lambda model: b"", "no metadata"),
     ],
     ids=["cut", "bit", "newer", "foreign", "text", "empty"],

@@ -32,7 +32,7 @@ def check_source(spec: str) -> None:
     """Refuse what can be seen to be wrong without opening it.
 
     Raises:
-        ConfigError: the text is empty, far too long or holds a NUL, or the index is no camera's.
+        ConfigError: the text is empty, far too long or holds a NUL, or the index is too high.
     """
     if not spec.strip() or "\0" in spec or len(spec) > _LONGEST:
         raise ConfigError(

@@ -84,7 +84,7 @@ class Slots:
 
     @property
     def current(self) -> Slot | None:
-        """The slot to which the path leads; None: it is no link into a slot."""
+        """The slot to which the path leads; None: it is not a link into a slot."""
         target = installed(self.path)
         if target == self.path:
             return None

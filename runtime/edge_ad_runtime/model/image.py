@@ -146,7 +146,7 @@ def check_frame(frame: object) -> None:
 
 
 def _remedy(frame: NDArray[np.generic]) -> str:
-    """Say how what is no frame becomes one."""
+    """Say how an array that is not a frame becomes one."""
     if frame.size == 0:
         return "it is empty"
     if frame.dtype == np.uint16:

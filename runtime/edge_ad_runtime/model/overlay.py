@@ -79,7 +79,7 @@ def lay_heat(
 def draw_overlay(frame: Frame, result: Result, info: ModelInfo) -> Frame:
     """Return the frame under its heat map with a strip above that says why; defects are outlined.
 
-    A good part gets no outlines: what its map shows above the map's limit is no defect.
+    A good part gets no outlines: what its map shows above the map's limit is not a defect.
 
     Args:
         frame: uint8, H x W x 3, BGR; it is not changed.

@@ -44,8 +44,8 @@ def read_frame(path: Path | str) -> Frame:
     Files over 512 MiB and pictures that decode to more are refused before they take any memory.
 
     Raises:
-        DataError: the file cannot be read, is no picture, is cut off, too large, or has another
-            depth.
+        DataError: the file cannot be read, is not a picture, is cut off or too large, or has
+            another depth.
     """
     try:
         data = _read_file(Path(path))

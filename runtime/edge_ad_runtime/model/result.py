@@ -193,7 +193,7 @@ class Result:
 
 
 def iso_time(moment: datetime) -> str:
-    """Return a moment as it stands in JSON: ISO 8601 in UTC, with milliseconds."""
+    """Return a moment as JSON has it: ISO 8601 in UTC, with milliseconds."""
     text = moment.astimezone(timezone.utc).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 

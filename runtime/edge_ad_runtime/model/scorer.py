@@ -43,7 +43,7 @@ class Scorer:
         info: what the model file says about itself.
         provider: the ONNX Runtime execution provider that runs it, such as `CPUExecutionProvider`.
         threshold: the decision limit that is applied.
-        model_threshold: the one that stands in the model file.
+        model_threshold: the one in the model file.
         preprocessing: how a frame becomes the model's input.
         content: sha256 of the bytes of the file that run, in hex.
         signed: what the valid signature of these bytes says; None: none was asked for.
@@ -318,7 +318,7 @@ def read_model(path: Path) -> bytes:
     """Return the content of a model file; nothing in it is interpreted.
 
     Raises:
-        ModelFileError: it is no regular file, too large, or cannot be read.
+        ModelFileError: it is not a regular file, too large, or cannot be read.
     """
     expected = "give the path of an .onnx file written by `edge-ad export` that this user may read"
     try:

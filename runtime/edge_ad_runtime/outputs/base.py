@@ -188,7 +188,7 @@ def _failed(output: Output, error: OSError) -> Event:
 
 
 def verdict_fields(captured: CapturedFrame, result: Result, camera: str) -> dict[str, object]:
-    """Return a verdict as it stands in JSON, in every output alike."""
+    """Return the fields of a verdict in JSON, the same in every output."""
     fields: dict[str, object] = {"frame": captured.number, "camera": captured.camera or camera}
     if captured.path is not None:
         fields["path"] = str(captured.path)
@@ -198,7 +198,7 @@ def verdict_fields(captured: CapturedFrame, result: Result, camera: str) -> dict
 
 
 def event_fields(event: Event) -> dict[str, object]:
-    """Return an event as it stands in JSON; the key `event` tells it from a verdict."""
+    """Return the fields of an event in JSON; the key `event` tells it from a verdict."""
     return {
         "event": event.kind,
         "camera": event.camera,
@@ -228,7 +228,7 @@ class JsonLines(Output):
 
         Args:
             file: where the lines go.
-            camera: stands in the lines of frames that do not know their camera.
+            camera: name in the lines of frames that do not know their camera.
         """
         self._file = file
         self._camera = camera

@@ -69,7 +69,7 @@ class MqttSender:
         Args:
             config: the broker.
             subscribe: functions that take the payloads of the messages of a topic, in a thread.
-            report: takes the event that a message was no trigger.
+            report: takes the event of a message that is not taken as a trigger.
             supervisor: starts that thread, again when it failed.
 
         Raises:
@@ -200,7 +200,7 @@ class MqttSender:
             return
         self._retained.add(message.topic)
         text = (
-            f"the message retained at {message.topic} is no trigger, since the broker repeats it "
+            f"the message retained at {message.topic} does not count, since the broker repeats it "
             "at every connection: publish triggers without the retain flag"
         )
         trigger = message.payload[:80].decode(errors="replace")

@@ -45,7 +45,7 @@ class Worker(Generic[Item]):
             name: of the thread.
             limit: of the queue.
             wait: for a place in the queue instead of dropping the oldest item.
-            quiet: that an item was dropped is no error.
+            quiet: an item that was dropped is not an error.
             supervisor: starts the thread, again when it failed.
         """
         self._work = work

@@ -145,7 +145,7 @@ class Part:
         id: names this part and no other one, also after a restart.
         captured: number, camera and time of the frame, without its pixels.
         result: the verdict on this frame, without its map.
-        verdict: the verdict as it stands in JSON, in every output alike.
+        verdict: the fields of the verdict in JSON, as in every output.
         info: what the model that gave the verdict says about itself.
         raw: the frame and the verdict in full; None: they had to make room for newer ones.
         pictures: for people; None: nobody has looked yet.
@@ -160,7 +160,7 @@ class Part:
     pictures: Pictures | None = None
 
     def fields(self) -> dict[str, object]:
-        """Return the part as it stands in the page's messages."""
+        """Return the fields of the part in the page's messages."""
         return {"id": self.id, **self.verdict}
 
     def point(self) -> dict[str, object]:

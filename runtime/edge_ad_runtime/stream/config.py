@@ -38,7 +38,7 @@ class CameraConfig:
     """One camera.
 
     Attributes:
-        name: stands in results and events.
+        name: as it appears in results and events.
         source: what the user wrote, as for `open_source`.
         model: the model file that scores it.
         watch: of a folder, the pictures that arrive.

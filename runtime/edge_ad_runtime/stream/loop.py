@@ -261,7 +261,7 @@ class Loop:
         """Prepare the frame of a camera here: its reader cannot know which ones are looked at.
 
         Raises:
-            DataError: it is no frame.
+            DataError: it is not a frame.
         """
         prepare = self._model.prepare
         if captured.prepared is not None or prepare is None:

@@ -26,7 +26,7 @@ class Request:
     """A trigger that waits for a frame of one camera.
 
     Attributes:
-        identity: stands in the verdict.
+        identity: appears in the verdict.
         deadline: on the monotonic clock.
         armed: whether the frames from before the trigger have been put aside.
     """
@@ -78,7 +78,7 @@ class Triggers:
         """Ask for a verdict.
 
         Args:
-            identity: stands in the verdict; empty: one is made up.
+            identity: appears in the verdict; empty: one is made up.
             camera: which one; empty: each of them gives a verdict.
 
         Returns:

@@ -141,7 +141,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_taken(
     found = take_pictures(damaged, folder)
     assert [path.name for path in found.taken] == ["1.png"]
     refused = "\n".join(sorted(found.refused))
-    assert "3.heic is no PNG, JPEG, BMP, TIFF or WebP file: convert it first" in refused
+    assert "3.heic is not a PNG, JPEG, BMP, TIFF or WebP file: convert it first" in refused
     assert "2.png is cut off or damaged" in refused
     assert "4.jpg is not a readable picture" in refused and "HEIC" in refused
     assert str(folder.path) not in refused

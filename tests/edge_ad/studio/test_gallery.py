@@ -90,7 +90,7 @@ def test_bad_files_are_told_on_the_page(
     page.locator("input[type=file]").set_input_files(tmp_path / "torn.zip")
     page.get_by_text("Torn.zip is damaged or not a ZIP file: pack it again").wait_for()
     page.locator("input[type=file]").set_input_files(tmp_path / "phone.heic")
-    page.get_by_text("Phone.heic is no PNG, JPEG, BMP, TIFF or WebP file").wait_for()
+    page.get_by_text("Phone.heic is not a PNG, JPEG, BMP, TIFF or WebP file").wait_for()
 
 
 def test_an_interrupted_training_is_told_and_starts_again(
