@@ -148,7 +148,7 @@ def collect(
         keep_alike=keep_alike,
         tell=tell,
     )
-    with asked_by(triggers, report, key=key, trigger=trigger, mqtt=mqtt, serve=serve):
+    with asked_by(triggers, report, key=key, mqtt=mqtt, serve=serve):
         interrupted = _interrupted(work, output, collection, tell)
     _report(collection, output, as_json=as_json)
     if interrupted:

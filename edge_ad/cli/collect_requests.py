@@ -29,7 +29,6 @@ def asked_by(
     report: Report,
     *,
     key: str | None,
-    trigger: str | None,
     mqtt: str | None,
     serve: str | None,
 ) -> Iterator[None]:
@@ -39,9 +38,8 @@ def asked_by(
         triggers: take the requests; None: nobody asks.
         report: takes the events of requests that are refused.
         key: a key of the terminal.
-        trigger: `stdin`, `mqtt` or `http`.
         mqtt: the broker's URL.
-        serve: the address at which to listen.
+        serve: the address at which to listen. Without any of the three, standard input asks.
 
     Raises:
         ConfigError: that is not possible here.
