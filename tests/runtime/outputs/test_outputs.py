@@ -2,7 +2,7 @@
 
 import tracemalloc
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,15 @@ def test_overlay_folder_keeps_the_anomalous(
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["000004-b.jpg", "20260102T030405000678Z-000003.jpg"]
     assert read_frame(folder / names[0]).shape[1] == 96
+
+
+def test_pictures_are_named_in_utc_whatever_a_source_gives(
+    tmp_path: Path, info: ModelInfo, frames: MakeFrames
+) -> None:
+    there = MOMENT.astimezone(timezone(timedelta(hours=2)))
+    captured = CapturedFrame(number=3, frame=frames(80)[0], timestamp=there)
+    OverlayFolder(tmp_path, info).write(captured, result_with_spot())
+    assert [path.name for path in tmp_path.iterdir()] == ["20260102T030405000678Z-000003.jpg"]
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, info: ModelInfo) -> None:
