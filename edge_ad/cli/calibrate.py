@@ -14,6 +14,7 @@ from edge_ad.cli.options import (
     rate_option,
     require,
     threads_option,
+    wrapped,
 )
 from edge_ad.cli.stream_options import split_name
 from edge_ad_runtime.errors import ConfigError, DataError
@@ -205,5 +206,5 @@ def _report(new: "DeviceCalibration", before: float, path: Path, *, as_json: boo
         return
     where = f"at {new.camera}" if new.camera else "at every camera without one of its own"
     click.echo(f"limit        {calibration.limit():.4f} {where}, {before:.4f} in the model file")
-    click.echo(f"promise      {calibration.promise()}")
+    click.echo(wrapped(f"promise      {calibration.promise()}"))
     click.echo(f"written      {path}")

@@ -12,6 +12,7 @@ from edge_ad.cli.options import (
     progress_file,
     progress_option,
     results_option,
+    wrapped,
 )
 from edge_ad_export.recipe import PRECISIONS, TARGETS
 from edge_ad_runtime.errors import ConfigError, counted
@@ -134,7 +135,7 @@ def _text(exported: "Exported") -> str:
         f"model        {exported.path} ({exported.size_bytes / 1e6:.1f} MB, {info.target}, "
         f"{parity.precision}{resize})",
         f"limit        {info.threshold:.4f}",
-        f"promise      {info.threshold_rule}",
+        wrapped(f"promise      {info.threshold_rule}"),
         f"proof        {proof}: scores within {parity.score_difference:.1e}, "
         f"maps within {parity.map_difference:.1e} of PyTorch",
     ]

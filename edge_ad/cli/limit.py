@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from edge_ad.cli.options import prepare_training, rate_option
+from edge_ad.cli.options import prepare_training, rate_option, wrapped
 from edge_ad.cli.train import test_rates
 
 
@@ -33,8 +33,9 @@ def limit(run: Path, false_alarm_rate: float, as_json: bool) -> None:
         stale = {"export_again": [str(path) for path in models]}
         click.echo(json.dumps(metrics.to_json() | figures | stale))
         return
+    now = f"limit        {metrics.threshold:.4g} instead of {before:.4g}: {metrics.threshold_rule}"
     rows = [
-        f"limit        {metrics.threshold:.4g} instead of {before:.4g}: {metrics.threshold_rule}",
+        wrapped(now),
         *test_rates(changed),
         *(
             f"exported     {path} still has its old limit: run `edge-ad export {run}` again"

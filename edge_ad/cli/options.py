@@ -3,6 +3,9 @@
 import json
 import math
 import os
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -149,6 +152,28 @@ def require(modules: Sequence[str], extra: str, purpose: str) -> None:
                 import_native(module)
             except ImportError as error:
                 raise cannot_load(module, error) from error
+
+
+def terminal_columns() -> int | None:
+    """Return the width of the terminal behind stdout; None: there is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def wrapped(row: str) -> str:
+    """Return a row such as `limit        5.5: ...`, broken at the width of a terminal.
+
+    In a file or a pipe it stays one row.
+    """
+    columns = terminal_columns()
+    if columns is None:
+        return row
+    return textwrap.fill(
+        row,
+        columns,
+        subsequent_indent=" " * 13,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 class FiniteRange(click.FloatRange):

@@ -222,8 +222,8 @@ def _print_table(verdicts: Iterable[tuple["CapturedFrame", "Result"]]) -> None:
     """Print a line for each picture as it comes, and the totals."""
     results = []
     for captured, result in verdicts:
-        verdict = "ANOMALOUS" if result.anomalous else "good"
-        click.echo(f"{verdict:<9}  {result.score:10.4f}  {captured.path}")
+        verdict = click.style("ANOMALOUS", fg="red") if result.anomalous else "good     "
+        click.echo(f"{verdict}  {result.score:10.4f}  {captured.path}")
         results.append((result.anomalous, result.latency_ms, result.threshold))
     if results:
         anomalous, latencies, thresholds = zip(*results, strict=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edge_ad.cli.options import require, results_option
+from edge_ad.cli.options import require, results_option, terminal_columns
 from edge_ad_runtime.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,9 @@ _COLUMNS = (
     ("exported", "exported"),
 )
 """Heading and key of each column."""
+
+_DROPPED = ("good", "pixel AUROC", "promised", "trained", "exported", "limit")
+"""What a narrow terminal does not show, in this order."""
 
 _SHARES = (
     "false_alarm_rate",
@@ -58,7 +61,7 @@ def runs(results: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=1))
     elif found:
-        click.echo(_table(found))
+        click.echo(_table(found, terminal_columns()))
     else:
         click.echo(f"no runs below {results}: train one with `edge-ad train`")
 
@@ -81,14 +84,26 @@ def _entry(folder: Path) -> dict[str, Any]:
     return own | {key: metrics[key] for _, key in _COLUMNS if key in metrics}
 
 
-def _table(found: list[dict[str, Any]]) -> str:
-    rows = [[heading for heading, _ in _COLUMNS]]
-    rows += [[_shown(key, entry[key]) for _, key in _COLUMNS] for entry in found]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+def _table(found: list[dict[str, Any]], width: int | None) -> str:
+    """Return the table, without columns that do not fit in `width` characters; None: with all."""
+    columns = {
+        heading: [heading, *(_shown(key, entry[key]) for entry in found)]
+        for heading, key in _COLUMNS
+    }
+    widths = {heading: max(map(len, cells)) for heading, cells in columns.items()}
+    dropped = []
+    for heading in _DROPPED:
+        if width is None or sum(widths.values()) + 2 * (len(widths) - 1) <= width:
+            break
+        del widths[heading]
+        dropped.append(heading)
+    rows = [
+        "  ".join(columns[heading][row].ljust(widths[heading]) for heading in widths).rstrip()
+        for row in range(len(found) + 1)
+    ]
+    if dropped:
+        rows.append(f"The terminal is too narrow for: {', '.join(dropped)}")
+    return "\n".join(rows)
 
 
 def _shown(key: str, value: Any) -> str:

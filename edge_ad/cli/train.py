@@ -1,6 +1,7 @@
 """`edge-ad train METHOD`: pictures of good parts in, a run folder out."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from edge_ad.cli.options import (
     progress_option,
     rate_option,
     results_option,
+    wrapped,
 )
 from edge_ad.config import CONFIGS, DetectorConfig
 from edge_ad_runtime.errors import ConfigError, EdgeAdError, counted
@@ -27,7 +29,20 @@ if TYPE_CHECKING:
 ALL = "all"
 
 
-@click.group()
+class _Methods(click.Group):
+    """Says where the options belong if the method was left out."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            example = f"`edge-ad train fusion {error.option_name} ...`"
+            raise click.UsageError(
+                f"the method comes before the options, as in {example}", ctx
+            ) from error
+
+
+@click.group(cls=_Methods)
 def train() -> None:
     """Fit a detector on pictures of good parts.
 
@@ -59,8 +74,9 @@ def _method_command(config_class: type[DetectorConfig]) -> click.Command:
         "names",
         required=True,
         multiple=True,
-        help="Folder of the product's pictures. Give it several times to train several classes, "
-        "or `all` for every folder below --data-root.",
+        metavar="NAME|PATH",
+        help="Folder of the product's pictures: its name below --data-root, or its path. Give it "
+        "several times to train several classes, or `all` for every folder below --data-root.",
     )
     @data_root_option
     @results_option("Where runs are written.")
@@ -147,14 +163,21 @@ def _categories(request: _Request) -> list["Category"]:
             raise ConfigError(f"found no class folder below {request.data_root}: check --data-root")
     if request.exclude and len(names) > 1:
         raise ConfigError("expected --exclude with one class, got several: train them one by one")
-    categories = [
-        load_category(name, request.data_root, skip_bad=request.skip_bad) for name in names
-    ]
+    places = [_place(name, request.data_root) for name in names]
+    categories = [load_category(name, root, skip_bad=request.skip_bad) for name, root in places]
     excluded = [name for entry in request.exclude for name in _listed(entry)]
     if excluded:
         (category,) = categories
         return [replace(category, train=category.train.without(excluded))]
     return categories
+
+
+def _place(name: str, data_root: Path) -> tuple[str, Path]:
+    """Return the name of a class and its data root; a path, such as `./cable`, holds both."""
+    if name in (".", "..") or os.path.dirname(name):
+        path = Path(os.path.abspath(name))
+        return path.name, path.parent
+    return name, data_root
 
 
 def _listed(entry: str) -> list[str]:
@@ -192,16 +215,20 @@ def summary(run: "Run") -> str:
         rows.append(
             "test         no defective test pictures: how many defects are found is unknown"
         )
-    rows += [f"limit        {metrics.threshold:.4g}: {metrics.threshold_rule}", *test_rates(run)]
+    rows += [
+        wrapped(f"limit        {metrics.threshold:.4g}: {metrics.threshold_rule}"),
+        *test_rates(run),
+    ]
     n_aside = metrics.calibration.n_set_aside if metrics.calibration else 0
     if n_aside:
-        rows.append(
-            "set aside    1 picture looks unlike the other good ones; the report shows it. "
-            "Leave it out with --exclude if it shows a defect"
+        aside = (
+            "1 picture looks unlike the other good ones; the report shows it. Leave it out with "
+            "--exclude if it shows a defect"
             if n_aside == 1
-            else f"set aside    {n_aside} pictures look unlike the other good ones; the report "
-            "shows them. Leave those that show a defect out with --exclude"
+            else f"{n_aside} pictures look unlike the other good ones; the report shows them. "
+            "Leave those that show a defect out with --exclude"
         )
+        rows.append(wrapped(f"set aside    {aside}"))
     rows += [f"run          {run.folder}", f"report       {run.folder / 'report.html'}"]
     return "\n".join(rows)
 

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,11 +146,11 @@ def _missing(name: str, data_root: Path) -> str:
             itself = data_root.resolve()
             return (
                 f"looked for the class {name} in {data_root / name}, found pictures in "
-                f"{data_root}: if these are the good parts, give `--data-root {itself.parent} "
-                f"--class {itself.name}`"
+                f"{data_root}: if these are the good parts, give "
+                f"`{_options(itself.parent, itself.name)}`"
             )
     else:
-        found = "that folder does not exist"
+        found = f"but {data_root} does not exist"
     looked_for = f"looked for the class {name} in {data_root / name} and {data_root}/*/{name}"
     if name in MVTEC_CLASSES:
         return (
@@ -158,6 +159,11 @@ def _missing(name: str, data_root: Path) -> str:
             "or give another --data-root"
         )
     return f"{looked_for}, {found}: check --class and --data-root"
+
+
+def _options(data_root: Path, name: str) -> str:
+    """Return the options that name a class, as a shell takes them."""
+    return f"--data-root {shlex.quote(str(data_root))} --class {shlex.quote(name)}"
 
 
 def list_categories(data_root: Path | str) -> list[str]:
@@ -204,13 +210,19 @@ def _plain_folder(folder: Path) -> Path:
             f"expected pictures of good parts in {folder / 'train' / GOOD}, found only "
             f"{', '.join(names)}: put them there"
         )
+    classes = [path.name for path in _folders(folder) if (path / "train").is_dir()]
+    if classes:
+        raise DataError(
+            f"expected the folder of one class, {folder} holds the classes {', '.join(classes)}: "
+            f"give `{_options(folder, classes[0])}`"
+        )
     good = [name for name in names if not _DEFECTIVE.match(name)]
     if len(names) > 1 and (GOOD in names or len(good) < len(names)):
         only = GOOD if GOOD in names else good[0] if good else "NAME"
         raise DataError(
             f"{folder} holds {', '.join(names)} and no train folder, so it is not clear what to "
             f"learn from: move the good parts to {folder / 'train' / GOOD}, the others to "
-            f"{folder / 'test'}, or give `--data-root {folder} --class {only}`"
+            f"{folder / 'test'}, or give `{_options(folder, only)}`"
         )
     if len(names) > 1:
         logger.warning("the pictures in %s are all taken for good parts", ", ".join(names))
@@ -219,7 +231,22 @@ def _plain_folder(folder: Path) -> Path:
 
 def _test_samples(folder: Path) -> list[Sample]:
     test = folder / "test"
-    return _labelled(test) if (folder / "train").is_dir() and test.is_dir() else []
+    samples = _labelled(test) if (folder / "train").is_dir() and test.is_dir() else []
+    masks = folder / "ground_truth"
+    if not masks.is_dir() or any(sample.mask_path for sample in samples):
+        return samples
+    defective = next((sample for sample in samples if sample.anomalous), None)
+    other = next((path for path in sorted(masks.rglob("*.*")) if path.is_file()), None)
+    if defective and other:
+        logger.warning(
+            "none of the masks in %s belongs to a defective picture, so that there are no figures "
+            "of pixels: the mask of %s is %s, found %s",
+            masks,
+            defective.path,
+            masks / defective.label / f"{defective.path.stem}_mask.png",
+            other,
+        )
+    return samples
 
 
 def _labelled(test: Path) -> list[Sample]:

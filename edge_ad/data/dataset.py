@@ -228,10 +228,14 @@ class Dataset(Sequence[Sample]):
     def content_hash(self) -> str:
         """Return the SHA-256, in hex, of file names and contents in order; the folder is free.
 
+        Copies of a picture are logged, since nothing else reads all the files.
+
         Raises:
             DataError: a file cannot be opened, without `skip_bad`.
         """
         total = hashlib.sha256()
+        first: dict[bytes, Path] = {}
+        copies: list[Path] = []
         for sample in self._samples:
             try:
                 content = hashlib.sha256(sample.path.read_bytes())
@@ -246,6 +250,18 @@ class Dataset(Sequence[Sample]):
                 continue
             # A hash of fixed length and a NUL: no two lists of files give the same bytes.
             total.update(sample.path.name.encode() + b"\0" + content.digest())
+            if first.setdefault(content.digest(), sample.path) != sample.path:
+                copies.append(sample.path)
+                original = first[content.digest()]
+        if copies:
+            logger.warning(
+                "%s the same content as another one, such as %s as %s: remove the copies; with "
+                "them, fewer parts were seen than are counted, and good parts seem more alike than "
+                "they are",
+                "1 picture has" if len(copies) == 1 else f"{len(copies)} pictures have",
+                copies[-1],
+                original,
+            )
         return total.hexdigest()
 
     def _part(self, samples: Iterable[Sample]) -> "Dataset":

@@ -35,23 +35,28 @@ def choose_input_size(dataset: Dataset, *, area: int = 256 * 256) -> tuple[int, 
     """
     count = min(len(dataset), _N_LOOKED_AT)
     indices = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
-    frames = (dataset.read(dataset[index]) for index in indices)
-    ratios = [frame.shape[0] / frame.shape[1] for frame in frames if frame is not None]
+    samples = [dataset[index] for index in indices]
+    frames = [(sample.path, dataset.read(sample)) for sample in samples]
+    shapes = {path: frame.shape for path, frame in frames if frame is not None}
+    ratios = {path: shape[0] / shape[1] for path, shape in shapes.items()}
     if not ratios:
         raise DataError(
             f"expected pictures to choose the input size from, none of {count} could be read: "
             "replace them or give --input-size"
         )
-    ratio = statistics.median(ratios)
-    odd = sum(not 1 / _SAME_SHAPE < one / ratio < _SAME_SHAPE for one in ratios)
+    ratio = statistics.median(ratios.values())
+    odd = [path for path, one in ratios.items() if not 1 / _SAME_SHAPE < one / ratio < _SAME_SHAPE]
     if odd:
-        portrait, landscape = sum(one > 1 for one in ratios), sum(one < 1 for one in ratios)
+        height, width = shapes[odd[0]][:2]
         logger.warning(
-            "the pictures have different shapes (of %d that were looked at, portrait %d and "
-            "landscape %d): they are stretched to one input size; turn or crop them",
+            "%d of the %d pictures that were looked at, such as %s (%d x %d pixels), are much "
+            "wider or narrower than most: all pictures are stretched to one input size; turn, crop "
+            "or remove those",
+            len(odd),
             len(ratios),
-            portrait,
-            landscape,
+            odd[0],
+            width,
+            height,
         )
     return _to_multiple(math.sqrt(area * ratio)), _to_multiple(math.sqrt(area / ratio))
 

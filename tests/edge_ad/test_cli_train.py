@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from safetensors import SafetensorError
 
 from edge_ad.cli import main
+from edge_ad.cli.options import wrapped
 from edge_ad_runtime import read_frame
 from edge_ad_runtime.files import locked
 from edge_ad_runtime.model.calibration import Calibration
@@ -94,6 +95,43 @@ def test_a_folder_of_good_pictures_is_enough(data_root: Path, tmp_path: Path) ->
     metrics = json.loads((tmp_path / "good/padim/metrics.json").read_text())
     assert metrics["image_auroc"] is None and metrics["pixel_auroc"] is None
     assert metrics["threshold"] > 0
+
+
+def test_a_class_may_be_a_path(
+    good_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(good_pictures)
+    for number, name in enumerate((".", "../part/")):
+        results = tmp_path / str(number)
+        result = train(Path("nowhere"), results, category=name)
+        assert result.exit_code == 0, result.output
+        assert (results / "part/padim/report.html").is_file()
+
+
+def test_long_rows_are_broken_at_the_width_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = "limit        15.61: " + "on average " * 12
+    assert wrapped(row) == row
+    monkeypatch.setattr("edge_ad.cli.options.terminal_columns", lambda: 80)
+    first, *others = wrapped(row).splitlines()
+    assert len(first) <= 80 and others
+    assert all(len(line) <= 80 and line[:14].rfind(" ") == 12 for line in others)
+
+
+def test_options_before_the_method_are_told_where_they_belong() -> None:
+    result = CliRunner().invoke(main, ["train", "--class", "plate"])
+    assert result.exit_code == 2 and "edge-ad train fusion --class" in result.stderr
+
+
+def test_pictures_of_12_bits_in_16_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "plate"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(4):
+        cv2.imwrite(str(folder / f"{index}.tif"), rng.integers(0, 4096, (64, 96), dtype=np.uint16))
+    assert train(tmp_path, tmp_path / "results").exit_code == 0
+    assert "wrote 12 bits into files of 16, multiply its values by 16" in caplog.text
 
 
 def test_the_centre_crop_of_the_papers(data_root: Path, tmp_path: Path) -> None:
@@ -346,7 +384,7 @@ def test_one_process_at_a_time_changes_a_run(copy: Path, monkeypatch: pytest.Mon
     assert limit(copy, "--false-alarm-rate", "0.1").exit_code == 0
 
 
-def test_runs_are_a_table(copy: Path, tmp_path: Path) -> None:
+def test_runs_are_a_table(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "plate/spade").mkdir()
     (tmp_path / "plate/spade/detector.json").write_bytes(b"{}")
     arguments = ["runs", "--results", str(tmp_path)]
@@ -361,6 +399,10 @@ def test_runs_are_a_table(copy: Path, tmp_path: Path) -> None:
     (copy / "good_maps.safetensors").unlink()
     (entry,) = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).stdout)
     assert entry["run"] == str(copy) and entry["test_miss_rate"] == metrics["test_miss_rate"]
+    monkeypatch.setattr(sys.modules["edge_ad.cli.runs"], "terminal_columns", lambda: 80)
+    narrow = CliRunner().invoke(main, arguments).stdout.splitlines()
+    assert max(map(len, narrow)) <= 80 and "missed" in narrow[0] and "good" not in narrow[0]
+    assert narrow[-1].startswith("The terminal is too narrow for: good, pixel AUROC")
     nothing = CliRunner().invoke(main, ["runs", "--results", str(tmp_path / "nowhere")])
     assert nothing.exit_code == 0 and "no runs" in nothing.stdout
 

@@ -67,13 +67,18 @@ def open_source(
     """
     spec = str(spec)
     check_source(spec)
+    url = _URL.match(spec)
     if watch:
+        if url or re.fullmatch("[0-9]+", spec) or spec.startswith("/dev/"):
+            raise DataError(
+                f"expected a folder to watch, got {redact(spec)}: --watch counts for every camera; "
+                "in a configuration file, each camera has a `watch` of its own"
+            )
         return WatchedFolder(Path(spec))
     if re.fullmatch("[0-9]+", spec):
         return open_device(int(spec), settings)
     if re.search(r"\s!\s", spec):
         return open_pipeline(spec)
-    url = _URL.match(spec)
     if url and url[1].lower() in _SCHEMES and url[2] == "//":
         return open_url(spec, settings)
     plugin = find_plugin(spec)

@@ -24,6 +24,16 @@ PICTURE_FORMATS = "PNG, JPEG, BMP, TIFF, WebP"
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 """File name endings, lower case, that count as pictures in a folder."""
 
+_VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".m4v", ".webm", ".wmv")
+"""Endings of videos, for messages: OpenCV opens whatever FFmpeg knows."""
+
+_TAKE_FROM_VIDEO = "take pictures from it with `edge-ad collect --camera VIDEO --output FOLDER`"
+
+_HEIC_BRANDS = frozenset(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
+)
+"""ISO 23008-12 and AVIF: the first brand of a file in the container that MP4 uses as well."""
+
 LARGEST_PICTURE_BYTES = 2**29
 """Largest file, and largest decoded picture: 178 megapixels at 8 bits a channel."""
 
@@ -91,11 +101,7 @@ def decode_picture(data: bytes, path: str) -> Frame:
     """
     header = read_header(data)
     if header is None:
-        heic = data[4:8] == b"ftyp"
-        raise DataError(
-            f"{path} is not a readable picture ({PICTURE_FORMATS}): "
-            + ("it is HEIC or AVIF, convert it" if heic else "replace or remove it")
-        )
+        raise DataError(f"{path} is not a readable picture ({PICTURE_FORMATS}): {_instead(data)}")
     if header.decoded_bytes > LARGEST_PICTURE_BYTES:
         raise DataError(
             f"the picture {path} has {header.width} x {header.height} pixels of {header.bits} "
@@ -127,6 +133,15 @@ def decode_picture(data: bytes, path: str) -> Frame:
     return np.asarray(pixels, dtype=np.uint8)
 
 
+def _instead(data: bytes) -> str:
+    """Say what to do with a file that is no picture."""
+    if data[4:8] == b"ftyp":
+        if data[8:12] in _HEIC_BRANDS:
+            return "it is HEIC or AVIF, convert it"
+        return f"it is a video, {_TAKE_FROM_VIDEO}"
+    return "replace or remove it"
+
+
 def _no_memory(path: str) -> DataError:
     return DataError(
         f"the picture {path} needs more memory than this device has left: make it smaller"
@@ -155,7 +170,7 @@ def list_pictures(folder: Path | str) -> list[Path]:
 
 
 def other_files(folder: Path) -> str:
-    """Count the files that do not end as a picture does: `3 .heic files and 1 .txt file`."""
+    """Count the files that do not end as a picture does: `3 .heic files, 1 .txt file`."""
     endings = Counter(
         path.suffix.lower() or "unnamed"
         for path in folder.rglob("*")
@@ -164,12 +179,16 @@ def other_files(folder: Path) -> str:
         and os.path.isfile(path)
     )
     kinds = endings.most_common(3)
-    return " and ".join(counted(count, f"{ending} file") for ending, count in kinds)
+    return ", ".join(counted(count, f"{ending} file") for ending, count in kinds)
 
 
 def no_pictures(folder: Path) -> DataError:
     """Say what a folder holds instead of pictures, and what to do."""
     others = other_files(folder)
+    if any(ending in others for ending in _VIDEO_SUFFIXES):
+        return DataError(
+            f"found no pictures ({PICTURE_FORMATS}) in {folder}, only {others}: {_TAKE_FROM_VIDEO}"
+        )
     if others:
         return DataError(
             f"found no pictures ({PICTURE_FORMATS}) in {folder}, only {others}: convert pictures "

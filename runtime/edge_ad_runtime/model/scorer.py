@@ -323,9 +323,8 @@ def read_model(path: Path) -> bytes:
     expected = "give the path of an .onnx file written by `edge-ad export` that this user may read"
     try:
         if path.exists() and not path.is_file():
-            raise ModelFileError(
-                f"cannot read the model file {path}: it is not a regular file: {expected}"
-            )
+            kind = "a folder" if path.is_dir() else "not a regular file"
+            raise ModelFileError(f"cannot read the model file {path}: it is {kind}: {expected}")
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise ModelFileError(

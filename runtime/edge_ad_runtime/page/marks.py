@@ -71,8 +71,15 @@ class Marks:
         captured = part.captured
         camera = re.sub(r"[^\w-]+", "_", captured.camera)
         name = f"{captured.timestamp:%Y%m%dT%H%M%S%f}Z-{camera}-{captured.number:06d}.png"
-        category = re.sub(r"[^\w-]+", "_", part.info.category)
-        return self._folder.joinpath(category, *MARKS[mark], name)
+        return self._folder.joinpath(class_folder(part.info.category), *MARKS[mark], name)
+
+
+def class_folder(category: str) -> str:
+    """Return a category as the name of one folder: as it is, unless that could lead elsewhere.
+
+    The pictures then join those of the training by copying the folder.
+    """
+    return re.sub(r"^[. ]+|[^\w .,()\[\]+-]+", "_", category).rstrip() or "_"
 
 
 def _document(part: Part, mark: str, who: str) -> dict[str, object]:

@@ -158,6 +158,13 @@ def doubts(parts: GoodParts, info: ModelInfo) -> list[str]:
             "limit that lets them pass finds fewer defects; training with pictures of this camera "
             "is better"
         )
+    elif info.calibration is not None and middle < info.calibration.scores[0]:
+        found.append(
+            f"half of the parts score {middle:.4g} or less, below every good part of the training "
+            f"(left out, the lowest scored {info.calibration.scores[0]:.4g}): if these are the "
+            "pictures of the training, the model knows them, and a limit from them stops more "
+            "good parts than promised; take new pictures"
+        )
     return found
 
 

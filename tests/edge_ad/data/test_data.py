@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import shutil
 from pathlib import Path
 
 import cv2
@@ -69,6 +70,19 @@ def test_masks_are_found_in_folders_of_folders(tmp_path: Path) -> None:
     assert sample.mask_path == mask
 
 
+def test_masks_of_other_names_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pictures(tmp_path / "nut/train/good", 1)
+    picture(tmp_path / "nut/test/cut/7.jpg")
+    picture(tmp_path / "nut/ground_truth/cut/7_gt.png")
+    (sample,) = load_category("nut", tmp_path).test
+    assert sample.mask_path is None
+    assert "ground_truth/cut/7_mask.png, found" in caplog.text and "7_gt.png" in caplog.text
+    picture(tmp_path / "nut/ground_truth/cut/7_mask.png")
+    caplog.clear()
+    load_category("nut", tmp_path)
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("place", ["", "a/b", "train", "train/good"])
 def test_any_folder_of_good_parts(tmp_path: Path, place: str) -> None:
     pictures(tmp_path / "part" / place, 3)
@@ -102,6 +116,7 @@ def test_a_data_root_that_is_itself_the_folder_of_pictures(tmp_path: Path) -> No
         (["part/train/ok", "part/train/bad"], "found bad, ok"),
         (["part/train/good", "part/test"], "without a label"),
         (["a/part", "b/part"], "several places"),
+        (["part/nut/train/good", "part/cable/train/good"], "classes cable, nut.*--class cable`"),
     ],
 )
 def test_refuses_what_can_be_read_in_two_ways(
@@ -272,6 +287,15 @@ def test_content_hash_sees_names_and_contents_but_not_the_folder(tmp_path: Path)
     assert len({first, changed, renamed}) == 3
 
 
+def test_copies_of_pictures_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = pictures(tmp_path, 3)
+    Dataset.from_folder(folder).content_hash()
+    assert not caplog.text
+    shutil.copy(folder / "01.png", folder / "copy.png")
+    Dataset.from_folder(folder).content_hash()
+    assert f"such as {folder}/copy.png as {folder}/01.png" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("size", "expected"),
     [
@@ -303,11 +327,17 @@ def test_files_that_are_not_read_are_counted_and_named(
     for name in ("a.HEIC", "deeper/b.heic", "c.txt", ".hidden.heic"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    with pytest.raises(DataError, match=r"only 2 \.heic files and 1 \.txt file: convert"):
+    with pytest.raises(DataError, match=r"only 2 \.heic files, 1 \.txt file: convert"):
         Dataset.from_folder(tmp_path)
     (tmp_path / "d.png").touch()
     assert len(Dataset.from_folder(str(tmp_path))) == 1
-    assert "2 .heic files and 1 .txt file" in caplog.text and "convert" in caplog.text
+    assert "2 .heic files, 1 .txt file" in caplog.text and "convert" in caplog.text
+
+
+def test_a_folder_of_videos_says_how_pictures_are_taken_from_them(tmp_path: Path) -> None:
+    (tmp_path / "a.MP4").write_bytes(b"\0\0\0\x20ftypisom")
+    with pytest.raises(DataError, match=r"only 1 \.mp4 file: take .* collect --camera VIDEO"):
+        Dataset.from_folder(tmp_path)
 
 
 def test_pictures_are_left_out_by_path_or_by_the_end_of_it(tmp_path: Path) -> None:
@@ -325,4 +355,4 @@ def test_portrait_among_landscape_is_told(tmp_path: Path, caplog: pytest.LogCapt
         shape = (40, 80, 3) if index else (80, 40, 3)
         cv2.imwrite(str(tmp_path / f"{index}.png"), np.zeros(shape, np.uint8))
     assert choose_input_size(Dataset.from_folder(tmp_path)) == (192, 352)
-    assert "of 4 that were looked at, portrait 1 and landscape 3" in caplog.text
+    assert "1 of the 4 pictures" in caplog.text and "0.png (40 x 80 pixels)" in caplog.text

@@ -54,6 +54,9 @@ def test_watched_folder_takes_complete_pictures_once(tmp_path: Path) -> None:
     assert sorted(found[1:]) == [("renamed.png", 30), ("slow.png", 20)]
     with pytest.raises(DataError, match="cannot list the folder"):
         open_source(str(tmp_path / "missing"), watch=True)
+    for camera in ("0", "http://127.0.0.1:1/", "/dev/video0"):
+        with pytest.raises(DataError, match="expected a folder to watch"):
+            open_source(camera, watch=True)
 
 
 class Watcher:

@@ -111,6 +111,15 @@ def test_a_cut_off_jpeg_with_a_thumbnail_is_refused(tmp_path: Path) -> None:
         read_frame(path)
 
 
+@pytest.mark.parametrize(
+    ("brand", "words"), [(b"heic", "HEIC or AVIF, convert it"), (b"isom", "it is a video, take")]
+)
+def test_phone_pictures_and_videos_are_told_apart(tmp_path: Path, brand: bytes, words: str) -> None:
+    (tmp_path / "p.jpg").write_bytes(b"\0\0\0\x18ftyp" + brand + bytes(90))
+    with pytest.raises(DataError, match=words):
+        read_frame(tmp_path / "p.jpg")
+
+
 @pytest.mark.parametrize("data", [b"", b"text", b"\x89PNG\r\n\x1a\nIEND", b"\xff\xd8\xff\xd9"])
 def test_files_that_are_no_pictures_are_named(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "p.png").write_bytes(data)

@@ -103,7 +103,7 @@ def test_a_folder_gives_the_limit_of_every_camera(
 def test_each_camera_has_its_own(
     trained: Path, parts: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    bright, dark = parts(25, 70), parts(24, 50)
+    bright, dark = parts(25, 70), parts(24, 55)
     assert run("calibrate", trained, "--camera", f"left={bright}", "--count", 25).exit_code == 0
     assert run("calibrate", trained, "--camera", f"right={dark}", "--count", 24).exit_code == 0
     known = read_calibrations(trained, digest_of(trained))
@@ -188,6 +188,7 @@ def test_a_standing_belt_is_refused(trained: Path, tmp_path: Path) -> None:
         (8, 65.0, 0.0, "8 parts are few"),
         (40, 60.0, 30.0, "times as wide as those of the training"),
         (40, 110.0, 0.0, "above the model's own limit"),
+        (40, 45.0, 0.0, "below every good part of the training"),
     ],
 )
 def test_doubts_are_asked_about(
