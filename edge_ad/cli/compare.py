@@ -89,7 +89,8 @@ def compare(
     make_writable(results)
     outcomes = run_benchmark(cells, settings, data_root, results, workers=workers, again=again)
     table, _, document = write_tables(results, outcomes, settings)
-    click.echo(document.read_text() if as_json else f"{table.read_text()}\nwritten to {table}")
+    text = (document if as_json else table).read_text(encoding="utf-8", errors="surrogateescape")
+    click.echo(text if as_json else f"{text}\nwritten to {table}")
     failed = [
         f"{item.cell.category}/{item.cell.method}: {item.error}" for item in outcomes if item.error
     ]

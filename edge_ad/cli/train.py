@@ -192,7 +192,9 @@ def _listed(entry: str) -> list[str]:
     if path.suffix.lower() in PICTURE_SUFFIXES or not path.is_file():
         return [entry]
     try:
-        return [row.strip() for row in path.read_text().splitlines() if row.strip()]
+        # Editors on Windows begin a text in UTF-8 with a mark.
+        rows = path.read_text(encoding="utf-8-sig").splitlines()
+        return [row.strip() for row in rows if row.strip()]
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"expected a text file that lists pictures, one a row, as --exclude {entry}: {error}"

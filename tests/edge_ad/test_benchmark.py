@@ -76,6 +76,12 @@ def test_a_name_that_is_no_text_breaks_no_table(tmp_path: Path) -> None:
     assert b"cannot read \xff.png" in (tmp_path / "benchmark.csv").read_bytes()
 
 
+def test_a_class_that_is_no_text_breaks_no_comparison(tmp_path: Path) -> None:
+    arguments = ["compare", "--methods", "padim", "--classes", "\udcff", "--results", str(tmp_path)]
+    told = CliRunner().invoke(main, [*arguments, "--data-root", str(tmp_path)])
+    assert told.exit_code == 1 and "1 of 1 cells failed" in told.stderr
+
+
 def test_results_that_cannot_be_written_are_told_first(data_root: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     arguments = ["compare", "--data-root", str(data_root), "--results", str(tmp_path / "file")]

@@ -277,7 +277,7 @@ def test_a_limit_from_f1_only_on_request(data_root: Path, tmp_path: Path) -> Non
 
 def test_excluded_pictures_are_not_fitted(data_root: Path, tmp_path: Path) -> None:
     listed = tmp_path / "defective.txt"
-    listed.write_text("good/001.png\n\n002.png\n")
+    listed.write_text("good/001.png\n\n002.png\n", encoding="utf-8-sig")  # as Windows writes it
     whole = data_root / "plate/train/good/000.png"
     result = train(data_root, tmp_path, "--exclude", str(whole), "--exclude", str(listed), "--json")
     assert result.exit_code == 0, result.output
