@@ -155,7 +155,9 @@ def lie_in_any_direction(
 
 
 def _distance_to_others(own: Tensor, others: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Average over pictures how far they are from the nearest of the others: (1, cells, cells).
+    """Sum over pictures how far they are from the nearest of the others: (1, cells, cells).
+
+    Two such sums over the same pictures are compared, so nothing is divided by their number.
 
     Args:
         own: patches (m, positions, channels).
