@@ -56,14 +56,34 @@ def write_whole(path: Path, data: bytes, *, replace: bool = True, durable: bool 
                 os.fsync(file.fileno())
             if fcntl is None:
                 file.close()  # Windows renames no file that is open
-            if not replace and os.path.lexists(path):
-                raise FileExistsError(f"{path} is already there")
-            os.replace(temporary, path)
+            if replace:
+                os.replace(temporary, path)
+            else:
+                _take_free_name(temporary, path)
         if durable:
             sync_folder(path.parent)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _take_free_name(temporary: Path, path: Path) -> None:
+    """Rename a file to a name that must be free, also if others try to take it at this moment.
+
+    Raises:
+        FileExistsError: it is not free.
+        OSError: the file cannot be renamed.
+    """
+    try:
+        os.link(temporary, path)  # fails where the name is taken; a rename would replace that file
+    except FileExistsError:
+        raise
+    except OSError as error:  # a file system without hard links, as on many USB sticks
+        if os.path.lexists(path):
+            raise FileExistsError(f"{path} is already there") from error
+        os.replace(temporary, path)
+    else:
+        temporary.unlink()
 
 
 def _temporary_name(folder: Path) -> Path:
