@@ -134,7 +134,7 @@ def decode_picture(data: bytes, path: str) -> Frame:
 
 
 def _instead(data: bytes) -> str:
-    """Say what to do with a file that is no picture."""
+    """Say what to do with a file that is not a picture."""
     if data[4:8] == b"ftyp":
         if data[8:12] in _HEIC_BRANDS:
             return "it is HEIC or AVIF, convert it"
