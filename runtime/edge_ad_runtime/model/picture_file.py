@@ -40,6 +40,9 @@ LARGEST_PICTURE_BYTES = 2**29
 _MOST_SCANNED_PIXELS = 4e9
 """Ten scans, which is usual, of far more pixels than a picture may have."""
 
+_PNG_END = b"\0\0\0\0IEND"
+"""The length and the type of the last chunk."""
+
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
 """A JPEG's marker with content, or its end; in compressed data 0 or a restart follows a 0xFF."""
 
@@ -244,7 +247,8 @@ def read_header(data: bytes) -> PictureHeader | None:
 def _png(data: bytes) -> PictureHeader:
     """Read IHDR, which must be the first chunk (W3C PNG, section 11.2.2)."""
     width, height, bits = struct.unpack_from(">IIB", data, 16)
-    return PictureHeader(height, width, bits, complete=b"IEND" in data[-4096:])
+    # It is searched for: some devices fill the last block of a file with zeros.
+    return PictureHeader(height, width, bits, complete=data.rfind(_PNG_END) > 0)
 
 
 def _jpeg(data: bytes) -> PictureHeader | None:
@@ -288,9 +292,7 @@ def _bmp(data: bytes) -> PictureHeader:
 
 _TIFF_STARTS = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
 
-
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 256, 257, 258, 322, 323
-
 
 _TIFF_NUMBERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
 """Type codes of unsigned numbers (TIFF 6.0, section 2; 16 is BigTIFF's)."""

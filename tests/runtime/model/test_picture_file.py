@@ -131,6 +131,11 @@ def test_what_phones_append_to_a_jpeg_is_not_looked_at() -> None:
     assert read_header(encode(".jpg")[:-2] + video[:16]) == (33, 57, 8, False)
 
 
+def test_a_png_may_be_filled_up_to_whole_blocks() -> None:
+    assert read_header(encode(".png") + bytes(64 << 10)) == (33, 57, 8, True)
+    assert read_header(encode(".png")[:-12] + bytes(64 << 10)) == (33, 57, 8, False)
+
+
 def test_a_jpeg_of_endless_segments_is_refused(tmp_path: Path) -> None:
     """120 MB of them kept the reader busy for a minute, before a byte was decoded."""
     data = encode(".jpg")
