@@ -40,10 +40,14 @@ _MOST_LISTED = 30
 
 _DEFECTIVE = re.compile(
     r"(abnormal|anomal|defect|fail|fault|reject|scrap)"
-    r"|(bad|ng|nok|nio|ko|not[ _-]?(good|ok))(?![a-z])",
+    r"|(bad|ng|nok|nio|ko|not[ _-]?(good|ok))(?![a-z])"
+    r"|(ausschu(ss|ß)|defekt|fehler|schlecht)",
     re.IGNORECASE,
 )
-"""How the names of folders with defective parts begin, where nothing else says what they hold."""
+"""How the names of folders with defective parts begin, where nothing else says what they hold.
+
+In English and German.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,11 @@ class Prediction(NamedTuple):
     score: float
     anomaly_map: NDArray[np.float32]
 
+    def __repr__(self) -> str:
+        """Show the shape of the map instead of its values."""
+        height, width = self.anomaly_map.shape
+        return f"Prediction(score={self.score:.4g}, anomaly_map={height}x{width})"
+
 
 class Detector(nn.Module, ABC):
     """A frozen backbone and what was learnt from good parts.

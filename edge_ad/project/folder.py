@@ -32,7 +32,7 @@ Use = Literal["train", "test"]
 EXCLUDED = "excluded"
 _MASKS = "ground_truth"
 _RESERVED = ("train", "test", _MASKS, EXCLUDED)
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,59}")
+_NAME = re.compile(r"\w([\w .()-]{0,58}[\w)])?")
 _LABEL = re.compile(r"\w[\w -]{0,59}")
 
 _naming = threading.Lock()
@@ -324,8 +324,8 @@ def check_category_name(name: str) -> None:
     """
     if not _NAME.fullmatch(name) or name in ELPV_TYPES or name in _RESERVED:
         raise ConfigError(
-            "expected a name of up to 60 letters, digits, '-', '_' and '.', such as cable-M8, got "
-            f"{name[:80]!r}"
+            "expected a name of up to 60 letters, digits, spaces, '-', '_', '.' and round "
+            f"brackets, such as cable-M8, got {name[:80]!r}"
         )
 
 

@@ -112,6 +112,7 @@ def test_a_data_root_that_is_itself_the_folder_of_pictures(tmp_path: Path) -> No
         (["part/good", "part/scratch"], "not clear what to learn from"),
         (["part/OK", "part/NOK"], "not clear what to learn from.* --class OK`"),
         (["part/Monday", "part/defective parts"], "--class Monday`"),
+        (["part/Ausschuß", "part/gute Teile"], "--class 'gute Teile'`"),
         (["part/test/good"], "part/train/good, found only test"),
         (["part/train/ok", "part/train/bad"], "found bad, ok"),
         (["part/train/good", "part/test"], "without a label"),
