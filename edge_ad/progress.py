@@ -1,4 +1,4 @@
-"""How far long work has come: a bar for people, and numbers for whoever asked for them."""
+"""How far a long task has come: a bar for people, and numbers for programs that ask for them."""
 
 import builtins
 import sys

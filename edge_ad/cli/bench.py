@@ -36,7 +36,7 @@ def bench(model: Path, device: str, threads: int | None, frames: int, as_json: b
     from edge_ad_runtime.model.bench import benchmark
 
     result = benchmark(model, device=device, threads=threads, frames=frames)
-    # Frames are timed one at a time, and threads do not spin between them: readers are told so.
+    # Whoever compares figures must know: one frame at a time, no threads that spin between them.
     document = asdict(result) | {"batch": 1, "spinning": False}
     click.echo(json.dumps(document) if as_json else _text(result))
 

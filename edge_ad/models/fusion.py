@@ -112,7 +112,7 @@ class Fusion(GaussianDetector):
 def _inverse_spread(gaussian: Tensor, memory: Tensor) -> Tensor:
     """Return 1 / standard deviation of left-out distances (n, positions) to each of both: (2,).
 
-    Ones where a spread cannot be told, because there are too few pictures or all are equal.
+    Ones where a spread cannot be measured, because there are too few pictures or all are equal.
     """
     spreads = [
         distance.double().std() if distance.numel() > 1 else torch.ones(())

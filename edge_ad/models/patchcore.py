@@ -89,7 +89,7 @@ class PatchCore(TurningDetector):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *arguments: Any
     ) -> None:
-        """Take over a saved state; those of the first version do not tell the rows' pictures."""
+        """Take over a saved state; the first version did not keep whose the rows are."""
         if f"{prefix}owners" not in state_dict:
             unknown = torch.full((len(self.memory),), -1, dtype=torch.int32)
             self.owners = state_dict[f"{prefix}owners"] = unknown

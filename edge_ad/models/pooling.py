@@ -2,8 +2,8 @@
 
 A covariance of 200 channels from 200 pictures is mostly noise, while that of the position beside
 it is nearly the same. `(1 - share) own + share mean of the 3 x 3 positions` trades one error for
-the other; only the fit changes, not the detector. How much to borrow is told by the good pictures
-alone: each is left out in turn, and the share is taken under which it was most likely.
+the other; only the fit changes, not the detector. The good pictures alone decide how
+much to borrow: each is left out in turn, and the share is taken that makes them most likely.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -5,7 +5,7 @@ each picture in several directions: as it is and upside down, or after each quar
 turns need no pixel to be interpolated and no corner to be filled, so that nothing becomes good that
 was in no picture. Nothing is mirrored: a mirrored part is a defective one.
 
-Whether turned copies are good parts is told by the good pictures alone (`lie_in_any_direction`).
+The good pictures alone decide whether turned copies are good parts (`lie_in_any_direction`).
 """
 
 import logging

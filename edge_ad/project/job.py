@@ -46,7 +46,7 @@ class Job:
         started_at: 0: not yet.
         ended_at: 0: not yet.
         pid: of the process; 0: none yet.
-        born_at: when the process began, by which it is told from a later one of the same number.
+        born_at: when the process began: a later process may have the same number.
         message: why it failed; empty: it did not.
     """
 

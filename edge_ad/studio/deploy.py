@@ -227,7 +227,7 @@ class Deploy:
 
         def fetch(what: str) -> None:
             device = self._device_of(export)
-            with told():  # refused here, where it can be told
+            with told():  # refused here, where the page can say why
                 model_path(export)
                 stream_config(path.name, device)
                 ui.download(

@@ -1,4 +1,4 @@
-"""What every page has: the bar at the top, the seven steps at the left, and how errors are told."""
+"""What every page has: the bar at the top, the seven steps at the left, the place for errors."""
 
 import html
 from collections.abc import Iterator

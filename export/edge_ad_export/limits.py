@@ -17,7 +17,7 @@ from edge_ad_runtime.model.golden import NEGLIGIBLE
 from edge_ad_runtime.model.score_distribution import SMALLEST_RATE
 
 FEWEST_UNSEEN = 10
-"""Good pictures that the fit has not seen, from which their common shift can be told."""
+"""Good pictures that the fit has not seen, by which their common shift can be measured."""
 
 LARGEST_RATE = 0.999
 """A limit below all scores of good parts promises nothing; a promise needs a rate below 1."""

@@ -22,7 +22,7 @@ except ModuleNotFoundError:  # Windows, where a file that is open cannot be dele
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
-"""A pipe that somebody has put in place of a file does not block whoever opens it so."""
+"""With it, opening a pipe that somebody has put in place of a file does not block."""
 _TEMPORARY = ".edge-ad-*.tmp"
 _LOCK_LOOK_SECONDS = 0.02
 _MOST_LINKS = 40

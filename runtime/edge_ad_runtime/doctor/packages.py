@@ -152,7 +152,7 @@ def try_provider(runtime: ModuleType, name: str) -> str | None:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        # A provider that is missing after all is told below, in one sentence.
+        # A provider that is missing after all is reported below, in one sentence.
         with (
             warnings.catch_warnings(),
             contextlib.redirect_stdout(io.StringIO()),

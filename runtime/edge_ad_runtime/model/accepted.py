@@ -1,4 +1,4 @@
-"""Which signed versions a device has accepted, so that none goes back after a restart."""
+"""Which signed versions a device has accepted, so that it accepts no older one after a restart."""
 
 import json
 from collections.abc import Mapping

@@ -52,7 +52,7 @@ _SPIN_US = 50
 """How long a thread waits awake for the next operator: most come within this time."""
 
 _BRIEF_SPINS_SINCE = (1, 26)
-"""The first ONNX Runtime whose threads can be told for how long to spin."""
+"""The first ONNX Runtime that takes an option for how long its threads spin."""
 
 
 def create_session(

@@ -18,7 +18,7 @@ from edge_ad_runtime.supervisor import Supervisor
 _CLOSE_SECONDS = 5.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.2, 30.0
 _REFUSAL_SECONDS = 600.0
-"""Without a refusal, until the next one is told again."""
+"""Without a refusal; the next one after that is reported again."""
 
 
 class Refused(OSError):

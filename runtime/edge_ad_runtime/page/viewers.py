@@ -20,7 +20,7 @@ _SHARE, _SHARE_BEHIND = 0.2, 0.04
 _MOST_CREDIT_SECONDS = 0.3
 
 _ANSWERS_SHARE, _ANSWERS_SHARE_BEHIND = 0.3, 0.1
-"""More than pages need that ask for what they were told of, and for nothing twice."""
+"""More than enough for pages that ask once for each part that was announced to them."""
 
 _LONGEST_WAIT_SECONDS = 5.0
 _AT_ONCE = ("/healthz", "/metrics")

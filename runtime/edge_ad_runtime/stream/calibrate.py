@@ -19,7 +19,7 @@ from edge_ad_runtime.model.scorer import Scorer
 logger = logging.getLogger(__name__)
 
 LEAST_PARTS = 5
-"""Below this nothing is written, whoever insists."""
+"""With fewer nothing is written, not even with `--yes`."""
 
 ENOUGH_PARTS = 20
 
