@@ -67,9 +67,12 @@ def read_marks(source: Path, folder: CategoryFolder) -> list[Marked]:
             )
         )
     if not found:
+        others = sorted(path.name for path in root.iterdir() if (path / "train").is_dir())
+        listed = ", ".join(others)
+        there = f"; it holds the products {listed}: give the folder of one" if others else ""
         raise DataError(
-            f"found no marked parts in {root}: the live page writes them as train/good and "
-            "test/missed"
+            f"found no marked parts of {folder.name} in {root}: the live page writes them as "
+            f"train/good and test/missed{there}"
         )
     return sorted(found, key=lambda one: one.path.name)
 

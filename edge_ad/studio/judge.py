@@ -95,6 +95,7 @@ class Judge:
     def _draw_limit(self, calibration: Calibration) -> None:
         self._calibration = calibration
         at = int(np.argmin([abs(np.log(rate / calibration.rate)) for rate in RATES]))
+        self._own = _STEPS - at
         with ui.column().classes("panel"):
             with ui.element("div").classes("figures"):
                 self._promised = _figure("false alarms promised in 1,000 good parts")
@@ -103,7 +104,7 @@ class Judge:
             with ui.row().classes("w-full items-center no-wrap"):
                 ui.label("stop more").classes("small").style("flex: none")
                 # To the right the limit is higher, as on the chart below it.
-                self._slider = ui.slider(min=0, max=_STEPS, value=_STEPS - at, step=1).props(
+                self._slider = ui.slider(min=0, max=_STEPS, value=self._own, step=1).props(
                     "aria-label='Decision limit'"
                 )
                 ui.label("stop fewer").classes("small").style("flex: none")
@@ -128,10 +129,14 @@ class Judge:
         self._move()
 
     def _limit(self) -> float:
+        """Return the limit where the slider is; where it begins, that of the training itself."""
+        if int(self._slider.value) == self._own:
+            return self._run.metrics.threshold
         return self._calibration.limit(self._rate())
 
     def _rate(self) -> float:
-        return float(RATES[_STEPS - int(self._slider.value)])
+        at = int(self._slider.value)
+        return self._calibration.rate if at == self._own else float(RATES[_STEPS - at])
 
     def _move(self) -> None:
         """Show what the limit does where the slider is."""
@@ -181,7 +186,7 @@ class Judge:
                 box.on("click", lambda index=index: self._heat.open(index))
 
     async def _use(self) -> None:
-        rate = self._rate()
+        rate, at = self._rate(), int(self._slider.value)
 
         def change() -> Run:
             from edge_ad.train import change_limit  # PyTorch takes seconds to load
@@ -194,6 +199,7 @@ class Judge:
         except (EdgeAdError, OSError) as error:
             complain(words_of(error))
         else:
+            self._own, self._calibration = at, self._run.metrics.calibration or self._calibration
             say("The limit is set. A model file that was exported before keeps its own limit.")
         self._move()
         self._show_other()

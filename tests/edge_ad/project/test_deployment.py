@@ -94,8 +94,11 @@ def test_marked_parts_join_once(folder: CategoryFolder, tmp_path: Path) -> None:
     assert [one.known for one in read_marks(marks, folder)] == [True, True]
     with pytest.raises(DataError, match="found no folder"):
         read_marks(tmp_path / "nowhere", folder)
-    with pytest.raises(DataError, match="found no marked parts"):
+    with pytest.raises(DataError, match="found no marked parts of"):
         read_marks(folder.path / "test", folder)
+    (tmp_path / "others/bolt/train/good").mkdir(parents=True)
+    with pytest.raises(DataError, match="it holds the products bolt: give the folder"):
+        read_marks(tmp_path / "others", folder)
 
 
 def test_masks_are_what_was_drawn() -> None:

@@ -144,7 +144,7 @@ def lower_the_limit(page: Any, studio: StudioProcess, training: Job, until: Unti
     button(page, "Use this limit").click()
     page.get_by_text("The limit is set.").first.wait_for()
     limit = Run.read(run).metrics.threshold
-    assert limit < trained
+    assert limit < trained and before == f"decision limit {trained:.4g}"
     until(lambda: chart.text_content() == f"decision limit {limit:.4g}")
     return limit
 
