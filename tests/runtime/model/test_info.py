@@ -134,8 +134,12 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
 
     pipe = tmp_path / "pipe.onnx"
     os.mkfifo(pipe)
-    for path in (pipe, Path("/dev/zero"), tmp_path):
-        with pytest.raises(ModelFileError, match="not a regular file"):
+    for path, kind in (
+        (pipe, "not a regular file"),
+        (Path("/dev/zero"), "not a regular file"),
+        (tmp_path, "a folder"),
+    ):
+        with pytest.raises(ModelFileError, match=f"it is {kind}"):
             Scorer(path)
     large = tmp_path / "large.onnx"
     with large.open("wb") as file:
