@@ -188,7 +188,7 @@ def test_a_standing_belt_is_refused(trained: Path, tmp_path: Path) -> None:
         (8, 65.0, 0.0, "8 parts are few"),
         (40, 60.0, 30.0, "times as wide as those of the training"),
         (40, 110.0, 0.0, "above the model's own limit"),
-        (40, 45.0, 0.0, "below every good part of the training"),
+        (40, 45.0, 0.0, "below nearly every good part of the training"),
     ],
 )
 def test_doubts_are_asked_about(
