@@ -1,5 +1,6 @@
 """`edge-ad compare`: every method on every class, as a table."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,29 @@ from edge_ad.option import parse_names
 from edge_ad_runtime.errors import ConfigError, EdgeAdError
 
 
+def _joined(
+    context: click.Context, option: click.Parameter, given: Sequence[tuple[str, ...]]
+) -> tuple[str, ...]:
+    return tuple(name for names in given for name in names)
+
+
 @click.command()
 @click.option(
     "--methods",
     type=parse_names,
+    multiple=True,
+    callback=_joined,
     metavar="NAME,...",
-    default=",".join(METHODS),
+    default=[",".join(METHODS)],
     show_default=True,
 )
 @click.option(
     "--classes",
     type=parse_names,
+    multiple=True,
+    callback=_joined,
     metavar="all|NAME,...",
-    default="all",
+    default=["all"],
     show_default=True,
     help="all: every class folder below --data-root.",
 )

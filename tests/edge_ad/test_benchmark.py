@@ -76,6 +76,13 @@ def test_a_name_that_is_no_text_breaks_no_table(tmp_path: Path) -> None:
     assert b"cannot read \xff.png" in (tmp_path / "benchmark.csv").read_bytes()
 
 
+def test_names_may_be_given_in_several_options(tmp_path: Path) -> None:
+    arguments = ["compare", "--methods", "padim", "--methods", "spade", "--classes", "cable,plate"]
+    arguments += ["--classes", "screw", "--data-root", str(tmp_path), "--results", str(tmp_path)]
+    told = CliRunner().invoke(main, arguments)
+    assert told.exit_code == 1 and "6 of 6 cells failed" in told.stderr
+
+
 def test_a_class_that_is_no_text_breaks_no_comparison(tmp_path: Path) -> None:
     arguments = ["compare", "--methods", "padim", "--classes", "\udcff", "--results", str(tmp_path)]
     told = CliRunner().invoke(main, [*arguments, "--data-root", str(tmp_path)])

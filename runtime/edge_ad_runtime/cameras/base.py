@@ -73,7 +73,7 @@ class CapturedFrame:
         number: position in the source, from 0; unreadable and skipped frames are counted too, so
             they show as gaps.
         frame: uint8, H x W x 3, BGR.
-        timestamp: when it was captured or read, in UTC; what a source gives is converted.
+        timestamp: when it was captured or read, aware.
         path: the picture file, where the source consists of pictures.
         camera: the source's name in its stream; empty outside a stream.
         trigger: the id of the trigger that asked for this frame, if one did.
@@ -87,10 +87,6 @@ class CapturedFrame:
     camera: str = ""
     trigger: str | None = None
     prepared: Prepared | None = None
-
-    def __post_init__(self) -> None:
-        """Convert the time: names of files say that it is UTC."""
-        object.__setattr__(self, "timestamp", self.timestamp.astimezone(timezone.utc))
 
 
 class FrameSource(ABC):

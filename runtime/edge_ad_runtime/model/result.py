@@ -198,6 +198,11 @@ def iso_time(moment: datetime) -> str:
     return text.replace("+00:00", "Z")
 
 
+def time_in_names(moment: datetime) -> str:
+    """Return a moment as names of files have it: in UTC, with microseconds, sorted by time."""
+    return f"{moment.astimezone(timezone.utc):%Y%m%dT%H%M%S%f}Z"
+
+
 def false_alarms_in_words(p_value: float) -> str:
     """Say a p-value to people: how many of 1,000 good parts would score like this."""
     expected = 1000 * p_value

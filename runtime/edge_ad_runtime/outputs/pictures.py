@@ -17,7 +17,7 @@ from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import make_writable, own_path, remove_leftovers, write_whole
 from edge_ad_runtime.model.info import ModelInfo
 from edge_ad_runtime.model.overlay import draw_overlay, encode_jpeg
-from edge_ad_runtime.model.result import Result
+from edge_ad_runtime.model.result import Result, time_in_names
 from edge_ad_runtime.outputs.base import Output
 
 InfoOf = Callable[[str], ModelInfo]
@@ -195,7 +195,7 @@ def _stem(captured: CapturedFrame) -> str:
     """Name pictures after their file, and others after the time."""
     if captured.path is not None:
         return f"{captured.number:06d}-{_cut(captured.path.stem)}"
-    return f"{captured.timestamp:%Y%m%dT%H%M%S%f}Z-{captured.number:06d}"
+    return f"{time_in_names(captured.timestamp)}-{captured.number:06d}"
 
 
 def _cut(name: str) -> str:

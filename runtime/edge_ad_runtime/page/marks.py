@@ -9,7 +9,7 @@ import cv2
 
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.files import write_whole
-from edge_ad_runtime.model.result import iso_time
+from edge_ad_runtime.model.result import iso_time, time_in_names
 from edge_ad_runtime.page.parts import Part
 
 MARKS = {"false alarm": ("train", "good"), "missed": ("test", "missed")}
@@ -70,7 +70,7 @@ class Marks:
     def _path(self, part: Part, mark: str) -> Path:
         captured = part.captured
         camera = re.sub(r"[^\w-]+", "_", captured.camera)
-        name = f"{captured.timestamp:%Y%m%dT%H%M%S%f}Z-{camera}-{captured.number:06d}.png"
+        name = f"{time_in_names(captured.timestamp)}-{camera}-{captured.number:06d}.png"
         return self._folder.joinpath(class_folder(part.info.category), *MARKS[mark], name)
 
 
