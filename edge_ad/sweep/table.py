@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
+from types import MappingProxyType
 
 from edge_ad.config import CONFIGS
 from edge_ad.data import MVTEC_CLASSES
@@ -49,18 +50,27 @@ def write_tables(results: Path, outcomes: Sequence[CellResult], settings: Settin
 
 
 def markdown(outcomes: Sequence[CellResult]) -> str:
-    """Return the image-level and the pixel-level table: rows are classes, the last one the mean."""
-    image = _table(outcomes, "image_auroc", IMAGE_AUROC, IMAGE_AUROC_MEAN)
-    pixel = _table(outcomes, "pixel_auroc", PIXEL_AUROC, PIXEL_AUROC_MEAN)
-    titles = "Image level, ROC-AUC in percent", "Pixel level, ROC-AUC in percent"
-    return f"{titles[0]}\n\n{image}\n\n{titles[1]}\n\n{pixel}\n"
+    """Return a table for each figure: rows are classes, the last one the mean."""
+    titled = {
+        "Image level, ROC-AUC in percent": _table(
+            outcomes, "image_auroc", IMAGE_AUROC, IMAGE_AUROC_MEAN
+        ),
+        "Pixel level, ROC-AUC in percent": _table(
+            outcomes, "pixel_auroc", PIXEL_AUROC, PIXEL_AUROC_MEAN
+        ),
+        "Good test pictures called anomalous, in percent": _table(
+            outcomes, "test_false_alarm_rate"
+        ),
+        "Defective test pictures missed, in percent": _table(outcomes, "test_miss_rate"),
+    }
+    return "\n".join(f"{title}\n\n{table}\n" for title, table in titled.items())
 
 
 def _table(
     outcomes: Sequence[CellResult],
     figure: str,
-    published: Mapping[str, Mapping[str, float]],
-    published_mean: Mapping[str, float],
+    published: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    published_mean: Mapping[str, float] = MappingProxyType({}),
 ) -> str:
     methods = list(dict.fromkeys(item.cell.method for item in outcomes))
     categories = list(dict.fromkeys(item.cell.category for item in outcomes))

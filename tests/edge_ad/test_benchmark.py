@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -62,6 +63,18 @@ def test_tables_of_own_classes_have_no_paper_columns() -> None:
     assert "| plate | - | 25.0 |" in text
     assert "| mean of 0 | - | - |" in text  # no row that both have
     assert "paper" not in text
+
+
+def test_verdicts_have_tables_of_their_own() -> None:
+    one = result("padim", "bottle", 1.0, None)
+    assert one.metrics is not None
+    metrics = replace(one.metrics, test_false_alarm_rate=0.025, test_miss_rate=0.5)
+    text = markdown([replace(one, metrics=metrics)])
+    alarms, missed = text.split("Good test pictures called anomalous, in percent")[1].split(
+        "Defective test pictures missed, in percent"
+    )
+    assert "| class | PaDiM |" in alarms and "| bottle | 2.5 |" in alarms
+    assert "| bottle | 50.0 |" in missed and "| mean of 1 | 50.0 |" in missed
 
 
 def test_a_figure_of_zero_counts() -> None:
