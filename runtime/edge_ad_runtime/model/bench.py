@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edge_ad_runtime.errors import DataError, ModelFileError
 from edge_ad_runtime.model.accelerator import CPU
 from edge_ad_runtime.model.image import Frame
-from edge_ad_runtime.model.scorer import Scorer
+from edge_ad_runtime.model.scorer import Scorer, read_model
 from edge_ad_runtime.model.session import create_session
 
 FRAME_SIZE = (512, 512)
@@ -105,9 +105,9 @@ def _backbone(path: Path, device: str, threads: int | None) -> Step:
     """Return a run of the bare backbone on one image.
 
     Raises:
-        ModelFileError: it is something else.
+        ModelFileError: it cannot be read, or is something else.
     """
-    session = create_session(path.read_bytes(), device, threads)
+    session = create_session(read_model(path), device, threads)
     inputs = session.get_inputs()
     if [item.name for item in inputs] != ["image"]:
         raise ModelFileError(
