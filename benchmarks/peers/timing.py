@@ -23,6 +23,7 @@ from edge_ad_runtime.model.session import session_options
 THREADS = (1, 2)
 FRAME_SIDE = 1024
 WARM_UP = 5
+PAUSE_S = 0.1
 BACKBONE = "bare backbone"
 
 Milliseconds = dict[str, list[float]]
@@ -54,8 +55,9 @@ def frame(bench: Bench) -> Table:
         times,
         f"A {FRAME_SIDE} x {FRAME_SIDE} frame in memory to its verdict",
         "Resize, normalisation, inference and verdict as each tool documents them, each in a "
-        f"process of its own, in turns, {bench.rounds} rounds, medians. anomalib runs its OpenVINO "
-        "file. AnomaVision cannot be told a number of threads: it takes all cores.",
+        f"process of its own, in turns, {PAUSE_S} s apart, {bench.rounds} rounds, medians. "
+        "anomalib runs its OpenVINO file. AnomaVision cannot be told a number of threads: it takes "
+        "all cores.",
         ratio=False,
     )
 
@@ -149,6 +151,8 @@ def _run_frames(bench: Bench, threads: int) -> Mapping[str, Any]:
                 failed[contender.name] = {"error": str(error)}
         for round_ in range(WARM_UP + bench.rounds):
             for name, process in list(running.items()):
+                # Threads of the tool before may still be spinning, on the cores of this one.
+                time.sleep(PAUSE_S)
                 try:
                     answer = process.turn()
                 except PeerError as error:
