@@ -23,8 +23,7 @@ def demo(results: Path) -> None:
     """Train, export and stream on pictures of real solar cells.
 
     Fusion learns from good cells, and the exported file judges the test cells. At the end the demo
-    prints how many good cells the exported file stopped and how many defective ones
-    it let pass.
+    prints how many good cells that file stopped, and how many defective ones it let pass.
     """
     prepare_export("the demo")
     require(("elpv_dataset",), extra="demo", purpose="the demo")

@@ -36,7 +36,7 @@ def choose_input_size(dataset: Dataset, *, area: int = 256 * 256) -> tuple[int, 
     count = min(len(dataset), _N_LOOKED_AT)
     indices = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
     samples = [dataset[index] for index in indices]
-    frames = [(sample.path, dataset.read(sample)) for sample in samples]
+    frames = ((sample.path, dataset.read(sample)) for sample in samples)  # one at a time
     shapes = {path: frame.shape for path, frame in frames if frame is not None}
     ratios = {path: shape[0] / shape[1] for path, shape in shapes.items()}
     if not ratios:

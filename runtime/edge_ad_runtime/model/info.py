@@ -264,6 +264,10 @@ def verify(model: bytes) -> str | None:
     return expected
 
 
+_MOST_METADATA = 2**20
+"""Bytes of the JSON document in which the target is looked for; real ones have some 10 kB."""
+
+
 def target_of(model: bytes) -> str | None:
     """Return what a model file was built for, as far as its bytes tell before they are opened.
 
@@ -274,8 +278,9 @@ def target_of(model: bytes) -> str | None:
     begin = model.find(b'{"', entry)
     if entry < 0 or begin < 0:
         return None
+    text = model[begin : begin + _MOST_METADATA].decode(errors="replace")
     try:
-        document, _ = json.JSONDecoder().raw_decode(model[begin:].decode(errors="replace"))
+        document, _ = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
         return None
     target = document.get("target")
