@@ -121,11 +121,14 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
             path.mkdir()
             if fcntl is None:
                 break
-            descriptor = os.open(path, os.O_RDONLY | _NOFOLLOW)
+            try:
+                descriptor = os.open(path, os.O_RDONLY | _NOFOLLOW)
+            except FileNotFoundError:
+                continue  # `remove_leftovers` came first, and took it for a dead writer's
             opened.callback(os.close, descriptor)
             _lock(descriptor, wait=True)
             if path.exists():
-                break  # else `remove_leftovers` came before the lock
+                break  # else it came before the lock
         try:
             yield path
         finally:

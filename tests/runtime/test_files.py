@@ -240,19 +240,23 @@ def test_whoever_tidies_up_takes_no_file_from_a_writer_that_has_just_begun(
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
+@pytest.mark.parametrize("call", ["os.open", "edge_ad_runtime.files._lock"])
 def test_whoever_tidies_up_takes_no_folder_from_a_writer_that_has_just_begun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    lock, begun = files._lock, list[int]()
+    """Neither before the writer has opened its folder, nor before it has locked it."""
+    module, name = call.rsplit(".", 1)
+    real, begun = getattr(sys.modules[module], name), list[object]()
 
-    def late(descriptor: int, **options: bool) -> bool:
-        begun.append(descriptor)
+    def late(what: object, *arguments: object, **options: object) -> object:
+        begun.append(what)
         if len(begun) == 1:
             remove_leftovers(tmp_path)
-        return lock(descriptor, **options)
+        return real(what, *arguments, **options)
 
-    monkeypatch.setattr(files, "_lock", late)
+    monkeypatch.setattr(call, late)
     with temporary_folder(tmp_path) as folder:
+        assert len(begun) > 2 and folder.is_dir()
         remove_leftovers(tmp_path)
         (folder / "a").touch()
     assert list(tmp_path.iterdir()) == []

@@ -87,6 +87,7 @@ def test_two_people_download_one_bundle_at_once(client: TestClient, studio: Stud
 
     def camera_of(name: str) -> str:
         answer = client.get(f"/studio/download/{job.name}/bundle?camera={name}")
+        assert answer.status_code == 200, answer.text
         with zipfile.ZipFile(BytesIO(answer.content)) as archive:
             return str(tomllib.loads(archive.read(CONFIG_FILE).decode())["camera"][0]["name"])
 
