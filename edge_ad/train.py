@@ -39,11 +39,6 @@ logger = logging.getLogger(__name__)
 
 FEW_PICTURES = 20
 
-_DEEP_SUFFIXES = (".tif", ".tiff", ".png")
-_N_LOOKED_AT = 9
-_DARK = 64
-"""Of 255: as much as is read of 14 bits that lie at the lower end of 16."""
-
 LEAST, MOST = 1e-9, 0.999
 """Range of the false-alarm rate that is reported for a limit from F1, however far out it lies."""
 
@@ -111,7 +106,6 @@ def train(
     folder = run_folder(Path(results), category.name, detector.method)
     make_writable(folder)
     _check_count(category.train)
-    _tell_unused_bits(category.train)
     limit.check_test_split(category.test)
     content_hash = category.train.content_hash()
     started = time.perf_counter()
@@ -214,26 +208,6 @@ def _check_count(good: Dataset) -> None:
     if len(good) < FEW_PICTURES:
         logger.warning(
             "only %d pictures of good parts: the limit will be rough, 200 are good", len(good)
-        )
-
-
-def _tell_unused_bits(good: Dataset) -> None:
-    """Warn of files of 16 bits that hold fewer: what is read of them is nearly black."""
-    deep = [sample for sample in good if sample.path.suffix.lower() in _DEEP_SUFFIXES]
-    some = deep[:: len(deep) // _N_LOOKED_AT + 1]
-    frames = (good.read(sample) for sample in some)
-    highest = max((int(frame.max()) for frame in frames if frame is not None), default=255)
-    if highest <= _DARK:
-        # 16-bit values were divided by 257 and rounded; cameras have 10, 12 or 14 bits.
-        bits = next(bits for bits in (10, 12, 14) if 257 * highest - 128 < 2**bits)
-        logger.warning(
-            "the pictures are nearly black: the highest value in those that were looked at, such "
-            "as %s, is %d of 255. If a camera wrote %d bits into files of 16, multiply its values "
-            "by %d when they are saved, here and on the device",
-            some[0].path,
-            highest,
-            bits,
-            2 ** (16 - bits),
         )
 
 

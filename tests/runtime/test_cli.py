@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -203,6 +205,15 @@ def test_stream_does_not_guess_which_product_the_camera_sees(
     assert refused.exit_code == 1 and "2 categories (cable, plate)" in refused.stderr
     (tmp_path / "results/cable/padim/cable-padim.onnx").unlink()
     assert run("stream", "--camera", pictures).exit_code == 0
+
+
+def test_predict_tells_of_12_bits_in_16(
+    model: Path, pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a", "b"):
+        cv2.imwrite(str(pictures / f"{name}.tif"), np.full((32, 64), 4095, np.uint16))
+    assert run("predict", model, pictures).exit_code == 0
+    assert caplog.text.count(f"in {pictures} is nearly black") == 1
 
 
 def test_predict_json(model: Path, pictures: Path) -> None:

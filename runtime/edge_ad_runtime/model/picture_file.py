@@ -3,11 +3,13 @@
 A few bytes can announce gigabytes: a PNG of 50 kB decodes to 15 GB if nobody asks its header first.
 """
 
+import logging
 import os
 import re
 import stat
 import struct
 from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,8 @@ from numpy.typing import NDArray
 
 from edge_ad_runtime.errors import DataError, counted
 from edge_ad_runtime.model.image import Frame
+
+logger = logging.getLogger(__name__)
 
 PICTURE_FORMATS = "PNG, JPEG, BMP, TIFF, WebP"
 """The formats that `read_header` knows, for messages."""
@@ -37,6 +41,9 @@ _HEIC_BRANDS = frozenset(
 LARGEST_PICTURE_BYTES = 2**29
 """Largest file, and largest decoded picture: 178 megapixels at 8 bits a channel."""
 
+_FEWER_BITS = 2**14
+"""Cameras have 10, 12 or 14 bits, which some write to the lower end of 16."""
+
 _MOST_SCANNED_PIXELS = 4e9
 """Ten scans, which is usual, of far more pixels than a picture may have."""
 
@@ -53,18 +60,38 @@ _MOST_MARKERS = 100_000
 def read_frame(path: Path | str) -> Frame:
     """Read a picture as a frame: grey tripled, 16 bits made 8, alpha dropped, EXIF obeyed.
 
-    16-bit values are divided by 257, so that 0..65535 becomes 0..255 for every picture alike.
+    16-bit values are divided by 257, so that 0..65535 becomes 0..255 for every picture alike; a
+    warning, once for each folder, tells of files whose values are of fewer bits.
     Files over 512 MiB and pictures that decode to more are refused before they take any memory.
 
     Raises:
         DataError: the file cannot be read, is not a picture, is cut off or too large, or has
             another depth.
     """
+    pixels = _read_pixels(Path(path))
+    if pixels.dtype == np.uint16 and 0 < pixels.max() < _FEWER_BITS:
+        _tell_unused_bits(Path(path).parent)
+    return _with_8_bits(pixels)
+
+
+@lru_cache
+def _tell_unused_bits(folder: Path) -> None:
+    """Warn once for each folder, whoever reads its pictures."""
+    logger.warning(
+        "a picture of 16 bits in %s is nearly black: all its values are below %d of 65535. If the "
+        "camera has 10, 12 or 14 bits, multiply its values by 64, 16 or 4 when they are saved, for "
+        "the training and on the device",
+        folder,
+        _FEWER_BITS,
+    )
+
+
+def _read_pixels(path: Path) -> NDArray[np.uint8 | np.uint16]:
     try:
-        data = _read_file(Path(path))
+        data = _read_file(path)
     except MemoryError as error:
         raise _no_memory(str(path)) from error
-    return decode_picture(data, str(path))
+    return _decode(data, str(path))
 
 
 def _read_file(path: Path) -> bytes:
@@ -102,6 +129,17 @@ def decode_picture(data: bytes, path: str) -> Frame:
     Raises:
         DataError: as `read_frame`.
     """
+    return _with_8_bits(_decode(data, path))
+
+
+def _with_8_bits(pixels: NDArray[np.uint8 | np.uint16]) -> Frame:
+    if pixels.dtype == np.uint16:
+        # No value is half-way between two results, and no copy in floats is made.
+        return np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257), dtype=np.uint8)
+    return np.asarray(pixels, dtype=np.uint8)
+
+
+def _decode(data: bytes, path: str) -> NDArray[np.uint8 | np.uint16]:
     header = read_header(data)
     if header is None:
         raise DataError(f"{path} is not a readable picture ({PICTURE_FORMATS}): {_instead(data)}")
@@ -126,14 +164,11 @@ def decode_picture(data: bytes, path: str) -> Frame:
         raise DataError(
             f"the picture {path} is damaged, or not of 8 or 16 bits: convert or remove it"
         )
-    if pixels.dtype == np.uint16:
-        # No value is half-way between two results, and no copy in floats is made.
-        return np.asarray(cv2.convertScaleAbs(pixels, alpha=1 / 257), dtype=np.uint8)
-    if pixels.dtype != np.uint8:
+    if pixels.dtype not in (np.uint8, np.uint16):
         raise DataError(
             f"expected 8 or 16 bits a channel in {path}, got {pixels.dtype}: convert the picture"
         )
-    return np.asarray(pixels, dtype=np.uint8)
+    return np.asarray(pixels)
 
 
 def _instead(data: bytes) -> str:
@@ -157,7 +192,7 @@ def read_mask(path: Path | str) -> NDArray[np.bool_]:
     Raises:
         DataError: as `read_frame`.
     """
-    return np.asarray(read_frame(path).max(axis=2) > 0)
+    return np.asarray(_read_pixels(Path(path)).max(axis=2) > 0)
 
 
 def list_pictures(folder: Path | str) -> list[Path]:

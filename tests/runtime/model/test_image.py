@@ -56,6 +56,20 @@ def test_16_bits_become_8(tmp_path: Path, suffix: str, grey: bool) -> None:
     np.testing.assert_array_equal(frame, np.dstack([full] * 3) if grey else full)
 
 
+@pytest.mark.parametrize(("depth", "told"), [(np.uint16, True), (np.uint8, False)])
+def test_bits_that_are_not_used_are_told_once_for_each_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, depth: type, told: bool
+) -> None:
+    """Dark pictures of 8 bits, black ones and masks are no sign of them."""
+    dark = ramp() // 5
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.png", dark.astype(depth) * (80 if told else 1))
+        assert read_frame(tmp_path / f"{name}.png").max() < 64
+    write(tmp_path / "black.png", np.zeros((8, 8), np.uint16))
+    read_frame(tmp_path / "black.png")
+    assert caplog.text.count(f"in {tmp_path} is nearly black") == told
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1"])
 def test_other_modes_of_png(tmp_path: Path, mode: str) -> None:
     picture = Image.fromarray(np.ascontiguousarray(ramp()[:, :, ::-1]))
@@ -146,11 +160,14 @@ def test_umlauts_and_spaces_in_paths(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [1, 255])
-def test_masks_are_true_above_zero(tmp_path: Path, value: int) -> None:
-    pixels = np.zeros((10, 12), np.uint8)
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_masks_are_true_above_zero(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, value: int, depth: type
+) -> None:
+    pixels: NDArray[np.integer[Any]] = np.zeros((10, 12), depth)
     pixels[2:5, 3:7] = value
     mask = read_mask(write(tmp_path / "m.png", pixels))
-    assert mask.dtype == np.bool_
+    assert mask.dtype == np.bool_ and not caplog.text
     np.testing.assert_array_equal(mask, pixels > 0)
 
 
