@@ -16,6 +16,7 @@ import torch
 
 from edge_ad import __version__
 from edge_ad.data import Category, Dataset
+from edge_ad.data.contents import Contents
 from edge_ad.evaluate import Evaluation, best_f1_threshold
 from edge_ad.models import Detector, load
 from edge_ad.models.leave_one_out import FEWEST, GoodScores
@@ -107,7 +108,8 @@ def train(
     make_writable(folder)
     _check_count(category.train)
     limit.check_test_split(category.test)
-    content_hash = category.train.content_hash()
+    contents = category.train.contents()
+    _tell_copies(contents)
     started = time.perf_counter()
     detector.fit(category.train)
     fit_seconds = time.perf_counter() - started
@@ -132,7 +134,7 @@ def train(
         n_train=len(pictures),
         turns=detector.turns,
         n_skipped=len(category.train.bad) + len(category.test.bad),
-        content_hash=content_hash,
+        content_hash=contents.hash(),
         fit_seconds=round(fit_seconds, 3),
         trained_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **_test_figures(evaluation),
@@ -208,6 +210,19 @@ def _check_count(good: Dataset) -> None:
     if len(good) < FEW_PICTURES:
         logger.warning(
             "only %d pictures of good parts: the limit will be rough, 200 are good", len(good)
+        )
+
+
+def _tell_copies(contents: Contents) -> None:
+    copies = contents.copies()
+    if copies:
+        copy, original = list(copies.items())[-1]
+        logger.warning(
+            "%s the same content as another one, such as %s as %s: remove the copies; with them, "
+            "fewer parts were seen than are counted, and good parts seem more alike than they are",
+            "1 picture has" if len(copies) == 1 else f"{len(copies)} pictures have",
+            copy,
+            original,
         )
 
 

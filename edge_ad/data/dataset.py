@@ -14,6 +14,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_ad.data.contents import Contents
 from edge_ad.progress import Bar
 from edge_ad_runtime.errors import ConfigError, DataError
 from edge_ad_runtime.model.image import Frame, Preprocessing
@@ -225,20 +226,16 @@ class Dataset(Sequence[Sample]):
         held_out = [sample for index, sample in enumerate(self._samples) if index in drawn]
         return self._part(rest), self._part(held_out)
 
-    def content_hash(self) -> str:
-        """Return the SHA-256, in hex, of file names and contents in order; the folder is free.
-
-        Copies of a picture are logged, since nothing else reads all the files.
+    def contents(self) -> Contents:
+        """Read every file for its hash and for copies; unreadable ones are left out.
 
         Raises:
             DataError: a file cannot be opened, without `skip_bad`.
         """
-        total = hashlib.sha256()
-        first: dict[bytes, Path] = {}
-        copies: list[Path] = []
+        digests = []
         for sample in self._samples:
             try:
-                content = hashlib.sha256(sample.path.read_bytes())
+                content = sample.path.read_bytes()
             except OSError as error:
                 self._leave_out(
                     sample,
@@ -247,22 +244,9 @@ class Dataset(Sequence[Sample]):
                         "check the path and its permissions"
                     ),
                 )
-                continue
-            # A hash of fixed length and a NUL: no two lists of files give the same bytes.
-            total.update(sample.path.name.encode() + b"\0" + content.digest())
-            if first.setdefault(content.digest(), sample.path) != sample.path:
-                copies.append(sample.path)
-                original = first[content.digest()]
-        if copies:
-            logger.warning(
-                "%s the same content as another one, such as %s as %s: remove the copies; with "
-                "them, fewer parts were seen than are counted, and good parts seem more alike than "
-                "they are",
-                "1 picture has" if len(copies) == 1 else f"{len(copies)} pictures have",
-                copies[-1],
-                original,
-            )
-        return total.hexdigest()
+            else:
+                digests.append((sample.path, hashlib.sha256(content).digest()))
+        return Contents(tuple(digests))
 
     def _part(self, samples: Iterable[Sample]) -> "Dataset":
         return Dataset(samples, name=self.name, skip_bad=self.skip_bad)

@@ -163,12 +163,17 @@ def test_a_corrupt_picture_is_named_and_stops_the_training(good_pictures: Path) 
     assert not list(results.rglob("*.json"))
 
 
-def test_skip_bad_goes_on_and_counts(good_pictures: Path) -> None:
+def test_skip_bad_goes_on_and_counts_and_copies_are_told(
+    good_pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (good_pictures / "3.png").write_bytes(b"not a picture")
+    shutil.copy(good_pictures / "4.png", good_pictures / "copy.png")
     results = good_pictures.parent.parent / "results"
     result = train(good_pictures.parent, results, "--skip-bad", "--json", category="part")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["n_skipped"] == 1
+    told = f"such as {good_pictures}/copy.png as {good_pictures}/4.png"
+    assert caplog.text.count(told) == 1
 
 
 def test_what_was_trained_before_a_failure_is_printed(good_pictures: Path) -> None:
