@@ -86,9 +86,9 @@ def compare(
             param_hint="--methods",
         )
     prepare_training("the comparison")
+    from edge_ad.comparison.cells import Cell, Settings, run_cells
+    from edge_ad.comparison.table import write_tables
     from edge_ad.data import list_categories
-    from edge_ad.sweep.benchmark import Cell, Settings, run_benchmark
-    from edge_ad.sweep.table import write_tables
     from edge_ad_runtime.files import make_writable
 
     categories = list_categories(data_root) if classes == ("all",) else classes
@@ -98,7 +98,7 @@ def compare(
     settings = Settings(preset=preset, options=given)
     cells = [Cell(method=method, category=name) for name in categories for method in methods]
     make_writable(results)
-    outcomes = run_benchmark(cells, settings, data_root, results, workers=workers, again=again)
+    outcomes = run_cells(cells, settings, data_root, results, workers=workers, again=again)
     table, _, document = write_tables(results, outcomes, settings)
     text = (document if as_json else table).read_text(encoding="utf-8", errors="surrogateescape")
     click.echo(text if as_json else f"{text}\nwritten to {table}")

@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner
 
 from edge_ad.cli import main
+from edge_ad.comparison.cells import Cell, CellResult, Settings, run_cells
+from edge_ad.comparison.published import IMAGE_AUROC_MEAN, PIXEL_AUROC, PIXEL_AUROC_MEAN
+from edge_ad.comparison.table import COLUMNS, markdown, write_tables
 from edge_ad.config import METHODS
 from edge_ad.data import MVTEC_CLASSES
 from edge_ad.models import DETECTORS, create
 from edge_ad.run_metrics import RunMetrics
-from edge_ad.sweep.benchmark import Cell, CellResult, Settings, run_benchmark
-from edge_ad.sweep.published import IMAGE_AUROC_MEAN, PIXEL_AUROC, PIXEL_AUROC_MEAN
-from edge_ad.sweep.table import COLUMNS, markdown, write_tables
 
 UNTRAINED = Settings(options={"weights": "none", "size": 64})
 
@@ -180,7 +180,7 @@ def test_cells_run_on_a_dask_cluster(data_root: Path, tmp_path: Path) -> None:
         distributed.Client(processes=False, n_workers=1, dashboard_address=None),
         joblib.parallel_config(backend="dask"),
     ):
-        outcomes = run_benchmark(cells, UNTRAINED, data_root, tmp_path, workers=2)
+        outcomes = run_cells(cells, UNTRAINED, data_root, tmp_path, workers=2)
     assert [item.cell for item in outcomes] == cells
     assert all(item.metrics for item in outcomes)
 

@@ -1,4 +1,4 @@
-"""The tables of a benchmark: Markdown for people, CSV and JSON for programs."""
+"""The tables of a comparison: Markdown for people, CSV and JSON for programs."""
 
 import csv
 import io
@@ -9,10 +9,15 @@ from pathlib import Path
 from statistics import mean
 from types import MappingProxyType
 
+from edge_ad.comparison.cells import CellResult, Settings
+from edge_ad.comparison.published import (
+    IMAGE_AUROC,
+    IMAGE_AUROC_MEAN,
+    PIXEL_AUROC,
+    PIXEL_AUROC_MEAN,
+)
 from edge_ad.config import CONFIGS
 from edge_ad.data import MVTEC_CLASSES
-from edge_ad.sweep.benchmark import CellResult, Settings
-from edge_ad.sweep.published import IMAGE_AUROC, IMAGE_AUROC_MEAN, PIXEL_AUROC, PIXEL_AUROC_MEAN
 from edge_ad_runtime.files import write_whole
 
 COLUMNS = (

@@ -67,7 +67,7 @@ class CellResult:
     error: str | None = None
 
 
-def run_benchmark(
+def run_cells(
     cells: Sequence[Cell],
     settings: Settings,
     data_root: Path,
