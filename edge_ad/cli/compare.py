@@ -76,8 +76,8 @@ def compare(
     """Train every method on every class, and compare them.
 
     Writes benchmark.md, .csv and .json into the folder of results. A cell (one method on one class)
-    that was finished with the same settings is not run again. Cells that fail are reported at the
-    end, with exit code 1; the others are kept.
+    that was finished with the same settings on the same pictures is not run again. Cells that fail
+    are reported at the end, with exit code 1; the others are kept.
     """
     unknown = [name for name in methods if name not in METHODS]
     if unknown:

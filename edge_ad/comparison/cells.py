@@ -2,8 +2,9 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def run_cells(
     workers: int = 1,
     again: bool = False,
 ) -> list[CellResult]:
-    """Run all cells that have not been run with these settings.
+    """Run all cells that have not been run with these settings on these pictures.
 
     The cells go through joblib: a backend that was chosen with `joblib.parallel_config` (threads,
     Dask, Ray) is used in place of local processes. A cell that fails does not stop the others.
@@ -92,7 +93,12 @@ def run_cells(
     Returns:
         One result for each cell, in the order of `cells`.
     """
-    known = {} if again else {cell: _finished(cell, settings, results) for cell in cells}
+
+    @cache  # for all cells of a class
+    def content(name: str) -> str:
+        return load_category(name, data_root).content_hash()
+
+    known = {} if again else {cell: _finished(cell, settings, content, results) for cell in cells}
     todo = [cell for cell in cells if known.get(cell) is None]
     if len(todo) < len(cells):
         logger.warning("%d of %d cells were finished before", len(cells) - len(todo), len(cells))
@@ -112,13 +118,18 @@ def run_cell(cell: Cell, settings: Settings, data_root: Path, results: Path) -> 
     """Train and evaluate one cell, and record its figures."""
     try:
         category = load_category(cell.category, data_root)
+        content = category.content_hash()  # before, so that a later change is noticed
         metrics = train(create(settings.config(cell.method)), category, results).metrics
     # What a cell can die of: our own refusals, and what PyTorch raises when memory runs out.
     except (EdgeAdError, OSError, RuntimeError, MemoryError) as error:
         return CellResult(cell=cell, metrics=None, error=f"{type(error).__name__}: {error}")
     path = _record(cell, results)
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"settings": settings.to_json(), "metrics": metrics.to_json()}
+    document = {
+        "settings": settings.to_json(),
+        "content_hash": content,
+        "metrics": metrics.to_json(),
+    }
     write_whole(path, json.dumps(document, indent=2).encode())
     return CellResult(cell=cell, metrics=metrics)
 
@@ -127,16 +138,30 @@ def _record(cell: Cell, results: Path) -> Path:
     return results / CELL_FOLDER / f"{cell.category}-{cell.method}.json"
 
 
-def _finished(cell: Cell, settings: Settings, results: Path) -> RunMetrics | None:
-    """Return the figures of a cell that was run with the same settings, or None."""
+def _finished(
+    cell: Cell, settings: Settings, content: Callable[[str], str], results: Path
+) -> RunMetrics | None:
+    """Return the figures of a cell with the same settings and pictures, or None."""
     path = _record(cell, results)
     try:
         document = json.loads(path.read_text())
         if document["settings"] != settings.to_json():
             return None
-        return RunMetrics.from_json(json.dumps(document["metrics"]), path)
+        metrics = RunMetrics.from_json(json.dumps(document["metrics"]), path)
     except FileNotFoundError:
         return None
     except (ValueError, LookupError, TypeError, DataError) as error:
         logger.warning("%s cannot be used (%s): running the cell again", path, error)
         return None
+    try:
+        if document.get("content_hash") == content(cell.category):
+            return metrics
+    except (EdgeAdError, OSError):
+        return None  # running the cell tells what is wrong with its pictures
+    logger.warning(
+        "%s was measured on other pictures than those of %s now, or by an earlier version, which "
+        "did not record them: running the cell again",
+        cell.method,
+        cell.category,
+    )
+    return None

@@ -1,5 +1,6 @@
 """From a category's name to its pictures: MVTec layout, a plain folder, or a packaged data set."""
 
+import hashlib
 import logging
 import re
 import shlex
@@ -57,6 +58,17 @@ class Category:
     name: str
     train: Dataset
     test: Dataset
+
+    def content_hash(self) -> str:
+        """Read every file, and return the SHA-256, in hex, of all pictures, labels and masks.
+
+        Raises:
+            DataError: a file cannot be opened, without `skip_bad`.
+        """
+        masks = Dataset(Sample(path=one.mask_path) for one in self.test if one.mask_path)
+        hashes = [part.contents().hash() for part in (self.train, self.test, masks)]
+        labels = [(one.label, one.mask_path is not None) for one in self.test]
+        return hashlib.sha256(repr((hashes, labels)).encode()).hexdigest()
 
 
 def load_category(name: str, data_root: Path | str, *, skip_bad: bool = False) -> Category:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,6 +157,25 @@ def test_other_settings_are_another_cell(data_root: Path, tmp_path: Path) -> Non
     before = (tmp_path / "plate/padim/metrics.json").stat().st_mtime_ns
     run(data_root, tmp_path, "--methods", "padim", "--seed", "1")
     assert (tmp_path / "plate/padim/metrics.json").stat().st_mtime_ns > before
+
+
+@pytest.mark.slow
+def test_other_pictures_are_measured_again(
+    data_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = shutil.copytree(data_root, tmp_path / "data")
+    cells = [Cell(method="padim", category="plate")]
+    (first,) = run_cells(cells, UNTRAINED, data, tmp_path)
+    assert run_cells(cells, UNTRAINED, data, tmp_path) == [first]
+    assert "measured on other pictures" not in caplog.text
+    (data / "plate/ground_truth/spot/000_mask.png").unlink()
+    (again,) = run_cells(cells, UNTRAINED, data, tmp_path)
+    assert first.metrics and again.metrics
+    assert again.metrics.pixel_auroc != first.metrics.pixel_auroc
+    assert "padim was measured on other pictures than those of plate now" in caplog.text
+    shutil.rmtree(data)
+    (gone,) = run_cells(cells, UNTRAINED, data, tmp_path)
+    assert gone.metrics is None and "plate" in str(gone.error)
 
 
 def test_a_failing_cell_keeps_the_others(data_root: Path, tmp_path: Path) -> None:
