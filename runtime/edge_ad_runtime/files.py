@@ -303,7 +303,12 @@ def locked(path: Path, *, seconds: float = 0.0, needed: bool = True) -> Iterator
                 if needed or error.errno not in _NO_LOCKS:
                     raise
                 break
-        yield
+        try:
+            yield
+        finally:
+            # Closing is not enough: a process that another thread starts at this moment has a copy.
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 

@@ -303,3 +303,23 @@ def test_a_lock_on_a_folder_or_a_file_system_without_locks(
         pass
     with pytest.raises(OSError, match="No locks"), locked(tmp_path):
         pass
+
+
+def test_a_process_that_is_being_started_keeps_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a copy of every descriptor until it runs its program."""
+    real, copies = os.open, list[int]()
+
+    def copied(*arguments: object) -> int:
+        descriptor = real(*arguments)  # type: ignore[arg-type]
+        copies.append(os.dup(descriptor))
+        return descriptor
+
+    monkeypatch.setattr("os.open", copied)
+    for _ in range(2):
+        with locked(tmp_path / "lock"):
+            pass
+    assert len(copies) == 2
+    for copy in copies:
+        os.close(copy)

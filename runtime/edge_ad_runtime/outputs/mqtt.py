@@ -135,7 +135,7 @@ class MqttSender:
             self._pending = None
 
     def cancel(self) -> None:
-        """Let a `send` under way in another thread raise `OSError` at once."""
+        """Let a `send` under way in another thread raise `OSError` at once, and every later one."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

@@ -75,8 +75,9 @@ class Worker(Generic[Item]):
             self._changed.notify_all()
         if dropped and not self._quiet:
             raise OSError("it cannot keep up with the verdicts; the oldest one was dropped")
-        if self._error is not None:
-            raise self._error
+        error = self._error  # once: the thread may set it back to None at any moment
+        if error is not None:
+            raise error
 
     def close(self) -> int:
         """Work the queue off, within seconds; return how many failures no `put` has reported.

@@ -39,7 +39,7 @@ class Sender(Protocol):
         """
 
     def cancel(self) -> None:
-        """Let a `send` under way in another thread raise `OSError` soon."""
+        """Let a `send` under way in another thread raise `OSError` soon, and every later one."""
 
     def close(self) -> None:
         """Sign off, when no `send` is under way any more."""

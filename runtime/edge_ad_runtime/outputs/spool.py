@@ -128,7 +128,8 @@ class Spool:
 
     def take_notices(self) -> list[str]:
         """Return what there is to tell about damage, once."""
-        notices, self._notices = self._notices, []
+        with self._filled:  # another thread may be setting a damaged file aside
+            notices, self._notices = self._notices, []
         return notices
 
     def close(self) -> None:

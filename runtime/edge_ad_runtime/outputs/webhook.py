@@ -82,6 +82,7 @@ class WebhookSender:
         )
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[int] | None = None
+        self._cancelled = False
 
     def send(self, topic: str, payload: str) -> None:
         """Post a message.
@@ -91,6 +92,8 @@ class WebhookSender:
             OSError: it did not answer in time, redirects, or asks to be tried again.
         """
         self._task = self._loop.create_task(self._post(topic, payload))
+        if self._cancelled:  # between two messages, when there was nothing to cancel
+            self._task.cancel()
         try:
             code = self._loop.run_until_complete(asyncio.wait_for(self._task, self._timeout))
         except asyncio.TimeoutError as error:
@@ -107,7 +110,8 @@ class WebhookSender:
             raise OSError(f"HTTP {code}")
 
     def cancel(self) -> None:
-        """Let a `send` under way in another thread raise `OSError` at once."""
+        """Let a `send` under way in another thread raise `OSError` at once, and every later one."""
+        self._cancelled = True
         if self._task is not None:
             self._loop.call_soon_threadsafe(self._task.cancel)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ class Routes:
         self._state = state
         self._drawing = drawing
         self._marks = marks
+        self._marking = threading.Lock()
         self._news = News(stream, state)
         self.viewers = Viewers(state, drawing, self._news, most=most_viewers)
 
@@ -161,7 +163,6 @@ class Routes:
         Raises:
             DataError: the frame has gone, or the files cannot be written.
         """
-        path = self._marks.put(part, mark, who)
         number, camera = part.captured.number, part.captured.camera
         message = f"the mark of frame {number} of {camera} was taken back by {who}"
         if mark is not None:
@@ -172,11 +173,14 @@ class Routes:
             "mark": mark,
             "who": who,
         }
-        if path is not None:
-            details["picture"] = str(path)
-        self._stream.delivery.event(
-            Event(kind="verdict marked", message=message, camera=camera, details=details)
-        )
+        # Two people may mark one part at once: it keeps one mark, that of the last event.
+        with self._marking:
+            path = self._marks.put(part, mark, who)
+            if path is not None:
+                details["picture"] = str(path)
+            self._stream.delivery.event(
+                Event(kind="verdict marked", message=message, camera=camera, details=details)
+            )
         return path
 
     async def shift(self, request: Request) -> Response:

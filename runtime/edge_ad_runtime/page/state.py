@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from time import monotonic
 from typing import Any
@@ -171,6 +171,12 @@ class PageState(Output):
             ended, self.cameras[camera].shift = self.cameras[camera].shift, Shift()
             return ended
 
+    def now(self, camera: str) -> CameraState:
+        """Return a camera as it is at one moment: a verdict or an event changes several counts."""
+        with self._lock:
+            found = self.cameras[camera]
+            return replace(found, shift=replace(found.shift), warnings=dict(found.warnings))
+
     def is_behind(self) -> bool:
         """Whether frames of a camera are skipped, because more come than the device can score."""
         with self._lock:
@@ -225,12 +231,12 @@ class News:
         return news
 
     def _camera_fields(self, index: int, name: str, known: Known) -> dict[str, Any]:
-        camera, info = self._state.cameras[name], self._stream.info_of(name)
-        override = self._stream.override_of(name)
-        latest = camera.latest
+        info, override = self._stream.info_of(name), self._stream.override_of(name)
         points = self._state.history_after(name, known.points.get(name, 0))
         if points:
             known.points[name] = points[-1][0]
+        camera = self._state.now(name)
+        latest = camera.latest
         return {
             "index": index,
             "name": name,
@@ -273,7 +279,7 @@ class _Collector(Collector):
         self._state = state
 
     def collect(self) -> Iterator[Metric]:
-        cameras = list(self._state.cameras.values())
+        cameras = [self._state.now(name) for name in self._state.cameras]
         for name, text, attribute in (
             ("edge_ad_frames", "Frames that got a verdict", "frames"),
             ("edge_ad_anomalous_frames", "Frames found anomalous", "anomalous"),

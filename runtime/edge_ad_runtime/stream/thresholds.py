@@ -103,20 +103,21 @@ class Thresholds:
 
     def _change(self, camera: str, override: Override | None, who: str) -> None:
         slot = self._slots[camera]
-        # Held until the file is written: two changes must not end in the file in another order.
+        # Held until it is told: the last of two changes must be the last one in the file and in the
+        # events, too.
         with self._lock:
             before = slot.set_override(camera, override)
             now = slot.threshold(camera)
             problem = self._keep()
-        message = f"the limit at {camera} is now {now:.4g} instead of {before:.4g}, set by {who}"
-        if override is None:
-            message = f"the limit at {camera} is the model's own again, {now:.4g}, reset by {who}"
-        if problem:
-            message += f"; it is not kept over a restart: {problem}"
-        details = {"old": before, "new": now, "who": who}
-        self._report(
-            Event(kind="threshold changed", message=message, camera=camera, details=details)
-        )
+            text = f"the limit at {camera} is now {now:.4g} instead of {before:.4g}, set by {who}"
+            if override is None:
+                text = f"the limit at {camera} is the model's own again, {now:.4g}, reset by {who}"
+            if problem:
+                text += f"; it is not kept over a restart: {problem}"
+            details = {"old": before, "new": now, "who": who}
+            self._report(
+                Event(kind="threshold changed", message=text, camera=camera, details=details)
+            )
 
     def _keep(self) -> str:
         """Write the state file; return why that failed, or nothing."""

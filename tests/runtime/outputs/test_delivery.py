@@ -10,7 +10,7 @@ from edge_ad_runtime import CapturedFrame, Result
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.outputs import Delivery, Output, base
 from edge_ad_runtime.outputs.json_file import JsonConfig, JsonFile
-from edge_ad_runtime.outputs.queued import Background
+from edge_ad_runtime.outputs.queued import Background, Worker
 from edge_ad_runtime.supervisor import Supervisor
 
 MakeVerdict = Callable[..., tuple[CapturedFrame, Result]]
@@ -137,6 +137,17 @@ def test_an_error_that_nobody_foresaw_hangs_nothing(verdict: MakeVerdict, wait: 
     delivery.close()
     assert recorder.frames[-1] == 20
     assert delivery.lost > 0
+
+
+def test_an_output_that_works_again_while_its_failure_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = iter([OSError("away"), None])
+    error = property(lambda worker: next(answers), lambda worker, value: None)
+    monkeypatch.setattr(Worker, "_error", error, raising=False)
+    worker: Worker[int] = Worker(lambda item: None, name="files", limit=8)
+    with pytest.raises(OSError, match="away"):
+        worker.put(1)
 
 
 def test_what_a_best_effort_output_drops_is_no_lost_verdict(verdict: MakeVerdict) -> None:

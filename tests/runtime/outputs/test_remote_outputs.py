@@ -32,7 +32,7 @@ needs_mosquitto = pytest.mark.skipif(
 )
 
 
-def wait(what: Callable[[], object], seconds: float = 40) -> None:
+def wait(what: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline
@@ -107,7 +107,7 @@ def received(broker: Broker) -> Iterator[list[tuple[str, dict[str, Any]]]]:
     client.reconnect_delay_set(1, 1)
     client.connect("127.0.0.1", broker.port)
     client.loop_start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     yield messages
     client.disconnect()
     client.loop_stop()
@@ -306,7 +306,7 @@ def test_webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: MakeV
     thread.start()
     events: list[Event] = []
     url = f"http://127.0.0.1:{server.server_address[1]}/hook"
-    sender = WebhookSender(WebhookConfig(url=url, timeout=2))
+    sender = WebhookSender(WebhookConfig(url=url, timeout=60))
     output = Spooled(sender, Spool(tmp_path / "spool", limit=100), events.append)
     try:
         for number in range(4):
@@ -321,6 +321,16 @@ def test_webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: MakeV
     assert Hook.tokens == {"Bearer t0ken"}
     assert [event.kind for event in events] == ["output failed", "output back", "output failed"]
     assert "refused a message for good" in events[2].message
+
+
+def test_a_webhook_that_is_cancelled_between_two_messages_sends_no_other() -> None:
+    """The stream closes its spool after that."""
+    pytest.importorskip("httpx", reason="no httpx: pip install 'edge-ad[webhook]'")
+    sender = WebhookSender(WebhookConfig(url="http://127.0.0.1:9/", timeout=60))
+    sender.cancel()
+    with pytest.raises(OSError, match="the stream ends"):
+        sender.send("left/verdict", "{}")
+    sender.close()
 
 
 @pytest.mark.parametrize(("error", "lost"), [(Refused("HTTP 400"), 3), (OSError("HTTP 503"), 0)])

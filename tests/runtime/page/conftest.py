@@ -83,7 +83,7 @@ def server(stream: Stream, tmp_path: Path) -> Iterator[PageServer]:
     yield found
     stop.set()
     found.close()
-    running.join(20)
+    running.join(60)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def ask() -> Ask:
         data: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> Answer:
-        connection = http.client.HTTPConnection(*server.address, timeout=10)
+        connection = http.client.HTTPConnection(*server.address, timeout=60)
         if body is not None:
             data = json.dumps(body).encode()
         kind = {"Content-Type": "application/json"} if data is not None else {}
@@ -116,7 +116,7 @@ def ask() -> Ask:
 def wait() -> Wait:
     """Wait until a condition holds."""
 
-    def until(what: Callable[[], object], seconds: float = 20) -> None:
+    def until(what: Callable[[], object], seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not what():
             assert time.monotonic() < deadline
@@ -157,7 +157,7 @@ def watch() -> Iterator[Callable[..., http.client.HTTPResponse]]:
 
         def start(server: PageServer, client: str = "127.0.0.1") -> http.client.HTTPResponse:
             connection = http.client.HTTPConnection(
-                *server.address, timeout=20, source_address=(client, 0)
+                *server.address, timeout=60, source_address=(client, 0)
             )
             opened.callback(connection.close)
             connection.request("GET", "/events")

@@ -14,6 +14,8 @@ import pytest
 
 from edge_ad_runtime import CapturedFrame, DataError, FakeCamera, Frame, ModelInfo, Result
 from edge_ad_runtime.events import Event
+from edge_ad_runtime.files import write_whole
+from edge_ad_runtime.outputs.base import event_fields
 from edge_ad_runtime.stream import build
 from edge_ad_runtime.stream.config import ServeConfig, parse_config
 from edge_ad_runtime.stream.stream import Stream
@@ -21,13 +23,15 @@ from edge_ad_runtime.stream.stream import Stream
 pytest.importorskip("starlette", reason="no starlette: pip install 'edge-ad[serve]'")
 pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'")
 
+from edge_ad_runtime.page import marks
 from edge_ad_runtime.page.guard import Guard, token_for
 from edge_ad_runtime.page.marks import class_folder
 from edge_ad_runtime.page.parts import Drawing
 from edge_ad_runtime.page.server import PageServer, local_url
-from edge_ad_runtime.page.state import PageState
+from edge_ad_runtime.page.state import Known, News, PageState
 
 TOKEN = "a-token-for-this-test"
+MISSED = {"mark": "missed"}
 Ask = Callable[..., tuple[int, str, dict[str, str]]]
 Wait = Callable[..., None]
 Status = Callable[[PageServer], dict[str, Any]]
@@ -199,6 +203,52 @@ def test_a_mark_saves_the_frame_with_its_label(
     assert marks[0].details["picture"] == str(path) and "picture" not in marks[2].details
     assert ask(server, "/mark", body=body | {"mark": "ugly"})[0] == 400
     assert ask(server, "/mark", body=body | {"id": "elsewhere-1"})[0] == 400
+
+
+def test_two_people_who_mark_one_part_at_once_leave_one_mark(
+    server: PageServer,
+    stream: Stream,
+    ask: Ask,
+    wait: Wait,
+    status: Status,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A part that is in both folders would be learnt as good, and be missed in the test."""
+    told = _Told()
+    stream.delivery.add(told)
+    wait(lambda: status(server).get("gallery"))
+    body = {"id": status(server)["gallery"][0]["id"]}
+    other = threading.Thread(target=ask, args=(server, "/mark"), kwargs={"body": body | MISSED})
+
+    def late(*arguments: Any) -> None:
+        if other.ident is None:  # in the middle of the first mark
+            other.start()
+            other.join(0.3)
+        write_whole(*arguments)
+
+    monkeypatch.setattr(marks, "write_whole", late)
+    assert ask(server, "/mark", body=body | {"mark": "false alarm"})[0] == 200
+    other.join(60)
+    (picture,) = (tmp_path / "marks").rglob("*.png")
+    assert picture.parent.name == "missed" and picture.with_suffix(".json").exists()
+    last = [event for event in told.events if event.kind == "verdict marked"][-1]
+    assert last.details["picture"] == str(picture)
+
+
+def test_an_event_in_the_middle_of_an_answer(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = PageState({"left": 1}, stream.info_of)
+    state.event(Event(kind="drift", message="", camera="left"))
+
+    def late(event: Event) -> dict[str, object]:
+        state.event(Event(kind="overload", message="", camera="left"))
+        return event_fields(event)
+
+    monkeypatch.setattr("edge_ad_runtime.page.state.event_fields", late)
+    (camera,) = News(stream, state).since(Known())["cameras"]
+    assert [warning["event"] for warning in camera["warnings"]] == ["drift"]
 
 
 def test_marked_parts_are_pictures_that_training_reads(

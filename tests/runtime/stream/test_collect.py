@@ -34,7 +34,8 @@ def feed_of(
         "left",
         FakeCamera(frames),
         reopen=lambda: next(sources),
-        recovery=Recovery(first_delay=0.01, jitter=0),
+        # On a machine that stands still for seconds, no camera is lost.
+        recovery=Recovery(stall_timeout=0, first_delay=0.01, jitter=0),
         report=events.append,
         changed=changed,
     )

@@ -76,6 +76,22 @@ def test_both_cameras_in_one_batch_keep_their_limits(stream: Stream) -> None:
     assert [result.anomalous for result in results] == [False, True]
 
 
+def test_the_last_of_two_changes_is_told_last(stream: Stream) -> None:
+    told: list[float] = []
+    other = threading.Thread(target=stream.set_threshold, args=("left", 170.0))
+
+    def report(event: Event) -> None:
+        if other.ident is None:  # before the first change is told
+            other.start()
+            other.join(0.3)
+        told.append(float(str(event.details["new"])))
+
+    stream._thresholds._report = report
+    stream.set_threshold("left", 180.0)
+    other.join(60)
+    assert told == [180.0, 170.0] and stream.info_of("left").threshold == 170
+
+
 def test_every_change_is_an_event_with_both_limits_and_who(stream: Stream) -> None:
     events = Events()
     stream.delivery.add(events)
