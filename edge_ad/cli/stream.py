@@ -43,6 +43,9 @@ def stream(config: Path | None, check: bool, **options: Any) -> None:
         parsed = _parse(config, options)
         if check:
             click.echo(f"{counted(len(parsed.cameras), 'camera')}, no mistakes")
+            for model in sorted({camera.model for camera in parsed.cameras}):
+                if not model.is_file():
+                    _say(f"the model file {model} is not here yet; the stream needs it to start")
             return
         from edge_ad_runtime.stream.stream import Stream
 

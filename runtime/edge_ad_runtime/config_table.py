@@ -90,7 +90,9 @@ def read_table(kind: type[T], table: object, errors: list[str], place: str = "")
         The dataclass; None: the table has mistakes.
     """
     if not isinstance(table, Mapping):
-        errors.append(f"expected a table as {place.rstrip('.')}, got {_shown(table)}")
+        name = place.rstrip(".")
+        written = "" if name.endswith("]") else f", [{name}]"
+        errors.append(f"{name}: expected a table{written}, got {_shown(table)}")
         return None
     known = [key for key, _, _ in _settings(kind, nested=True)]
     for key in table:

@@ -151,7 +151,9 @@ class StreamConfig:
         install: how `edge-ad install` reaches the stream; None: it does not.
     """
 
-    cameras: tuple[CameraConfig, ...] = setting(key="camera")
+    cameras: tuple[CameraConfig, ...] = setting(
+        key="camera", expected="an array of tables, [[camera]] with double brackets for each camera"
+    )
     model: Path | None = setting(None)
     device: str = setting("auto", choices=DEVICES)
     accelerator: AcceleratorConfig = setting(AcceleratorConfig())
@@ -212,17 +214,21 @@ def _with_camera_defaults(document: Mapping[str, Any]) -> dict[str, Any]:
     cameras = completed.get("camera", [])
     if isinstance(cameras, list):
         completed["camera"] = [
-            {**defaults, "name": _name(camera, index), **camera}
-            if isinstance(camera, Mapping)
-            else camera
+            _completed(camera, defaults, index) if isinstance(camera, Mapping) else camera
             for index, camera in enumerate(cameras)
         ]
     return completed
 
 
-def _name(camera: Mapping[str, Any], index: int) -> str:
+def _completed(
+    camera: Mapping[str, Any], defaults: Mapping[str, Any], index: int
+) -> dict[str, Any]:
     source = camera.get("source")
-    return default_name(source) if isinstance(source, str) and source else str(index)
+    if isinstance(source, int) and not isinstance(source, bool) and source >= 0:
+        source = str(source)  # the index of a camera, as in `open_source`
+        camera = {**camera, "source": source}
+    name = default_name(source) if isinstance(source, str) and source else str(index)
+    return {**defaults, "name": name, **camera}
 
 
 def default_name(source: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_ad_runtime.errors import ConfigError
-from edge_ad_runtime.events import Event, EventKind, Report
+from edge_ad_runtime.events import Event, Report
 from edge_ad_runtime.files import locked, make_writable, read_document, write_whole
 from edge_ad_runtime.model.document import Document
 from edge_ad_runtime.model.result import iso_time
@@ -63,10 +63,7 @@ class Thresholds:
             if slot is None:
                 continue
             slot.set_override(camera, override)
-            message = f"the limit at {camera} stays {_described(override)}"
-            if override.model and override.model != slot.content:
-                message += "; the model has changed since, so check whether it still fits"
-            self._report(_event("threshold kept", camera, message, override))
+            self._report(_kept(camera, slot, override))
 
     def set(self, camera: str, threshold: float, who: str) -> None:
         """Set the limit of one camera.
@@ -91,8 +88,7 @@ class Thresholds:
         for camera, slot in self._slots.items():
             override = slot.overrides.get(camera)
             if override is not None:
-                message = f"the limit at {camera} stays {_described(override)}"
-                self._report(_event("threshold kept", camera, message, override))
+                self._report(_kept(camera, slot, override))
 
     def _slot(self, camera: str) -> ModelSlot:
         if camera not in self._slots:
@@ -142,17 +138,15 @@ class Thresholds:
         write_whole(path, json.dumps(document, indent=2).encode() + b"\n")
 
 
-def _described(override: Override) -> str:
-    return f"{override.threshold:.4g}, set by {override.who} on {iso_time(override.since)}"
-
-
-def _event(kind: EventKind, camera: str, message: str, override: Override) -> Event:
-    details = {
-        "threshold": override.threshold,
-        "who": override.who,
-        "since": iso_time(override.since),
-    }
-    return Event(kind=kind, message=message, camera=camera, details=details)
+def _kept(camera: str, slot: ModelSlot, override: Override) -> Event:
+    since = iso_time(override.since)
+    message = (
+        f"the limit at {camera} stays {override.threshold:.4g}, set by {override.who} on {since}"
+    )
+    if override.model and override.model != slot.content:
+        message += "; the model has changed since, so check whether it still fits"
+    details = {"threshold": override.threshold, "who": override.who, "since": since}
+    return Event(kind="threshold kept", message=message, camera=camera, details=details)
 
 
 def _read(path: Path) -> dict[str, Override]:

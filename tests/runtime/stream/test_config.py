@@ -101,7 +101,7 @@ def test_every_mistake_at_once() -> None:
         "mqtt.port: expected a whole number from 1 to 65535",
         "json.path: expected the path of a file",
         "webhook.url: expected http://",
-        "expected a table as serve, got 8080",
+        "serve: expected a table, [serve], got 8080",
     ):
         assert any(mistake.startswith(start) for mistake in mistakes), (start, mistakes)
 
@@ -111,12 +111,20 @@ def test_every_mistake_at_once() -> None:
     [
         ({}, "at least one camera"),
         ({"camera": [{"source": "0"}]}, "camera\\[0\\].model"),
-        ({"model": "a", "camera": {"source": "0"}}, "array of tables"),
+        ({"model": "a", "camera": {"source": "0"}}, "\\[\\[camera\\]\\] with double brackets"),
     ],
 )
 def test_refuses(document: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         parse_config(document)
+
+
+def test_the_index_of_a_camera_may_be_a_number() -> None:
+    (camera,) = parse_config({"model": "a", "camera": [{"source": 0}]}).cameras
+    assert (camera.source, camera.name) == ("0", "0")
+    for wrong in (-1, True, 12345):
+        with pytest.raises(DataError, match=r"camera\[0\].source: expected an index"):
+            parse_config({"model": "a", "camera": [{"source": wrong}]})
 
 
 def test_files_that_are_not_there_or_not_toml(tmp_path: Path) -> None:
@@ -185,6 +193,7 @@ def test_check(tmp_path: Path) -> None:
     path.write_text(WHOLE)
     done = CliRunner().invoke(main, ["stream", "--config", str(path), "--check"])
     assert (done.exit_code, done.stdout) == (0, "2 cameras, no mistakes\n")
+    assert done.stderr.count("a.onnx is not here yet") == 1
     path.write_text(WHOLE.replace("threads = 2", "threads = -1\nthresold = 3"))
     done = CliRunner().invoke(main, ["stream", "--config", str(path), "--check"])
     assert done.exit_code == 1

@@ -265,12 +265,20 @@ def test_a_reload_keeps_what_people_have_set_and_says_so(
     with Stream(config) as stream:
         stream.delivery.add(events)
         stream.set_threshold("left", 30.0, who="Ann")
+        stream.reload(config)
+        assert "the model has changed" not in events.found[-1].message
         shutil.copy(write_model("half.onnx", divisor=2.0), model)
         stream.reload(config)
         assert (judge(stream, "left", 80).score, judge(stream, "left", 80).anomalous) == (40, True)
         assert not judge(stream, "right", 80).anomalous
-    assert events.kinds() == ["threshold changed", "model replaced", "threshold kept"]
+    assert events.kinds() == [
+        "threshold changed",
+        "threshold kept",
+        "model replaced",
+        "threshold kept",
+    ]
     assert events.found[-1].camera == "left" and "Ann" in events.found[-1].message
+    assert "the model has changed since" in events.found[-1].message
 
 
 def test_a_limit_set_during_a_reload_brings_no_old_model_back(
