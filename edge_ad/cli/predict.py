@@ -201,11 +201,13 @@ def _scored(
 ) -> Iterator[tuple["CapturedFrame", "Result"]]:
     """Score the batch at once; where that fails one by one, so that only the culprit is lost."""
     try:
-        yield from zip(batch, scorer.score_batch([item.frame for item in batch]), strict=True)
+        frames = [captured.frame for captured in batch]
+        yield from zip(batch, scorer.score_batch(frames, fill_to=_BATCH), strict=True)
     except DataError:
         for captured in batch:
             try:
-                yield captured, scorer.score(captured.frame)
+                (result,) = scorer.score_batch([captured.frame], fill_to=_BATCH)
+                yield captured, result
             except DataError as error:
                 pictures.fail(DataError(f"{captured.path}: {error}"))
 

@@ -112,8 +112,6 @@ class Scorer:
             self._set_threshold(threshold)
         self.provider = str(self._session.get_providers()[0])
         self.preprocessing = self.info.preprocessing
-        # Frames of the last batch: those that were to be scored, and those of the inference.
-        self._asked = self._inferred = 1
         self._min_region_area = min_region_area
         self._finder = self._make_finder()
         if self.provider != CPU and self.golden is not None:
@@ -185,11 +183,13 @@ class Scorer:
         """
         return self.score_batch([frame])[0]
 
-    def score_batch(self, frames: Sequence[Frame]) -> list[Result]:
+    def score_batch(self, frames: Sequence[Frame], *, fill_to: int = 1) -> list[Result]:
         """Score any number of frames, up to 16 in one go where the model file allows it.
 
         Args:
             frames: as in `score`; their sizes may differ.
+            fill_to: of pictures that come in several batches, the size of a whole one: on CUDA, a
+                smaller one takes as long as several whole ones unless it is filled up.
 
         Raises:
             DataError: as `score`, for the whole batch.
@@ -199,7 +199,9 @@ class Scorer:
         prepared = [self.prepare(frame) for frame in frames]
         prepared_ms = (perf_counter() - started) * 1000 / max(1, len(frames))
         sizes = [_size(frame) for frame in frames]
-        return self.score_prepared(prepared, prepared_ms=prepared_ms, frame_sizes=sizes)
+        return self.score_prepared(
+            prepared, prepared_ms=prepared_ms, frame_sizes=sizes, fill_to=fill_to
+        )
 
     def prepare(self, frame: Frame) -> Frame:
         """Return the frame as the model sees it, (h, w, 3): work that another thread can take over.
@@ -216,6 +218,7 @@ class Scorer:
         *,
         prepared_ms: float = 0.0,
         frame_sizes: Sequence[tuple[int, int]] | None = None,
+        fill_to: int = 1,
     ) -> list[Result]:
         """Score frames that went through `prepare`.
 
@@ -224,6 +227,7 @@ class Scorer:
             prepared_ms: what that took for one frame; it is part of the result's latency.
             frame_sizes: (height, width) of each frame before `prepare`, in whose pixels the regions
                 are given; None: those of the prepared frames.
+            fill_to: as for `score_batch`.
 
         Raises:
             DataError: a score is not finite.
@@ -232,17 +236,25 @@ class Scorer:
         shapes = {frame.shape for frame in prepared}
         sizes = frame_sizes or [_size(frame) for frame in prepared]
         step = 1 if self._one_by_one or len(shapes) > 1 else MOST_AT_ONCE
+        # cuDNN chooses all convolutions again for a batch of another size than the last one, which
+        # took 3 seconds on an H100: too long for the rest of a folder.
+        least = min(step, max(len(prepared), fill_to)) if self.provider == CUDA else 1
         results = []
         for start in range(0, len(prepared), step):
             end = start + step
-            results += self._run(prepared[start:end], prepared_ms, sizes[start:end])
+            results += self._run(prepared[start:end], least, prepared_ms, sizes[start:end])
         return results
 
     def _run(
-        self, prepared: Sequence[Frame], prepared_ms: float, sizes: Sequence[tuple[int, int]]
+        self,
+        prepared: Sequence[Frame],
+        least: int,
+        prepared_ms: float,
+        sizes: Sequence[tuple[int, int]],
     ) -> list[Result]:
+        """Score frames in one inference, filled up to at least so many with copies of the last."""
         started = perf_counter()
-        filled = [*prepared, *[prepared[-1]] * self._surplus(len(prepared))]
+        filled = [*prepared, *[prepared[-1]] * (least - len(prepared))]
         # A single frame is not copied again.
         batch = filled[0][np.newaxis] if len(filled) == 1 else np.stack(filled)
         scores, maps = (output[: len(prepared)] for output in self._infer(batch))
@@ -256,18 +268,6 @@ class Scorer:
             self._result(score, anomaly_map, latency, size)
             for score, anomaly_map, size in zip(scores.tolist(), maps, sizes, strict=True)
         ]
-
-    def _surplus(self, asked: int) -> int:
-        """Return how many copies of its last frame a batch needs to be as large as the last one.
-
-        cuDNN chooses all convolutions again for a batch of another size than the last one, which
-        took 3 seconds on an H100: too long for the rest of a folder. A second batch of the same
-        smaller size is not filled up, since more of them are likely.
-        """
-        before, self._asked = self._asked, asked
-        if self.provider != CUDA or asked == before:
-            return 0
-        return max(0, self._inferred - asked)
 
     def _result(
         self,
@@ -286,16 +286,15 @@ class Scorer:
         )
 
     def _infer(self, batch: Frame) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        chooses = self.provider == CUDA and len(batch) != self._inferred
+        # On CUDA, any batch may be one for which cuDNN chooses.
         try:
-            with silent_default_log() if chooses else contextlib.nullcontext():
+            with silent_default_log() if self.provider == CUDA else contextlib.nullcontext():
                 scores, maps = self._session.run(list(OUTPUTS), {"frame": batch})
         except native_errors() as error:
             raise DeviceError(
                 f"{self.provider} failed on a batch of {len(batch)} ({first_line(error)}): "
                 "try --device cpu, or a smaller batch"
             ) from error
-        self._inferred = len(batch)
         expected = (len(batch), *self.info.input_size)
         if scores.shape != expected[:1] or maps.shape != expected:
             raise DataError(

@@ -259,18 +259,19 @@ def _try_once(session: Any, device: str) -> None:
 
 @contextlib.contextmanager
 def silent_default_log() -> Iterator[None]:
-    """Silence ONNX Runtime's default log while cuDNN chooses convolutions.
+    """Silence ONNX Runtime's default log during an inference in which cuDNN chooses convolutions.
 
     cuDNN reports there, not to the session's log, each convolution for which its first plan does
     not fit, and then takes another. ONNX Runtime does not tell how loud the log was: it leaves with
     the level that it has at the start.
     """
-    runtime = _onnxruntime()
-    runtime.set_default_logger_severity(_SILENT)
+    import onnxruntime  # loaded long ago: it is called for every frame
+
+    onnxruntime.set_default_logger_severity(_SILENT)
     try:
         yield
     finally:
-        runtime.set_default_logger_severity(_WARNINGS)
+        onnxruntime.set_default_logger_severity(_WARNINGS)
 
 
 def native_errors() -> tuple[type[Exception], ...]:

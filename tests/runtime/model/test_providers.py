@@ -10,13 +10,17 @@ import stat
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from edge_ad.cli import main
 from edge_ad_runtime import ModelInfo, Scorer
 from edge_ad_runtime.errors import ConfigError, DeviceError
 from edge_ad_runtime.model import accelerator
@@ -69,7 +73,7 @@ class FakeRuntime:
         state.InvalidProtobuf = state.InvalidGraph = type("InvalidProtobuf", (Exception,), {})
         module.capi = ModuleType("onnxruntime.capi")
         module.capi.onnxruntime_pybind11_state = state
-        module.__version__ = "1.31.1"
+        module.__version__, module.__spec__ = "1.31.1", ModuleSpec("onnxruntime", None)
         module.get_available_providers = lambda: list(self.compiled)
         module.preload_dlls = lambda: print("preloading")
         module.set_default_logger_severity = partial(setattr, self, "log")
@@ -314,19 +318,30 @@ def test_auto_leaves_a_file_for_cpus_on_the_cpu(
     assert Scorer(write_model(metadata=metadata)).provider == CUDA
 
 
-def test_a_smaller_batch_is_filled_up_on_a_gpu_unless_more_of_its_size_come(
+def test_a_smaller_batch_is_filled_up_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch, write_model: Any, frames: Any, info: ModelInfo
 ) -> None:
     path = write_model()
     runtime = FakeRuntime(metadata=info.to_metadata()).install(monkeypatch)
     scorer = Scorer(path, device="cuda")
-    for count in (40, 8, 8, 3, 1, 5, 8, 1, 1, 1):
-        results = scorer.score_batch(frames(*range(count)))
+
+    def choices(count: int, fill_to: int = 1) -> list[int]:
+        """The sizes of batches for which cuDNN has to choose."""
+        runtime.choices.clear()
+        results = scorer.score_batch(frames(*range(count)), fill_to=fill_to)
         assert [result.score for result in results] == list(range(count))
-    assert [batch for batch, _ in runtime.choices] == [1, 16, 8, 1]
+        return [batch for batch, _ in runtime.choices]
+
+    assert choices(1) == []  # as when the session was tried
+    assert choices(40) == [16]  # the rest of 8 is filled up
+    assert choices(8, fill_to=8) == [8]
+    assert choices(3, fill_to=8) == choices(1, fill_to=8) == []
+    assert choices(3) == [3] and choices(2) == [2]  # nothing is kept of what came before
+    monkeypatch.setattr(scorer, "_one_by_one", True)
+    assert choices(3, fill_to=8) == [1]
 
 
-def test_the_default_log_is_silent_only_while_cudnn_chooses(
+def test_the_default_log_is_silent_only_during_an_inference_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch, write_model: Any, frames: Any, info: ModelInfo
 ) -> None:
     path = write_model()
@@ -339,6 +354,25 @@ def test_the_default_log_is_silent_only_while_cudnn_chooses(
     with pytest.raises(DeviceError):
         create_session(b"model", "cuda")
     assert broken.log == 2
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_predict_fills_up_its_last_batch_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+    write_model: Any,
+    tmp_path: Path,
+    info: ModelInfo,
+    damaged: bool,
+) -> None:
+    path = write_model()
+    for value in range(11):
+        cv2.imwrite(str(tmp_path / f"{value:02}.png"), np.full((HEIGHT, WIDTH, 3), value, np.uint8))
+    runtime = FakeRuntime(metadata=info.to_metadata()).install(monkeypatch)
+    if damaged:
+        runtime.error = float("nan")  # every picture is tried again by itself
+    done = CliRunner().invoke(main, ["predict", str(path), str(tmp_path), "--device", "cuda"])
+    assert done.exit_code == damaged, done.output
+    assert [batch for batch, _ in runtime.choices] == [1, 8]
 
 
 def test_frames_of_several_cameras_do_not_share_a_batch_on_a_gpu(
