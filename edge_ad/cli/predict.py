@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 8
 
+_ANOMALOUS = 3
+"""Exit code of --fail-on-anomaly: errors have 1, wrong usage 2."""
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
@@ -45,6 +48,11 @@ _BATCH = 8
     "of pictures, or of the only camera.",
 )
 @min_region_area_option
+@click.option(
+    "--fail-on-anomaly",
+    is_flag=True,
+    help=f"Exit with code {_ANOMALOUS} if all pictures were scored and one or more are anomalous.",
+)
 def predict(
     model: Path,
     paths: tuple[Path, ...],
@@ -55,6 +63,7 @@ def predict(
     output: Path | None,
     camera: str | None,
     min_region_area: float | None,
+    fail_on_anomaly: bool,
 ) -> None:
     """Score pictures with the model file MODEL.
 
@@ -62,6 +71,7 @@ def predict(
     'parts/*/*.png'; `**` goes any number of folders deep.
 
     A picture that cannot be read is named on stderr, the others are scored, and the exit code is 1.
+    Otherwise it is 0 whatever the verdicts, unless --fail-on-anomaly is given.
     """
     require(("cv2", "onnxruntime"), extra="cpu", purpose="scoring")
     from edge_ad_runtime import OverlayFolder, Scorer
@@ -74,13 +84,12 @@ def predict(
     overlays = OverlayFolder(output, scorer.info, replace=True) if output else None
     pictures = _Pictures(paths)
     verdicts = _verdicts(scorer, pictures, overlays)
-    if as_json:
-        _print_json(verdicts)
-    else:
-        _print_table(verdicts)
+    n_anomalous = _print_json(verdicts) if as_json else _print_table(verdicts)
     if pictures.failed:
         what = counted(pictures.failed, "path")
         raise EdgeAdError(f"{what} could not be scored: see the messages above")
+    if fail_on_anomaly and n_anomalous:
+        raise SystemExit(_ANOMALOUS)
 
 
 def _calibrated(scorer: "Scorer", model: Path, camera: str | None) -> "Scorer":
@@ -212,25 +221,29 @@ def _scored(
                 pictures.fail(DataError(f"{captured.path}: {error}"))
 
 
-def _print_json(verdicts: Iterable[tuple["CapturedFrame", "Result"]]) -> None:
+def _print_json(verdicts: Iterable[tuple["CapturedFrame", "Result"]]) -> int:
+    """Print an array, and return how many are anomalous."""
     array = [
         {"path": str(captured.path)} | result.fields(captured.timestamp)
         for captured, result in verdicts
     ]
     click.echo(json.dumps(array, indent=1))
+    return sum(bool(entry["anomalous"]) for entry in array)
 
 
-def _print_table(verdicts: Iterable[tuple["CapturedFrame", "Result"]]) -> None:
-    """Print a line for each picture as it comes, and the totals."""
+def _print_table(verdicts: Iterable[tuple["CapturedFrame", "Result"]]) -> int:
+    """Print a row for each picture as it comes, and the totals; return how many are anomalous."""
     results = []
     for captured, result in verdicts:
         verdict = click.style("ANOMALOUS", fg="red") if result.anomalous else "good     "
         click.echo(f"{verdict}  {result.score:10.4f}  {captured.path}")
         results.append((result.anomalous, result.latency_ms, result.threshold))
-    if results:
-        anomalous, latencies, thresholds = zip(*results, strict=True)
-        count = counted(len(results), "picture")
-        click.echo(
-            f"{count}, {sum(anomalous)} anomalous at the limit "
-            f"{thresholds[0]:.4f}, {sum(latencies) / len(latencies):.1f} ms each"
-        )
+    if not results:
+        return 0
+    anomalous, latencies, thresholds = zip(*results, strict=True)
+    count = counted(len(results), "picture")
+    click.echo(
+        f"{count}, {sum(anomalous)} anomalous at the limit "
+        f"{thresholds[0]:.4f}, {sum(latencies) / len(latencies):.1f} ms each"
+    )
+    return sum(anomalous)

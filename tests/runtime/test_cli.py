@@ -207,6 +207,20 @@ def test_stream_does_not_guess_which_product_the_camera_sees(
     assert run("stream", "--camera", pictures).exit_code == 0
 
 
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_predict_fails_on_an_anomaly_if_asked(
+    model: Path, pictures: Path, form: tuple[str, ...]
+) -> None:
+    def code(*paths: Path) -> int:
+        return run("predict", model, *paths, "--fail-on-anomaly", *form).exit_code
+
+    assert run("predict", model, pictures, *form).exit_code == 0
+    assert code(pictures) == 3
+    assert code(pictures / "000.png") == 0
+    (pictures / "050.png").write_bytes(b"nothing")
+    assert code(pictures) == 1  # what could not be scored counts more
+
+
 def test_predict_tells_of_12_bits_in_16(
     model: Path, pictures: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
