@@ -71,7 +71,9 @@ class Category:
         return hashlib.sha256(repr((hashes, labels)).encode()).hexdigest()
 
 
-def load_category(name: str, data_root: Path | str, *, skip_bad: bool = False) -> Category:
+def load_category(
+    name: str, data_root: Path | str = "datasets", *, skip_bad: bool = False
+) -> Category:
     """Find the pictures of a category; none of them is read yet.
 
     `elpv-mono` and `elpv-poly` come from an installed package. Any other name is a folder in
@@ -81,7 +83,7 @@ def load_category(name: str, data_root: Path | str, *, skip_bad: bool = False) -
 
     Args:
         name: of the category.
-        data_root: where the category folders lie.
+        data_root: where the category folders lie; by default `datasets` in the current folder.
         skip_bad: leave unreadable pictures out instead of raising when they are read.
 
     Raises:

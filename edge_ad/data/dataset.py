@@ -6,7 +6,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import overload
@@ -38,7 +38,7 @@ class Sample:
         mask_path: picture of the defective pixels; None: there is none.
     """
 
-    path: Path
+    path: Path = field(kw_only=False)
     label: str = GOOD
     mask_path: Path | None = None
 

@@ -103,6 +103,11 @@ def read_description(
             f"expected a run with {JSON_FILE} and {TENSOR_FILE} in {folder}, "
             f"{Path(error.filename).name} is missing: train it with `edge-ad train`"
         ) from error
+    except NotADirectoryError as error:
+        raise DataError(
+            f"expected the folder of a run, got the file {folder}: if it is a model file, "
+            "edge_ad_runtime.Scorer reads it"
+        ) from error
     except OSError as error:
         raise DataError(f"cannot read the run {folder}: {error.strerror}") from error
     except (ValueError, RecursionError, ModelFileError) as error:

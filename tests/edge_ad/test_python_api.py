@@ -38,6 +38,19 @@ def detector(data_root: Path) -> PaDiM:
     return small().fit(data_root / "plate/train/good")
 
 
+def test_pictures_as_a_beginner_names_them(
+    detector: PaDiM, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "datasets").symlink_to(data_root)
+    monkeypatch.chdir(tmp_path)
+    category = load_category("plate")
+    bad = edge_ad.Sample(category.test[0].path, label="bent")
+    assert detector.evaluate(edge_ad.Dataset([bad])).metrics.n_anomalous == 1
+    (tmp_path / "plate.onnx").touch()
+    with pytest.raises(DataError, match=r"got the file plate.onnx: .*Scorer reads it"):
+        load("plate.onnx")
+
+
 def small() -> PaDiM:
     return PaDiM(weights="none", input_size=(32, 32), layers=["stage2"], dims=8)
 

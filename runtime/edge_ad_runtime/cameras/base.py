@@ -81,12 +81,12 @@ class CapturedFrame:
     """
 
     number: int
-    frame: Frame
+    frame: Frame = field(repr=False)
     timestamp: datetime = field(default_factory=utc_now)
     path: Path | None = None
     camera: str = ""
     trigger: str | None = None
-    prepared: Prepared | None = None
+    prepared: Prepared | None = field(default=None, repr=False)
 
 
 class FrameSource(ABC):
@@ -129,7 +129,7 @@ class FrameSource(ABC):
 class FakeCamera(FrameSource):
     """Delivers the given frames, one per call; an error among them is raised in its turn.
 
-        FakeCamera([part, part, CameraError("unplugged")], now=clock)
+        FakeCamera([part, part, CameraError("unplugged")], live=False)
 
     With a generator the test controls the frame rate: the source waits as long as it does.
     """

@@ -136,13 +136,24 @@ def check_frame(frame: object) -> None:
     if isinstance(frame, str | os.PathLike):
         raise DataError(f"expected a frame, got the path {frame}: read it with read_frame")
     if not isinstance(frame, np.ndarray):
-        raise DataError(f"expected a frame as a numpy array, got {type(frame).__name__}")
+        raise DataError(
+            f"expected a frame as a numpy array, got {type(frame).__name__}: {_source_of(frame)}"
+        )
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
         size = "x".join(str(length) for length in frame.shape)
         raise DataError(
             f"expected a frame as uint8 of H x W x 3 in BGR, got {frame.dtype} of {size}: "
             f"{_remedy(frame)}"
         )
+
+
+def _source_of(frame: object) -> str:
+    """Say how something that is not an array becomes a frame."""
+    if frame is None:
+        return "cv2.imread returns None for a file that it cannot read; read_frame says why"
+    if isinstance(frame, Sequence):
+        return "give several frames to score_batch or predict"
+    return "convert it with np.asarray, and RGB to BGR with frame[..., ::-1]"
 
 
 def _remedy(frame: NDArray[np.generic]) -> str:
@@ -154,7 +165,7 @@ def _remedy(frame: NDArray[np.generic]) -> str:
     if frame.dtype != np.uint8:
         return "convert it to 0..255, values of 0..1 with (255 * frame).round().astype(np.uint8)"
     if frame.ndim == 4:
-        return "it is a batch, give its frames one by one or to a function that takes several"
+        return "it is a batch: give it to score_batch or predict"
     if frame.ndim == 3 and frame.shape[2] == 4:
         return "convert it with cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR)"
     if frame.ndim == 3 and frame.shape[0] == 3:

@@ -179,10 +179,10 @@ class Result:
 
         return plot(self, frame)
 
-    def fields(self, timestamp: datetime) -> dict[str, object]:
-        """Return what goes into JSON, with the time of capture as ISO 8601 in UTC."""
+    def fields(self, timestamp: datetime | None = None) -> dict[str, object]:
+        """Return what goes into JSON; a time of capture, if given, as ISO 8601 in UTC."""
         return {
-            "timestamp": iso_time(timestamp),
+            **({} if timestamp is None else {"timestamp": iso_time(timestamp)}),
             "score": self.score,
             "threshold": self.threshold,
             "anomalous": self.anomalous,

@@ -1,13 +1,14 @@
 """Score frames with a model file."""
 
 import contextlib
-import copy
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,8 @@ MAX_BYTES = 2**31
 
 class Scorer:
     """A model file, ready to score frames; one instance may be used by several threads.
+
+    Another process needs one of its own: it cannot be pickled.
 
     Attributes:
         info: what the model file says about itself.
@@ -145,17 +148,29 @@ class Scorer:
         Raises:
             DataError: the threshold is not a finite number.
         """
-        other = copy.copy(self)
+        other = self._twin()
         other._set_threshold(threshold)
         return other
 
     def with_calibration(self, calibration: DeviceCalibration) -> "Scorer":
         """Return a scorer of the same session with the limits of a calibration on this device."""
-        other = copy.copy(self)
+        other = self._twin()
         other.info = calibration.applied_to(self.info)
         other.threshold = other.info.threshold
         other._finder = other._make_finder()
         return other
+
+    def _twin(self) -> "Scorer":
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied, in words."""
+        raise TypeError(
+            "a Scorer holds a running session of ONNX Runtime and cannot be pickled or copied: "
+            "make one in each process with Scorer(path), such as in the initializer of a pool"
+        )
 
     def judged(self, result: Result) -> Result:
         """Return a result of the same model with the verdict that this scorer's limits give it."""
@@ -183,11 +198,12 @@ class Scorer:
         """
         return self.score_batch([frame])[0]
 
-    def score_batch(self, frames: Sequence[Frame], *, fill_to: int = 1) -> list[Result]:
+    def score_batch(self, frames: Iterable[Frame], *, fill_to: int = 1) -> list[Result]:
         """Score any number of frames, up to 16 in one go where the model file allows it.
 
         Args:
-            frames: as in `score`; their sizes may differ.
+            frames: as in `score`: a list, an array of n x H x W x 3, or a generator, of which no
+                more than 16 frames are held at a time. Their sizes may differ.
             fill_to: of pictures that come in several batches, the size of a whole one: on CUDA, a
                 smaller one takes as long as several whole ones unless it is filled up.
 
@@ -195,13 +211,20 @@ class Scorer:
             DataError: as `score`, for the whole batch.
             DeviceError: the device failed.
         """
-        started = perf_counter()
-        prepared = [self.prepare(frame) for frame in frames]
-        prepared_ms = (perf_counter() - started) * 1000 / max(1, len(frames))
-        sizes = [_size(frame) for frame in frames]
-        return self.score_prepared(
-            prepared, prepared_ms=prepared_ms, frame_sizes=sizes, fill_to=fill_to
-        )
+        if isinstance(frames, np.ndarray) and frames.ndim < 4:
+            raise DataError("expected several frames, got a single array: give one frame to score")
+        results: list[Result] = []
+        rest = iter(frames)
+        while batch := list(islice(rest, MOST_AT_ONCE)):
+            started = perf_counter()
+            prepared = [self.prepare(frame) for frame in batch]
+            prepared_ms = (perf_counter() - started) * 1000 / len(batch)
+            sizes = [_size(frame) for frame in batch]
+            fill_to = max(fill_to, len(batch))
+            results += self.score_prepared(
+                prepared, prepared_ms=prepared_ms, frame_sizes=sizes, fill_to=fill_to
+            )
+        return results
 
     def prepare(self, frame: Frame) -> Frame:
         """Return the frame as the model sees it, (h, w, 3): work that another thread can take over.

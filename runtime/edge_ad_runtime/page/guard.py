@@ -111,7 +111,9 @@ class Guard:
             return answer
         if self._is_token(_shown_token(headers)):
             return None
-        return PlainTextResponse("a token is needed: open /?token=...", 401)
+        return PlainTextResponse(
+            "a token is needed: open /?token=... once, or send it as Authorization: Bearer ...", 401
+        )
 
     def _is_ours(self, host: str) -> bool:
         try:

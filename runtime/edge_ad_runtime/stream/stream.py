@@ -273,7 +273,17 @@ def run_stream(
 
     Raises:
         DeviceError: the device can no longer run the model.
+        ConfigError: the source is not open, or an output cannot be written to.
     """
+    if not isinstance(source, FrameSource):
+        raise ConfigError(
+            f"expected an open source, got {type(source).__name__}: open it with open_source"
+        )
+    for output in outputs:
+        if not callable(getattr(output, "write", None)):
+            raise ConfigError(
+                f"expected outputs with a method write(captured, result), got {output!r:.80}"
+            )
     delivery = Delivery(outputs)
     model = ModelSlot(scorer) if isinstance(scorer, Scorer) else _OneByOne(scorer)
     loop = Loop(model, delivery)

@@ -1,7 +1,11 @@
 """Scorer: refusals, devices, batches."""
 
+import copy
+import json
+import pickle
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +67,41 @@ def test_frames_of_a_batch_may_differ_in_size(model: Path, frames: MakeFrames) -
     assert [result.score for result in Scorer(model).score_batch(mixed)] == [10, 20, 30]
 
 
+def test_a_batch_may_be_an_array_or_a_generator(model: Path, frames: MakeFrames) -> None:
+    scorer = Scorer(model, threads=1)
+    assert [result.score for result in scorer.score_batch(np.stack(frames(10, 20)))] == [10, 20]
+    alive, most = 0, 0
+
+    def read() -> Iterator[Any]:
+        nonlocal alive, most
+        for value in range(40):
+            (frame,) = frames(value)
+            alive, most = alive + 1, max(most, alive + 1)
+            weakref.finalize(frame, gone)
+            yield frame
+            del frame
+
+    def gone() -> None:
+        nonlocal alive
+        alive -= 1
+
+    assert [result.score for result in scorer.score_batch(read())] == list(range(40))
+    assert most < 40
+    with pytest.raises(DataError, match="give one frame to score"):
+        scorer.score_batch(frames(1)[0])
+
+
+def test_a_scorer_stays_in_its_process(model: Path, frames: MakeFrames) -> None:
+    scorer = Scorer(model, threads=1)
+    for send in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="make one in each process"):
+            send(scorer)
+    assert scorer.with_threshold(5).score(frames(6)[0]).anomalous and scorer.threshold == 100
+    result = scorer.score(frames(100)[0])
+    assert pickle.loads(pickle.dumps(result)).fields() == result.fields()
+    assert list(json.loads(json.dumps(result.fields())))[:3] == ["score", "threshold", "anomalous"]
+
+
 def test_own_threshold(model: Path, frames: MakeFrames) -> None:
     scorer = Scorer(model, threshold=5)
     assert scorer.score(frames(6)[0]).anomalous
@@ -76,12 +115,14 @@ def test_own_threshold(model: Path, frames: MakeFrames) -> None:
     [
         (np.zeros((8, 8), np.uint8), "uint8 of 8x8:.*GRAY2BGR"),
         (np.zeros((8, 8, 4), np.uint8), "8x8x4.*BGRA2BGR"),
-        (np.zeros((1, 8, 8, 3), np.uint8), "it is a batch"),
+        (np.zeros((1, 8, 8, 3), np.uint8), "it is a batch: give it to score_batch"),
         (np.zeros((3, 8, 8), np.uint8), "channels last"),
         ("part.png", "read it with read_frame"),
         (np.zeros((8, 8, 3), np.float32), r"float32.*255 \* frame"),
         (np.zeros((0, 8, 3), np.uint8), "0x8x3"),
-        ([[1, 2, 3]], "list"),
+        ([[1, 2, 3]], "got list: give several frames to score_batch"),
+        (None, "got NoneType: cv2.imread returns None"),
+        (object(), r"got object: convert it with np.asarray, and RGB to BGR"),
     ],
 )
 def test_refuses_frames(model: Path, frame: Any, message: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 from edge_ad_runtime import (
     CameraError,
     CapturedFrame,
+    ConfigError,
     DataError,
     DeviceError,
     FakeCamera,
@@ -154,6 +155,27 @@ def test_a_lost_camera_ends_the_stream_after_its_frames(frames: MakeFrames) -> N
     summary = run_stream(camera, Mean())
     assert summary.frames == 2
     assert str(summary.camera_error) == "unplugged"
+
+
+@pytest.mark.parametrize(
+    ("source", "outputs", "message"),
+    [
+        ("parts", [], "expected an open source, got str: open it with open_source"),
+        (
+            FakeCamera([]),
+            [print],
+            r"write\(captured, result\), got <built-in function print>",
+        ),
+    ],
+)
+def test_what_cannot_be_streamed_is_refused(source: Any, outputs: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_stream(source, Mean(), outputs)
+
+
+def test_a_captured_frame_shows_no_pixels(frames: MakeFrames) -> None:
+    captured = FakeCamera(frames(7)).read()
+    assert "number=0" in repr(captured) and "array" not in repr(captured)
 
 
 def test_max_frames(frames: MakeFrames) -> None:
