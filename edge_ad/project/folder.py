@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edge_ad.data import GOOD
 from edge_ad.data.elpv import ELPV_TYPES
 from edge_ad_runtime.errors import ConfigError, DataError
-from edge_ad_runtime.files import write_whole
+from edge_ad_runtime.files import folder_name, write_whole
 from edge_ad_runtime.model.picture_file import PICTURE_SUFFIXES, list_pictures
 
 Use = Literal["train", "test"]
@@ -32,7 +32,7 @@ Use = Literal["train", "test"]
 EXCLUDED = "excluded"
 _MASKS = "ground_truth"
 _RESERVED = ("train", "test", _MASKS, EXCLUDED)
-_NAME = re.compile(r"\w([\w .()-]{0,58}[\w)])?")
+_LONGEST_NAME = 60
 _LABEL = re.compile(r"\w[\w -]{0,59}")
 
 _naming = threading.Lock()
@@ -322,10 +322,11 @@ def check_category_name(name: str) -> None:
     Raises:
         ConfigError: with what was expected.
     """
-    if not _NAME.fullmatch(name) or name in ELPV_TYPES or name in _RESERVED:
+    taken = name in ELPV_TYPES or name in _RESERVED
+    if taken or len(name) > _LONGEST_NAME or folder_name(name) != name:
         raise ConfigError(
-            "expected a name of up to 60 letters, digits, spaces, '-', '_', '.' and round "
-            f"brackets, such as cable-M8, got {name[:80]!r}"
+            f"expected a name of up to {_LONGEST_NAME} letters, digits, spaces and -_.,+()[] that "
+            f"begins with none of ' -.', such as cable-M8, got {name[:80]!r}"
         )
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -311,6 +312,15 @@ def locked(path: Path, *, seconds: float = 0.0, needed: bool = True) -> Iterator
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
+
+
+def folder_name(category: str) -> str:
+    """Return a category as the name of one folder: as it is, unless that could lead elsewhere.
+
+    `edge-ad train` takes categories of any name from any folder; pictures that are kept under this
+    name join those of the training by copying the folder.
+    """
+    return re.sub(r"^[. -]+|[^\w .,()\[\]+-]+", "_", category).rstrip(" .") or "_"
 
 
 def make_writable(folder: Path) -> None:

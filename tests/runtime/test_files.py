@@ -15,6 +15,7 @@ import pytest
 from edge_ad_runtime import CapturedFrame, ModelInfo, OverlayFolder, Result, files
 from edge_ad_runtime.errors import ConfigError, DataError, ModelFileError
 from edge_ad_runtime.files import (
+    folder_name,
     locked,
     make_writable,
     remove_leftovers,
@@ -323,3 +324,19 @@ def test_a_process_that_is_being_started_keeps_no_lock(
     assert len(copies) == 2
     for copy in copies:
         os.close(copy)
+
+
+@pytest.mark.parametrize(
+    ("category", "folder"),
+    [
+        ("Gehäuse (Linie 3) v1.2", "Gehäuse (Linie 3) v1.2"),
+        ("../../etc", "__.._etc"),
+        ("..", "_"),
+        ("-rf", "_rf"),
+        ("a. ", "a"),
+        ("", "_"),
+        ("a\0/b\\c:d", "a_b_c_d"),
+    ],
+)
+def test_a_category_is_the_name_of_one_folder(category: str, folder: str) -> None:
+    assert folder_name(category) == folder

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.files import write_whole
+from edge_ad_runtime.files import folder_name, write_whole
 from edge_ad_runtime.model.result import iso_time, time_in_names
 from edge_ad_runtime.page.parts import Part
 
@@ -71,15 +71,7 @@ class Marks:
         captured = part.captured
         camera = re.sub(r"[^\w-]+", "_", captured.camera)
         name = f"{time_in_names(captured.timestamp)}-{camera}-{captured.number:06d}.png"
-        return self._folder.joinpath(class_folder(part.info.category), *MARKS[mark], name)
-
-
-def class_folder(category: str) -> str:
-    """Return a category as the name of one folder: as it is, unless that could lead elsewhere.
-
-    The pictures then join those of the training by copying the folder.
-    """
-    return re.sub(r"^[. ]+|[^\w .,()\[\]+-]+", "_", category).rstrip() or "_"
+        return self._folder.joinpath(folder_name(part.info.category), *MARKS[mark], name)
 
 
 def _document(part: Part, mark: str, who: str) -> dict[str, object]:

@@ -25,7 +25,6 @@ pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'"
 
 from edge_ad_runtime.page import marks
 from edge_ad_runtime.page.guard import Guard, token_for
-from edge_ad_runtime.page.marks import class_folder
 from edge_ad_runtime.page.parts import Drawing
 from edge_ad_runtime.page.server import PageServer, local_url
 from edge_ad_runtime.page.state import Known, News, PageState
@@ -260,20 +259,6 @@ def test_marked_parts_are_pictures_that_training_reads(
     ask(server, "/mark", body={"id": identity, "mark": "false alarm"})
     category = data.load_category("plate", tmp_path / "marks")
     assert len(category.train) == 1
-
-
-@pytest.mark.parametrize(
-    ("category", "folder"),
-    [
-        ("Gehäuse (Linie 3) v1.2", "Gehäuse (Linie 3) v1.2"),
-        ("../../etc", "__.._etc"),
-        ("..", "_"),
-        ("", "_"),
-        ("a\0/b\\c:d", "a_b_c_d"),
-    ],
-)
-def test_marked_parts_lie_below_the_name_of_their_class(category: str, folder: str) -> None:
-    assert class_folder(category) == folder
 
 
 def test_a_folder_that_cannot_be_written_to_is_said(
