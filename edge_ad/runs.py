@@ -12,6 +12,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from edge_ad.data import GOOD, Sample, ScoredSample
 from edge_ad.run_metrics import RunMetrics
 from edge_ad_runtime.errors import DataError
-from edge_ad_runtime.files import write_whole
+from edge_ad_runtime.files import locked, write_whole
 from edge_ad_runtime.model.bench import backbone_file
 
 METRICS_FILE = "metrics.json"
@@ -36,6 +37,9 @@ DETECTOR_FILE = "detector.json"
 _OLD_COLUMNS = ("path", "label", "score", "verdict")
 _SCORES_COLUMNS = (*_OLD_COLUMNS, "mask")
 _GOOD_COLUMNS = ("path", "score", "map_min", "map_max", "set_aside")
+
+LOCK_SECONDS = 60.0
+"""For another process to write the same run; its report takes a few seconds."""
 
 Row = TypeVar("Row")
 
@@ -138,6 +142,17 @@ class Run:
         )
 
 
+@contextmanager
+def unchanged(folder: Path) -> Iterator[None]:
+    """Let no training replace the files of a run meanwhile: they are read one after the other."""
+    with ExitStack() as stack:
+        if folder.is_dir():
+            with suppress(OSError):  # what cannot be locked can be read all the same
+                lock = locked(folder.resolve(), seconds=LOCK_SECONDS, needed=False, shared=True)
+                stack.enter_context(lock)
+        yield
+
+
 def read_metrics(folder: Path) -> RunMetrics:
     """Read the figures of a run alone.
 
@@ -177,7 +192,11 @@ def model_file(run: Path) -> Path:
 
 
 def _newest_first(paths: Iterable[Path]) -> list[Path]:
-    return sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    times: dict[Path, int] = {}
+    for path in paths:
+        with suppress(FileNotFoundError):  # deleted or renamed meanwhile
+            times[path] = path.stat().st_mtime_ns
+    return sorted(times, key=times.__getitem__, reverse=True)
 
 
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:

@@ -18,7 +18,7 @@ from edge_ad import __version__
 from edge_ad.data import Category, Dataset
 from edge_ad.data.contents import Contents
 from edge_ad.evaluate import Evaluation, best_f1_threshold
-from edge_ad.models import Detector, load
+from edge_ad.models import Detector, read_detector
 from edge_ad.models.leave_one_out import FEWEST, GoodScores
 from edge_ad.models.saved import cannot_write
 from edge_ad.report.page import write_report
@@ -26,6 +26,7 @@ from edge_ad.report.report import Report
 from edge_ad.run_metrics import RunMetrics
 from edge_ad.runs import (
     DETECTOR_FILE,
+    LOCK_SECONDS,
     REPORT_FILE,
     GoodPicture,
     Run,
@@ -42,9 +43,6 @@ FEW_PICTURES = 20
 
 LEAST, MOST = 1e-9, 0.999
 """Range of the false-alarm rate that is reported for a limit from F1, however far out it lies."""
-
-LOCK_SECONDS = 60.0
-"""For another process to write the same run; its report takes a few seconds."""
 
 STALE = ".old"
 """Ending that takes an exported file out of use when its run is trained again."""
@@ -171,7 +169,7 @@ def change_limit(folder: Path | str, rate: float) -> Run:
             )
         calibration = run.metrics.calibration.with_rate(rate)
         run = replace(run, metrics=run.metrics.with_limit(calibration, run.scored))
-        _write(run, load(folder), save=False)
+        _write(run, read_detector(folder), save=False)
     return run
 
 

@@ -9,7 +9,7 @@ from edge_ad.models.padim import PaDiM
 from edge_ad.models.patchcore import PatchCore
 from edge_ad.models.saved import DAMAGED, JSON_FILE, TENSOR_FILE, newer, read_description, restore
 from edge_ad.models.spade import SPADE
-from edge_ad.runs import METRICS_FILE, read_metrics
+from edge_ad.runs import METRICS_FILE, read_metrics, unchanged
 from edge_ad_runtime.errors import ConfigError, DataError
 
 DETECTORS: dict[str, type[Detector]] = {
@@ -26,6 +26,7 @@ __all__ = [
     "Prediction",
     "create",
     "load",
+    "read_detector",
 ]
 
 
@@ -40,6 +41,12 @@ def load(folder: Path | str, device: str = "auto") -> Detector:
     Raises:
         DataError: the folder holds no run, a damaged one, or one of a newer format.
     """
+    with unchanged(Path(folder)):
+        return read_detector(folder, device)
+
+
+def read_detector(folder: Path | str, device: str = "auto") -> Detector:
+    """As `load`, for whoever keeps trainings away from the folder already."""
     folder = Path(folder)
     method, options, limits, calibration = read_description(folder)
     if method not in DETECTORS:

@@ -35,6 +35,12 @@ _RESERVED = ("train", "test", _MASKS, EXCLUDED)
 _LONGEST_NAME = 60
 _LABEL = re.compile(r"\w[\w -]{0,59}")
 
+_arranging = threading.Lock()
+"""Who comes in the middle would find a layout, and leave out the pictures still to be moved."""
+
+_arranged: dict[Path, dict[str, str]] = {}
+"""New keys by the old ones, which other browsers still show."""
+
 _naming = threading.Lock()
 """To find a free name and to take it is one step: two browsers may send the same name at once."""
 
@@ -135,14 +141,15 @@ class CategoryFolder:
         """Put a plain folder of good parts into the layout; one that has it stays as it is.
 
         Returns:
-            New keys by the old ones, of the pictures that were moved.
+            New keys by the old ones, of the pictures that were moved, now or earlier.
         """
-        moved: dict[str, str] = {}
-        if not any((self.path / name).is_dir() for name in ("train", "test")):
-            for picture in self._placed(self.path, ""):
-                target = self._move(picture.path, self.path / "train" / GOOD / picture.path.name)
-                moved[picture.key] = self._key(target)
-        return moved
+        with _arranging:
+            if not any((self.path / name).is_dir() for name in ("train", "test")):
+                moved = _arranged[self.path] = {}
+                for picture in self._placed(self.path, ""):
+                    wanted = self.path / "train" / GOOD / picture.path.name
+                    moved[picture.key] = self._key(self._move(picture.path, wanted))
+            return _arranged.get(self.path, {})
 
     def place(self, key: str, use: Use, label: str) -> Picture:
         """Give a picture another use or label; takes it back where it was excluded.

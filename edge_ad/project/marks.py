@@ -1,6 +1,7 @@
 """Parts that people on the line called wrongly judged: the folder that the live page fills."""
 
 import json
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,9 @@ from edge_ad_runtime.model.document import MAX_NUMBER
 from edge_ad_runtime.model.picture_file import list_pictures
 
 MISSED = "missed"
+
+_joining = threading.Lock()
+"""To look for a picture and to add it is one step: two people may confirm the same one at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,16 +84,23 @@ def read_marks(source: Path, folder: CategoryFolder) -> list[Marked]:
 def join(marked: Marked, folder: CategoryFolder) -> Path:
     """Add a marked part to the category: a false alarm is a good part, a missed one a test.
 
+    Returns:
+        The path of the picture, also of one that has joined before.
+
     Raises:
         DataError: it cannot be read.
     """
-    if marked.mark == "false alarm":
-        intake = take_pictures(marked.path, folder, use="train", label=GOOD)
-    else:
-        intake = take_pictures(marked.path, folder, use="test", label=MISSED)
-    if not intake.taken:
-        raise DataError(intake.refused[0])
-    return intake.taken[0]
+    with _joining:
+        for picture in folder.pictures():
+            if picture.path.name == marked.path.name:
+                return picture.path
+        if marked.mark == "false alarm":
+            intake = take_pictures(marked.path, folder, use="train", label=GOOD)
+        else:
+            intake = take_pictures(marked.path, folder, use="test", label=MISSED)
+        if not intake.taken:
+            raise DataError(intake.refused[0])
+        return intake.taken[0]
 
 
 def _about(path: Path) -> dict[str, object]:

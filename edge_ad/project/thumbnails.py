@@ -54,7 +54,8 @@ class Thumbnails:
             DataError: as `of`.
         """
         identity = _identity(path)
-        if identity not in self._looks:
+        look = self._looks.get(identity)
+        if look is None:
             if len(self._looks) > _MOST_LOOKS:
                 self._looks.clear()
             look = appearance(read_frame(self.of(path)))
@@ -63,7 +64,7 @@ class Thumbnails:
             _ = look.thumbnail
             vars(look)["grey"] = np.zeros((1, 1), np.uint8)
             self._looks[identity] = look
-        return self._looks[identity]
+        return look
 
     def _make(self, path: Path, small: Path) -> None:
         frame = shrunk(read_frame(path), SIDE)

@@ -136,7 +136,8 @@ class Learn:
                 complain(str(error))
             else:
                 joined += 1
-                self._marks.remove(one)
+                if one in self._marks:  # else somebody has pressed twice
+                    self._marks.remove(one)
         say(f"{counted(joined, 'picture')} joined the data.")
         self._show_marks()
 

@@ -34,7 +34,6 @@ class Session:
         id: in the address of its pictures.
         n: verdicts so far.
         n_stopped: anomalous ones.
-        newest: the last verdict; None: none yet.
         said: the last sentence about the source.
         is_over: whether the source has ended.
     """
@@ -45,12 +44,17 @@ class Session:
         """Wait for frames."""
         self.id = secrets.token_hex(8)
         self.n = self.n_stopped = 0
-        self.newest: Result | None = None
         self.said, self.is_over = "", False
         self._scorer = scorer
-        self._frame: Frame | None = None
+        self._part: tuple[Frame, Result] | None = None
+        self._counting = threading.Lock()
         self._stop = threading.Event()
         self._wait = 0.0
+
+    @property
+    def newest(self) -> Result | None:
+        """The last verdict; None: none yet."""
+        return None if self._part is None else self._part[1]
 
     def start(self, spec: str) -> None:
         """Score a camera, a video or pictures in a thread, until `close`.
@@ -84,9 +88,10 @@ class Session:
 
     def picture(self) -> bytes:
         """Return the newest part under its heat map, as JPEG; empty: none yet."""
-        frame, result = self._frame, self.newest
-        if frame is None or result is None:
+        part = self._part
+        if part is None:
             return b""
+        frame, result = part
         overlay = draw_overlay(frame, result, self._scorer.info)
         return encode_jpeg(shrunk(overlay, _SHOWN_SIDE), quality=85)
 
@@ -95,9 +100,10 @@ class Session:
         self._stop.set()
 
     def _keep(self, frame: Frame, result: Result) -> None:
-        self._frame, self.newest = frame, result
-        self.n += 1
-        self.n_stopped += result.anomalous
+        with self._counting:  # a browser may send two pictures at once
+            self._part = frame, result
+            self.n += 1
+            self.n_stopped += result.anomalous
 
     def _end(self, sentence: str) -> None:
         self.said, self.is_over = sentence, True

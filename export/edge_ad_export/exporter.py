@@ -5,6 +5,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from itertools import pairwise
@@ -19,7 +20,7 @@ from edge_ad import __version__
 from edge_ad.data import Dataset, Pictures, as_dataset
 from edge_ad.models import Detector, load
 from edge_ad.run_metrics import RunMetrics
-from edge_ad.runs import Run, model_file
+from edge_ad.runs import DETECTOR_FILE, Run, model_file, unchanged
 from edge_ad_export.build import backbone_graph, build_graph, has_integer_form
 from edge_ad_export.limits import with_own_limits, with_threshold
 from edge_ad_export.parity import Parity, ProofError
@@ -103,15 +104,19 @@ def export(
     Raises:
         DataError: the run, or the pictures for the proof, cannot be read.
         ConfigError: the options do not go together.
-        ExportError: the graph cannot be built or written, or scores differently from PyTorch.
+        ExportError: the graph cannot be built or written, scores differently from PyTorch, or the
+            run was trained again meanwhile.
     """
     run = Path(run)
-    read = Run.read(run)
-    detector = load(run, device="cpu")
+    with unchanged(run):
+        read = Run.read(run)
+        detector = load(run, device="cpu")
+        trained = _Trained(run, _description(run))
     info = _describe_run(read.metrics, detector.preprocessing)
     path = model_file(run) if output is None else Path(output)
+    pictures = ProofPictures.of(read)
     return _export(
-        _Job(info, detector, ProofPictures.of(read), path, options or ExportOptions(), progress)
+        _Job(info, detector, pictures, path, options or ExportOptions(), progress, trained)
     )
 
 
@@ -170,6 +175,30 @@ def _export(job: "_Job") -> Exported:
 
 
 @dataclass(frozen=True)
+class _Trained:
+    """A run, and what its `detector.json` said when it was read."""
+
+    run: Path
+    description: bytes
+
+    def check(self) -> None:
+        """Refuse a run that was trained again: its former model files are out of use by now.
+
+        Raises:
+            ExportError: it was.
+        """
+        if _description(self.run) != self.description:
+            raise ExportError(f"{self.run} was trained again meanwhile: export it again")
+
+
+def _description(run: Path) -> bytes:
+    try:
+        return (run / DETECTOR_FILE).read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+@dataclass(frozen=True)
 class _Job:
     """What is exported, and where to."""
 
@@ -179,6 +208,7 @@ class _Job:
     output: Path
     options: ExportOptions
     progress: Callable[[str], None]
+    trained: _Trained | None = None
 
 
 def _export_as(recipe: Recipe, job: _Job) -> Exported:
@@ -211,9 +241,14 @@ def _export_as(recipe: Recipe, job: _Job) -> Exported:
             if options.golden_frames:
                 golden = golden_frames(scorer, job.pictures, comparison, recipe.precision)
             _write(model, info, temporary, golden)
-            if backbone:
-                write_whole(backbone, backbone_graph(detector).SerializeToString())
-            os.replace(temporary, output)
+            bare = backbone_graph(detector).SerializeToString() if backbone else b""
+            with ExitStack() as stack:
+                if job.trained is not None:
+                    stack.enter_context(unchanged(job.trained.run))
+                    job.trained.check()
+                if backbone:
+                    write_whole(backbone, bare)
+                os.replace(temporary, output)
     except OSError as error:
         raise ExportError(
             f"cannot write {output} ({error.strerror}): choose another --output"

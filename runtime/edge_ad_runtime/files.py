@@ -267,7 +267,9 @@ def lock_open_file(descriptor: int) -> None:
 
 
 @contextmanager
-def locked(path: Path, *, seconds: float = 0.0, needed: bool = True) -> Iterator[None]:
+def locked(
+    path: Path, *, seconds: float = 0.0, needed: bool = True, shared: bool = False
+) -> Iterator[None]:
     """Keep every other process that asks for the same lock away.
 
     A file is made if need be, and what it holds is never touched. A link or a pipe that another
@@ -277,6 +279,7 @@ def locked(path: Path, *, seconds: float = 0.0, needed: bool = True) -> Iterator
         path: of a lock file, which stays, or of a folder.
         seconds: to wait for the other process.
         needed: False: go on without where the file system knows no locks, as some of networks.
+        shared: keep away only those whose lock is not shared: for readers.
 
     Raises:
         BlockingIOError: another process still holds it.
@@ -294,7 +297,8 @@ def locked(path: Path, *, seconds: float = 0.0, needed: bool = True) -> Iterator
         deadline = monotonic() + seconds
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if monotonic() > deadline:

@@ -188,7 +188,7 @@ def test_the_model_file_of_a_relative_folder_has_a_name(
     assert model_file(Path()) == Path("cable-padim.onnx")
 
 
-def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
+def test_runs_are_listed_newest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for age, method in enumerate(("spade", "padim")):
         (tmp_path / "cable" / method).mkdir(parents=True)
         path = tmp_path / "cable" / method / "detector.json"
@@ -196,6 +196,10 @@ def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
         os.utime(path, (age, age))
     assert [path.name for path in all_runs(tmp_path)] == ["padim", "spade"]
     assert all_runs(tmp_path / "nowhere") == []
+    found = [path / "detector.json" for path in all_runs(tmp_path)]
+    gone = tmp_path / "cable" / "gone" / "detector.json"  # deleted after it was listed
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([gone, *found]))
+    assert [path.name for path in all_runs(tmp_path)] == ["padim", "spade"]
 
 
 def test_a_bare_backbone_is_no_model_file(tmp_path: Path) -> None:

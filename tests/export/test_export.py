@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,15 +15,16 @@ from torch import Tensor
 
 from edge_ad.cli import main
 from edge_ad.data import ScoredSample, load_category
-from edge_ad.models import SPADE, PaDiM, load
+from edge_ad.models import SPADE, PaDiM, load, saved
 from edge_ad.runs import Run
 from edge_ad.train import train
-from edge_ad_export import ExportOptions, export
+from edge_ad_export import ExportOptions, export, exporter
 from edge_ad_export.parity import Parity
-from edge_ad_export.proof import ProofPictures
+from edge_ad_export.proof import ProofPictures, compare
 from edge_ad_export.torch_export import OPSET
 from edge_ad_runtime import Scorer
 from edge_ad_runtime.errors import DataError, ExportError
+from edge_ad_runtime.files import locked
 from edge_ad_runtime.model.picture_file import list_pictures, read_frame
 
 
@@ -94,6 +96,38 @@ def test_a_mismatch_keeps_the_old_file_and_names_both_figures(
         export(copy, options=exact)
     assert (copy / "plate-padim.onnx").read_bytes() == before
     assert not [path for path in copy.iterdir() if path.name.startswith(".")]
+
+
+def test_a_run_that_is_trained_again_meanwhile_gets_no_file_of_before(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained_again(*arguments: Any) -> Any:
+        (copy / "plate-padim.onnx").unlink()  # it is put out of use
+        text = (copy / "detector.json").read_text()
+        (copy / "detector.json").write_text(text.replace('"sha256": "', '"sha256": "0'))
+        return compare(*arguments)
+
+    monkeypatch.setattr(exporter, "compare", trained_again)
+    with pytest.raises(ExportError, match="was trained again meanwhile"):
+        export(copy, options=ExportOptions(target="portable"))
+    assert list(copy.glob("*.onnx")) == []
+
+
+def test_no_training_replaces_files_while_they_are_read(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = saved.read_description, list[Path]()
+
+    def late(folder: Path) -> Any:
+        asked.append(folder)
+        with pytest.raises(BlockingIOError), locked(folder):
+            pass
+        with locked(folder, shared=True):  # others may read
+            return real(folder)
+
+    monkeypatch.setattr("edge_ad.models.read_description", late)
+    load(run)
+    assert asked == [run]
 
 
 @pytest.mark.slow

@@ -607,6 +607,26 @@ def control(tmp_path: Path, write_model: WriteModel) -> Iterator[tuple[Path, lis
     opened.close()
 
 
+def test_a_stream_that_ends_while_a_model_loads_reports_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installs, "_LOOK_SECONDS", 0.01)
+    told, loading, loaded = list[Event](), threading.Event(), threading.Event()
+    served = Installs([], lambda: None, told.append)
+
+    def follow() -> None:
+        loading.set()
+        assert loaded.wait(60)
+
+    monkeypatch.setattr(served, "follow", follow)
+    opened = InstallSocket(tmp_path / "s", served, Supervisor(told.append))
+    assert loading.wait(60)
+    opened.close()
+    loaded.set()
+    opened._thread.join(60)
+    assert not opened._thread.is_alive() and told == [] and not (tmp_path / "s").exists()
+
+
 def test_requests_that_are_none(control: tuple[Path, list[Event]], tmp_path: Path) -> None:
     path, told = control
     model = str(tmp_path / "model.onnx")

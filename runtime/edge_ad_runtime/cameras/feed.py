@@ -296,6 +296,7 @@ class _Reopened(FrameSource):
         self.name = name
         self._reopen = reopen
         self._source: FrameSource | None = None
+        self._cancelled = False
 
     def read(self) -> CapturedFrame | None:
         """Open the source if it is not open yet, and read.
@@ -309,10 +310,12 @@ class _Reopened(FrameSource):
                 self._source = self._reopen()
             except DataError as error:
                 raise CameraError(str(error)) from error
-        return self._source.read()
+        # A driver that had just been opened when it was given up might wait for ever.
+        return None if self._cancelled else self._source.read()
 
     def cancel(self) -> None:
-        """Cancel the read of the source, if it is open."""
+        """Cancel the read of the source, if it is open; else it is not read at all."""
+        self._cancelled = True
         if self._source is not None:
             self._source.cancel()
 

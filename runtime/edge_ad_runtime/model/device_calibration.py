@@ -20,7 +20,7 @@ from edge_ad_runtime.errors import ModelFileError
 from edge_ad_runtime.files import locked, read_document, write_whole
 from edge_ad_runtime.model.calibration import Calibration, calibrate, percent
 from edge_ad_runtime.model.info import ModelInfo
-from edge_ad_runtime.model.location import calibration_path
+from edge_ad_runtime.model.location import calibration_path, installed
 
 ANY_CAMERA = ""
 """The name under which a calibration from a folder of pictures is kept: it serves every camera."""
@@ -151,15 +151,26 @@ def write_calibration(model: Path, digest: str, new: DeviceCalibration) -> Path:
 
     What was made for another version of the model, or is damaged, is replaced.
 
+    Args:
+        model: path of the model file.
+        digest: sha256 of the model file that gave the scores.
+        new: the calibration.
+
     Returns:
         The path of the file.
 
     Raises:
+        ModelFileError: another model lies there by now; its calibrations stay.
         OSError: it cannot be written; the old one stays.
     """
+    model = installed(model)
     path = calibration_path(model)
     # Of the model file, so that no lock file is left: two cameras may be calibrated at once.
     with locked(model.resolve(), seconds=_LOCK_SECONDS, needed=False):
+        if digest_of(model) != digest:
+            raise ModelFileError(
+                f"{model} was replaced by another model meanwhile: run `edge-ad calibrate` again"
+            )
         try:
             known = read_calibrations(model, digest)
         except ModelFileError:

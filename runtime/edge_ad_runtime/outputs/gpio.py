@@ -75,9 +75,9 @@ class Digital(Output):
         if self._on != "anomalous" or not result.anomalous:
             return
         with self._lock:
+            self._line.set(True)  # if it cannot be, the timer still ends the pulse before
             if self._timer is not None:
                 self._timer.cancel()
-            self._line.set(True)
             self._timer = threading.Timer(self._seconds, self._end_pulse)
             self._timer.daemon = True
             self._timer.start()

@@ -154,16 +154,23 @@ class InstallSocket:
         """Answer no more; a trial that is running is given up."""
         self._closing.set()
         self._thread.join(2 * _LOOK_SECONDS)
-        self._listener.close()
+        # While it still listens: afterwards it could be the socket of the next stream.
         self._path.unlink(missing_ok=True)
+        self._listener.close()
 
     def _serve(self) -> None:
         while not self._closing.is_set():
             self._installs.follow()
-            with suppress(TimeoutError):
+            try:
                 connection, _ = self._listener.accept()
-                with connection, suppress(OSError):  # it may have gone
-                    self._serve_one(connection)
+            except TimeoutError:
+                continue
+            except OSError:
+                if self._closing.is_set():  # meanwhile, and did not wait for a model that loads
+                    return
+                raise
+            with connection, suppress(OSError):  # it may have gone
+                self._serve_one(connection)
 
     def _serve_one(self, connection: socket.socket) -> None:
         connection.settimeout(_LOOK_SECONDS)

@@ -1,6 +1,7 @@
 """A category's folder: labels are places, and every change is a rename."""
 
-from concurrent.futures import ThreadPoolExecutor
+import os
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import cv2
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 
 from edge_ad.data import load_category
-from edge_ad.project.folder import CategoryFolder
+from edge_ad.project.folder import CategoryFolder, Picture
+from edge_ad.project.marks import join, read_marks
 from edge_ad.project.thumbnails import SIDE, Thumbnails, flags
 from edge_ad_runtime.errors import ConfigError, DataError
 from edge_ad_runtime.model.picture_file import read_frame
+from tests.conftest import write_picture
 
 
 @pytest.fixture
@@ -79,6 +82,42 @@ def test_a_plain_folder_gets_the_layout_with_its_first_change(tmp_path: Path) ->
     assert [one.key for one in folder.pictures()] == ["a.png", "deep/b.png"]
     assert folder.place("deep/b.png", "test", "dent").key == "test/dent/b.png"
     assert [one.key for one in folder.pictures()] == ["train/good/a.png", "test/dent/b.png"]
+
+
+def test_two_browsers_that_change_a_plain_folder_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / "plain").mkdir(exist_ok=True)
+        (tmp_path / "plain" / name).touch()
+    folder, real, other = CategoryFolder(tmp_path / "plain"), os.rename, ThreadPoolExecutor(1)
+    begun: list[Future[Picture]] = []
+
+    def late(source: Path, target: Path) -> None:
+        real(source, target)
+        if not begun:  # some pictures lie in the layout by now, and others do not
+            begun.append(other.submit(folder.place, "c.png", "test", "dent"))
+            wait(begun, 0.3)
+
+    monkeypatch.setattr("os.rename", late)
+    assert folder.place("a.png", "test", "good").key == "test/good/a.png"
+    assert begun[0].result(60).key == "test/dent/c.png"
+    assert next(one.key for one in folder.pictures()) == "train/good/b.png"
+    assert not list(folder.path.glob("*.png"))
+
+
+def test_a_marked_part_that_two_people_confirm_joins_once(
+    folder: CategoryFolder, tmp_path: Path
+) -> None:
+    marked = tmp_path / "marks/train/good/20260102-left-000007.png"
+    write_picture(marked, np.full((64, 96, 3), 90, np.uint8))
+    (one,) = read_marks(tmp_path / "marks", folder)
+    before = len(folder.pictures())
+    with ThreadPoolExecutor(4) as pool:
+        joined = set(pool.map(lambda _: join(one, folder), range(4)))
+    assert joined == {folder.path / "train/good" / marked.name}
+    assert len(folder.pictures()) == before + 1
+    assert read_marks(tmp_path / "marks", folder)[0].known
 
 
 def test_a_camera_beside_the_pictures_of_a_plain_folder_hides_none_of_them(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class Bench:
 
     def wait_ready(self) -> None:
         with self.changed:
-            assert self.changed.wait_for(lambda: self.feed.ready, 10)
+            assert self.changed.wait_for(lambda: self.feed.ready, 60)
 
     def take(self) -> CapturedFrame | None:
         self.wait_ready()
@@ -66,7 +66,7 @@ class Bench:
 def held(frames: list[Frame], release: threading.Event) -> Iterator[Frame]:
     """Deliver, then hang like a driver."""
     yield from frames
-    release.wait(20)
+    release.wait(60)
 
 
 def moving(frames: list[Frame]) -> Iterator[Frame]:
@@ -277,7 +277,7 @@ def test_a_slow_camera_is_not_lost_between_its_frames(
         def deliver(seen: int) -> Iterator[Frame]:
             while True:
                 with ticked:
-                    while sent[0] == seen and ticked.wait(20):
+                    while sent[0] == seen and ticked.wait(60):
                         pass
                     seen = sent[0]
                 yield frames(seen)[0]
@@ -302,14 +302,14 @@ def test_a_slow_camera_is_not_lost_between_its_frames(
             feed.watch()
             if feed._reader is not None and feed._reader is not reader:
                 reader = feed._reader
-                assert opened.acquire(timeout=10)
+                assert opened.acquire(timeout=60)
         with ticked:
             sent[0] = value
             ticked.notify_all()
         for given_up in feed._hanging:
-            given_up._thread.join(10)
+            given_up._thread.join(60)
         with changed:
-            assert changed.wait_for(lambda: feed.ready, 10)
+            assert changed.wait_for(lambda: feed.ready, 60)
         captured = feed.take()
         if captured is not None:
             judged.append(round(captured.frame.mean()))
@@ -336,3 +336,32 @@ def test_a_reader_that_dies_is_a_lost_camera(frames: MakeFrames, fault: Exceptio
     while bench.feed.lost:
         bench.take()
     assert bench.kinds() == ["camera lost", "camera back"]
+
+
+def test_a_camera_that_is_given_up_while_it_opens_is_not_read(frames: MakeFrames) -> None:
+    """Its first picture may never come, and the thread would stay in the driver."""
+    read = list[str]()
+
+    class Watched(FakeCamera):
+        def read(self) -> CapturedFrame | None:
+            read.append(self.name)
+            return super().read()
+
+    bench = Bench(None)
+    bench.opened = iter(())
+    opening, opened = threading.Event(), threading.Event()
+
+    def open_slowly() -> FrameSource:
+        opening.set()
+        assert opened.wait(60)
+        return Watched(frames(1))
+
+    bench.feed._reopen = open_slowly
+    bench.clock.now += 1
+    bench.feed.watch()
+    assert opening.wait(60)
+    bench.feed.close(wait=0)
+    opened.set()
+    assert bench.feed._reader is not None
+    bench.feed._reader._thread.join(60)
+    assert not bench.feed._reader.alive and read == []

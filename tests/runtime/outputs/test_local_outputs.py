@@ -293,6 +293,25 @@ def test_a_chip_that_goes_during_a_pulse_is_told_by_the_next_verdict(verdict: Ma
     assert line.released
 
 
+def test_a_pulse_that_cannot_be_prolonged_ends(verdict: MakeVerdict) -> None:
+    class Fragile(FakeLine):
+        def set(self, active: bool) -> None:
+            super().set(active)
+            if self.levels == [False, True, True]:
+                raise OSError("the chip was busy")
+
+    line = Fragile()
+    output = Digital(line, pulse_ms=200)
+    output.write(*verdict(0))
+    with pytest.raises(OSError, match="busy"):
+        output.write(*verdict(1))
+    deadline = time.monotonic() + 60
+    while line.levels[-1]:
+        assert time.monotonic() < deadline, "the ejector stays on"
+        time.sleep(0.001)
+    output.close()
+
+
 @pytest.mark.parametrize("kind", ["folder", "fifo", "missing parent that is a file"])
 def test_a_path_that_no_file_of_lines_can_have(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a"

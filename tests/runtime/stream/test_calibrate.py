@@ -146,6 +146,25 @@ def test_two_cameras_at_once_keep_both_limits(
     ]
 
 
+def test_a_model_that_is_replaced_meanwhile_keeps_its_calibration(
+    trained: Path,
+    write_model: Callable[..., Path],
+    parts: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, metadata = parts(25), Scorer(trained).info.to_metadata()
+
+    def replaced(*_: object) -> list[str]:
+        write_model("plate.onnx", metadata=metadata, divisor=2.0)
+        calibration_path(trained).write_text("that of the new model")
+        return []
+
+    monkeypatch.setattr("edge_ad_runtime.stream.calibrate.doubts", replaced)
+    result = run("calibrate", trained, "--images", folder)
+    assert result.exit_code == 1 and "was replaced by another model meanwhile" in result.output
+    assert calibration_path(trained).read_text() == "that of the new model"
+
+
 def test_a_video(trained: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     path = tmp_path / "parts.avi"
