@@ -53,7 +53,8 @@ class GoodPicture:
         score: in the method's unit of distance.
         map_min: lowest value of its anomaly map.
         map_max: highest value of its anomaly map.
-        set_aside: it was taken for an outlier and does not count for the decision limit.
+        set_aside: it was taken for an outlier and does not count for the decision limit; it was
+            fitted all the same.
     """
 
     path: Path

@@ -224,11 +224,13 @@ def summary(run: "Run") -> str:
     n_aside = metrics.calibration.n_set_aside if metrics.calibration else 0
     if n_aside:
         aside = (
-            "1 picture looks unlike the other good ones; the report shows it. Leave it out with "
-            "--exclude if it shows a defect"
+            "the limit does without 1 picture that looks unlike the other good ones, but the "
+            "detector has learnt it: leave it out with --exclude if it shows a defect. The report "
+            "shows it"
             if n_aside == 1
-            else f"{n_aside} pictures look unlike the other good ones; the report shows them. "
-            "Leave those that show a defect out with --exclude"
+            else f"the limit does without {n_aside} pictures that look unlike the other good ones, "
+            "but the detector has learnt them: leave those that show a defect out with --exclude. "
+            "The report shows them"
         )
         rows.append(wrapped(f"set aside    {aside}"))
     rows += [f"run          {run.folder}", f"report       {run.folder / 'report.html'}"]

@@ -111,8 +111,11 @@ def _unusual(report: Report) -> Section:
         "it out and train again."
     )
     if n_aside:
-        some = "1 of them was" if n_aside == 1 else f"{n_aside} of them were"
-        note += f" {some} so far from the others that the limit was set without them."
+        some, them = ("1 of them is", "it") if n_aside == 1 else (f"{n_aside} of them are", "them")
+        note += (
+            f" {some} so far from the others that the limit was set without {them}; the detector "
+            f"has learnt {them} all the same."
+        )
     if len(pictures) > len(shown):
         note += f" The first {len(shown)} of {len(pictures)} are shown."
     return Section(

@@ -37,7 +37,8 @@ class Calibration:
             `device` (pictures of the camera that is in use) or, in older files, `cross-fit` (each
             fifth of the pictures left out in turn).
         rate: promised false-alarm rate, the share of good parts at or above the limit, 0..1.
-        n_set_aside: pictures that were left out as outliers, not counted in n.
+        n_set_aside: pictures that the limit does without, as outliers, not counted in n; those of a
+            training are fitted all the same.
         of_scores: of the pictures that the limit rests on.
         of_map_maxima: the same of the largest values of their anomaly maps.
         version: of the document.
