@@ -184,7 +184,10 @@ class Delivery:
 
 
 def _failed(output: Output, error: OSError) -> Event:
-    return Event(kind="output failed", message=f"the output {output.name} failed: {error}")
+    reason = error.strerror or str(error)
+    if error.filename is not None and str(error.filename) != output.name:
+        reason += f": {error.filename}"
+    return Event(kind="output failed", message=f"the output {output.name} failed: {reason}")
 
 
 def verdict_fields(captured: CapturedFrame, result: Result, camera: str) -> dict[str, object]:

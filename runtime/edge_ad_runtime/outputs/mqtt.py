@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -87,13 +88,14 @@ class MqttSender:
             (supervisor or Supervisor()).start(f"{self.name} triggers", self._hand_on)
         self._changed = threading.Condition()
         self._connected = False
-        self._refusal = ""
+        self._refusal = self._unreachable = ""
         self._closing = False
         self._pending: int | None = None
         self._confirmed: set[int] = set()
         self._client = _client(config)
         self._client.will_set(f"{self._topic}/status", "offline", qos=1, retain=True)
         self._client.on_connect = self._on_connect
+        self._client.on_connect_fail = self._on_connect_fail
         self._client.on_disconnect = self._on_disconnect
         self._client.on_publish = self._on_publish
         # What somebody else's message makes of our code must not end the client's own thread.
@@ -118,9 +120,9 @@ class MqttSender:
                 if not answered:
                     # Does nothing, unless an error that nobody foresaw ended the client's thread.
                     self._client.loop_start()
-                    raise OSError("no connection")
+                    raise OSError(self._unreachable or "no connection")
                 if self._closing:
-                    raise OSError("the stream ends")
+                    raise OSError(self._unreachable or "the stream ends")
                 if not self._connected:
                     raise OSError(f"the broker refuses the connection: {self._refusal}")
         if self._pending is None:
@@ -171,8 +173,13 @@ class MqttSender:
         for topic in self._subscribe:
             client.subscribe(topic, qos=2)
         with self._changed:
-            self._connected, self._refusal = True, ""
+            self._connected, self._refusal, self._unreachable = True, "", ""
             self._changed.notify_all()
+
+    def _on_connect_fail(self, *_: Any) -> None:
+        # paho says no more than that it failed, but calls this while it handles the error.
+        error = sys.exc_info()[1]
+        self._unreachable = str(getattr(error, "strerror", None) or error or "")
 
     def _on_disconnect(self, *_: Any) -> None:
         with self._changed:

@@ -12,7 +12,7 @@ from edge_ad_runtime.errors import counted
 from edge_ad_runtime.events import Event, EventKind, Report
 from edge_ad_runtime.model.result import Result
 from edge_ad_runtime.outputs.base import SETTLED_SECONDS, Output, event_fields, verdict_fields
-from edge_ad_runtime.outputs.spool import Spool
+from edge_ad_runtime.outputs.spool import Spool, SpoolError
 from edge_ad_runtime.supervisor import Supervisor
 
 _CLOSE_SECONDS = 5.0
@@ -122,6 +122,8 @@ class Spooled(Output):
                 if not self._away_told:
                     self._away_told = True
                     reason = f"cannot be reached ({error}): verdicts are spooled, and sent later"
+                    if isinstance(error, SpoolError):  # the other side is not to blame
+                        reason = f"sends nothing until its spool works again: {error}"
                     self._tell("output failed", reason)
                 self._closing.wait(delay)
                 delay = min(2 * delay, _LONGEST_DELAY)

@@ -30,6 +30,10 @@ _DELETE_OLDEST = """DELETE FROM message WHERE number IN
 T = TypeVar("T")
 
 
+class SpoolError(OSError):
+    """The file cannot be read or written, perhaps because its disk is full."""
+
+
 class Spool:
     """Messages on disk, oldest first, at most `limit`; for several threads of one process.
 
@@ -166,7 +170,7 @@ class Spool:
                 self._begin_anew()
                 return action(self._base)
         except sqlite3.Error as error:
-            raise OSError(f"cannot use the spool {self._path}: {error}") from error
+            raise SpoolError(f"cannot use the spool {self._path}: {error}") from error
 
     def _begin_anew(self) -> None:
         """Set the file aside, and save what can be read of it.
@@ -189,7 +193,7 @@ class Spool:
             self._base.execute("COMMIT")
             self._count = _count(self._base)
         except sqlite3.Error as error:
-            raise OSError(f"cannot begin a new spool {self._path}: {error}") from error
+            raise SpoolError(f"cannot begin a new spool {self._path}: {error}") from error
         self._notices.append(
             f"has a damaged spool, which is now {aside}: {counted(saved, 'message')} could be "
             "saved, others may be lost"

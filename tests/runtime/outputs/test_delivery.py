@@ -54,6 +54,26 @@ def test_one_that_cannot_be_closed_leaves_no_other_one_open(error: Exception) ->
     assert all(output.closed for output in outputs)
 
 
+def test_a_failure_is_told_without_the_number_of_the_error(verdict: MakeVerdict) -> None:
+    class Lines(Recorder):
+        name = "kept/v.jsonl"
+
+    told: list[str] = []
+
+    class Log(Output):
+        def write(self, captured: CapturedFrame, result: Result) -> None:
+            pass
+
+        def event(self, event: Event) -> None:
+            told.append(event.message)
+
+    for path in (None, "kept/v.jsonl", "kept/a.jpg"):
+        delivery = Delivery([Log(), Lines(error=OSError(28, "No space left on device", path))])
+        delivery.verdict(*verdict())
+    failed = "the output kept/v.jsonl failed: No space left on device"
+    assert told == [failed, failed, f"{failed}: kept/a.jpg"]
+
+
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time of the clock by which outputs settle, in seconds."""

@@ -20,7 +20,7 @@ from edge_ad_runtime.events import Event
 from edge_ad_runtime.outputs import Delivery, Output, remote
 from edge_ad_runtime.outputs.mqtt import MqttConfig, MqttSender
 from edge_ad_runtime.outputs.remote import Refused, Spooled
-from edge_ad_runtime.outputs.spool import Spool
+from edge_ad_runtime.outputs.spool import Spool, SpoolError
 from edge_ad_runtime.outputs.webhook import WebhookConfig, WebhookSender
 from edge_ad_runtime.supervisor import Supervisor
 
@@ -180,7 +180,8 @@ def test_an_outage_is_told_and_survives_a_restart(tmp_path: Path, verdict: MakeV
             first.write(*verdict(number, anomalous=False, camera="left/+"))
         wait(lambda: events)
         first.close()
-    assert events[0].kind == "output failed" and "spooled" in events[0].message
+    assert events[0].kind == "output failed"
+    assert "cannot be reached (Connection refused): verdicts are spooled" in events[0].message
     spool = Spool(tmp_path / "s", limit=9)
     assert len(spool) == 5
     spool.close()
@@ -273,6 +274,46 @@ def test_no_event_about_a_way_goes_that_way(tmp_path: Path, verdict: MakeVerdict
     ]
     assert recorder.events[0] == "thread failed" and recorder.events[-1] == "alarm on"
     assert recorder.events.count("output failed") == 2 and delivery.lost == 1
+
+
+def test_a_spool_that_cannot_be_used_is_not_blamed_on_the_network(
+    tmp_path: Path, verdict: MakeVerdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Network:
+        name = "broker"
+        sent: ClassVar[list[str]] = []
+
+        def send(self, topic: str, payload: str) -> None:
+            self.sent.append(payload)
+
+        def cancel(self) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    spool, full = Spool(tmp_path / "s", limit=9), threading.Event()
+    events: list[Event] = []
+    remove = spool.remove
+
+    def remove_if_there_is_room(number: int) -> None:
+        if full.is_set():
+            raise SpoolError("cannot use the spool s: database or disk is full")
+        remove(number)
+
+    monkeypatch.setattr(spool, "remove", remove_if_there_is_room)
+    full.set()
+    output = Spooled(Network(), spool, events.append)
+    output.write(*verdict(0))
+    wait(lambda: events)
+    assert events[0].message == (
+        "broker sends nothing until its spool works again: "
+        "cannot use the spool s: database or disk is full"
+    )
+    full.clear()
+    wait(lambda: not len(spool))
+    output.close()
+    assert len(set(Network.sent)) == 1
 
 
 class Hook(BaseHTTPRequestHandler):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_ad_runtime import DataError
-from edge_ad_runtime.outputs.spool import Spool
+from edge_ad_runtime.outputs.spool import Spool, SpoolError
 
 
 def fill(path: Path, count: int = 50) -> list[str]:
@@ -37,6 +37,17 @@ def test_a_full_spool_drops_its_oldest_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="holds 2 messages"):
         spool.put("t", "c")
     assert drain(spool) == ["b", "c"] and len(spool) == 0
+    spool.close()
+
+
+def test_a_full_disk_is_an_error_of_the_spool(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", limit=1000)
+    pages = spool._base.execute("PRAGMA page_count").fetchone()[0]
+    spool._base.execute(f"PRAGMA max_page_count = {pages + 1}")
+    with pytest.raises(SpoolError, match=r"cannot use the spool .*is full"):
+        for _ in range(99):
+            spool.put("t", "x" * 1000)
+    assert len(drain(spool)) > 1
     spool.close()
 
 
