@@ -5,7 +5,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -16,7 +16,7 @@ import torch
 
 from edge_ad import __version__
 from edge_ad.data import Category, Dataset
-from edge_ad.data.contents import Contents
+from edge_ad.data.dataset import content_hash
 from edge_ad.evaluate import Evaluation, best_f1_threshold
 from edge_ad.models import Detector, read_detector
 from edge_ad.models.leave_one_out import FEWEST, GoodScores
@@ -106,8 +106,8 @@ def train(
     make_writable(folder)
     _check_count(category.train)
     limit.check_test_split(category.test)
-    contents = category.train.contents()
-    _tell_copies(contents)
+    digests = category.train.digests()
+    _tell_copies(digests)
     started = time.perf_counter()
     detector.fit(category.train)
     fit_seconds = time.perf_counter() - started
@@ -132,7 +132,7 @@ def train(
         n_train=len(pictures),
         turns=detector.turns,
         n_skipped=len(category.train.bad) + len(category.test.bad),
-        content_hash=contents.hash(),
+        content_hash=content_hash(digests),
         fit_seconds=round(fit_seconds, 3),
         trained_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **_test_figures(evaluation),
@@ -211,10 +211,12 @@ def _check_count(good: Dataset) -> None:
         )
 
 
-def _tell_copies(contents: Contents) -> None:
-    copies = contents.copies()
+def _tell_copies(digests: Iterable[tuple[Path, bytes]]) -> None:
+    first: dict[bytes, Path] = {}
+    pairs = ((path, first.setdefault(digest, path)) for path, digest in digests)
+    copies = [(path, original) for path, original in pairs if path != original]
     if copies:
-        copy, original = list(copies.items())[-1]
+        copy, original = copies[-1]
         logger.warning(
             "%s the same content as another one, such as %s as %s: remove the copies; with them, "
             "fewer parts were seen than are counted, and good parts seem more alike than they are",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_ad.data.dataset import GOOD, Dataset, Sample
+from edge_ad.data.dataset import GOOD, Dataset, Sample, content_hash
 from edge_ad.data.elpv import ELPV_TYPES, load_elpv
 from edge_ad_runtime.errors import DataError
 from edge_ad_runtime.model.picture_file import PICTURE_SUFFIXES, list_pictures
@@ -66,7 +66,7 @@ class Category:
             DataError: a file cannot be opened, without `skip_bad`.
         """
         masks = Dataset(Sample(path=one.mask_path) for one in self.test if one.mask_path)
-        hashes = [part.contents().hash() for part in (self.train, self.test, masks)]
+        hashes = [content_hash(part.digests()) for part in (self.train, self.test, masks)]
         labels = [(one.label, one.mask_path is not None) for one in self.test]
         return hashlib.sha256(repr((hashes, labels)).encode()).hexdigest()
 

@@ -14,7 +14,6 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_ad.data.contents import Contents
 from edge_ad.progress import Bar
 from edge_ad_runtime.errors import ConfigError, DataError
 from edge_ad_runtime.model.image import Frame, Preprocessing
@@ -226,8 +225,8 @@ class Dataset(Sequence[Sample]):
         held_out = [sample for index, sample in enumerate(self._samples) if index in drawn]
         return self._part(rest), self._part(held_out)
 
-    def contents(self) -> Contents:
-        """Read every file for its hash and for copies; unreadable ones are left out.
+    def digests(self) -> list[tuple[Path, bytes]]:
+        """Read every file: its path and the SHA-256 of its content, in order.
 
         Raises:
             DataError: a file cannot be opened, without `skip_bad`.
@@ -246,7 +245,7 @@ class Dataset(Sequence[Sample]):
                 )
             else:
                 digests.append((sample.path, hashlib.sha256(content).digest()))
-        return Contents(tuple(digests))
+        return digests
 
     def _part(self, samples: Iterable[Sample]) -> "Dataset":
         return Dataset(samples, name=self.name, skip_bad=self.skip_bad)
@@ -286,6 +285,19 @@ class Dataset(Sequence[Sample]):
         if sample.path not in self.bad:
             self.bad.append(sample.path)
             logger.warning("left out: %s", error)
+
+
+def content_hash(digests: Iterable[tuple[Path, bytes]]) -> str:
+    """Return the SHA-256, in hex, of the names and contents of files; the folder is free.
+
+    Args:
+        digests: as `Dataset.digests` returns them.
+    """
+    total = hashlib.sha256()
+    for path, digest in digests:
+        # A hash of fixed length and a NUL: no two lists of files give the same bytes.
+        total.update(os.fsencode(path.name) + b"\0" + digest)
+    return total.hexdigest()
 
 
 def _n_workers() -> int:
