@@ -34,6 +34,10 @@ def workplace(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets/cable").symlink_to(data_root / "plate")
     shutil.copy(GOLDEN / "good.png", tmp_path / "part.png")
+    camera = 'model = "cable-padim.onnx"\n[[camera]]\nsource = "part.png"\n'
+    (tmp_path / "line1.toml").write_text(camera)
+    lines = '{"frame": 0, "camera": "left", "score": 1.5}\n{"event": "alarm on", "frame": 0}\n'
+    (tmp_path / "verdicts.jsonl").write_text(lines)
     for name in ("cable", "bottle"):
         shutil.copy(GOLDEN / "padim/chip-padim.onnx", tmp_path / f"{name}-padim.onnx")
     return tmp_path
@@ -57,6 +61,8 @@ def test_snippet_runs(workplace: Path, monkeypatch: pytest.MonkeyPatch, code: st
         assert (workplace / "results/cable/padim/metrics.json").is_file()
         return
     exec(compile(code, "snippet", "exec"), {})
+    if "verdicts.csv" in code:
+        assert (workplace / "verdicts.csv").read_text().splitlines()[1:] == [",left,0,1.5,,,"]
 
 
 def test_there_are_snippets() -> None:

@@ -156,9 +156,9 @@ def _configured(config: Path, camera: str | None, device: str, threads: int | No
     """
     from edge_ad_runtime.install.install import Place
     from edge_ad_runtime.model.accepted import AcceptedVersions
-    from edge_ad_runtime.stream.config import parse_config, read_document
+    from edge_ad_runtime.stream.config import read_config
 
-    parsed = parse_config(read_document(config))
+    parsed = read_config(config)
     signature = parsed.signature
     return Place(
         path=_path(parsed, camera),

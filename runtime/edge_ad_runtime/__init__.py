@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from edge_ad_runtime.model.result import Region, Result
     from edge_ad_runtime.model.scorer import Scorer
     from edge_ad_runtime.outputs import JsonLines, OverlayFolder
+    from edge_ad_runtime.stream.config import StreamConfig, read_config
     from edge_ad_runtime.stream.loops import StreamSummary
     from edge_ad_runtime.stream.stream import Stream, run_stream
 
@@ -69,12 +70,14 @@ __all__ = [
     "Result",
     "Scorer",
     "Stream",
+    "StreamConfig",
     "StreamSummary",
     "StuckError",
     "draw_overlay",
     "heat_map",
     "list_pictures",
     "open_source",
+    "read_config",
     "read_frame",
     "run_stream",
 ]
@@ -90,6 +93,7 @@ _MODULES = {
     "model.scorer": ("Scorer",),
     "cameras": ("CapturedFrame", "FakeCamera", "FrameSource", "open_source"),
     "stream.stream": ("Stream", "run_stream"),
+    "stream.config": ("StreamConfig", "read_config"),
     "stream.loops": ("StreamSummary",),
 }
 

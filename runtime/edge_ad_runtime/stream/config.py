@@ -170,6 +170,15 @@ class StreamConfig:
     install: InstallConfig | None = setting(None)
 
 
+def read_config(path: Path | str) -> StreamConfig:
+    """Read a TOML file, as `edge-ad stream --config` does.
+
+    Raises:
+        ConfigError: it cannot be read, or with every mistake in it, one per line.
+    """
+    return parse_config(read_document(Path(path)))
+
+
 def read_document(path: Path) -> dict[str, Any]:
     """Parse a TOML file.
 
@@ -272,8 +281,8 @@ def _contradictions(document: Mapping[str, Any]) -> Iterator[str]:
     for path in sorted({path for path in files if files.count(path) > 1}):
         yield f"two outputs write to {path!r}: give each a file of its own"
     if value("trigger", "mode") == "http" and "serve" not in document:
-        yield "trigger.mode: 'http' needs the live page's server, [serve]"
+        yield "trigger.mode: 'http' needs the live page's server, [serve] or --serve"
     if value("trigger", "mode") == "mqtt" and "mqtt" not in document:
-        yield "trigger.mode: 'mqtt' needs a broker, [mqtt]"
+        yield "trigger.mode: 'mqtt' needs a broker, [mqtt] or --mqtt"
     if value("digital", "on") == "alarm" and "alarm" not in document:
-        yield "digital.on: 'alarm' needs the rule of an alarm, [alarm]"
+        yield "digital.on: 'alarm' needs the rule of an alarm, [alarm] or --alarm"

@@ -31,10 +31,10 @@ from edge_ad_runtime.supervisor import Supervisor
 
 
 class Stream:
-    """Everything that runs in one `edge-ad stream`.
+    """Everything that runs in one `edge-ad stream`, but for the live page.
 
-        with Stream(config) as stream:
-            summary = stream.run(stop)
+        with Stream(read_config("line1.toml")) as stream:
+            summary = stream.run(threading.Event())
 
     Attributes:
         config: what was asked for.
