@@ -10,7 +10,8 @@ from typing import cast
 import cv2
 import numpy as np
 
-from edge_ad_runtime.cameras.mjpeg import MjpegCamera, Wire
+from edge_ad_runtime.cameras.mjpeg import MjpegCamera
+from edge_ad_runtime.cameras.wire import Wire
 from edge_ad_runtime.errors import CameraError, FrameError
 from tests.fuzz.harness import Target, mutate_bytes
 
