@@ -1,6 +1,8 @@
 """Fixtures that several packages' tests share; imports nothing that a device lacks."""
 
 import os
+import secrets
+import socket
 from pathlib import Path
 
 import cv2
@@ -48,6 +50,24 @@ def good_plate(rng: np.random.Generator) -> np.ndarray:
     """One good plate: (64, 96, 3), uint8."""
     noise = rng.normal(120, 40, (64, 96, 3)).astype(np.float32)
     return np.clip(cv2.GaussianBlur(noise, (0, 0), 2), 0, 255).astype(np.uint8)
+
+
+def free_port() -> int:
+    """A port that nobody gets before it is used: the system gives away those from 32768 on.
+
+    Asking for one of those again and again may even reach the one who asks.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                continue
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:

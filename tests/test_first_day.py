@@ -173,7 +173,7 @@ class inspection:
 
 
 def camera(port: int) -> dict[str, Any]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=30) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/status", timeout=60) as answer:
         found: dict[str, Any] = json.load(answer)["cameras"][0]
     return found
 
@@ -184,7 +184,7 @@ def post(port: int, path: str, body: dict[str, str]) -> dict[str, Any]:
         json.dumps(body).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         found: dict[str, Any] = json.load(answer)
     return found
 

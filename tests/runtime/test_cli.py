@@ -142,7 +142,7 @@ def test_stream_ends_on_a_signal(model: Path, pictures: Path, number: int, code:
         process.send_signal(number)
         found = lines(first + process.stdout.read())
         log = process.stderr.read()
-        assert process.wait(20) == code
+        assert process.wait(60) == code
     assert 0 < len(found) < 3000
     assert f"{counted(len(found), 'frame')}, 0 anomalous" in log
     assert "Traceback" not in log
@@ -159,7 +159,7 @@ def test_stream_ends_when_its_reader_goes(model: Path, pictures: Path) -> None:
         process.stdout.readline()
         process.stdout.close()
         log = process.stderr.read()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert "frames" in log and "Broken" not in log and "Traceback" not in log
 
 

@@ -684,7 +684,7 @@ def test_what_listens_may_be_no_stream(tmp_path: Path, answer: bytes) -> None:
         serving.start()
         with pytest.raises(EdgeAdError, match=r"not a stream|gave no answer"):
             ask(tmp_path / "s", {"ask": "nothing"}, 20)
-        serving.join(20)
+        serving.join(60)
 
 
 def test_what_a_neighbour_has_put_there_is_not_touched(model: Path, tmp_path: Path) -> None:

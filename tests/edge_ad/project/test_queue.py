@@ -45,7 +45,7 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue]:
 
 
 def reach(queue: Queue, job: Job, state: str) -> Job:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         queue.advance()
         now = queue.job(job.id)

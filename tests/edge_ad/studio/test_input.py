@@ -66,7 +66,7 @@ def ask(
 
 def connect(studio: StudioProcess) -> http.client.HTTPConnection:
     address = urlsplit(studio.url)
-    return http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
+    return http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
 
 
 def put(studio: StudioProcess, name: str, data: bytes) -> tuple[int, str]:
@@ -256,7 +256,7 @@ def test_every_page_forbids_other_addresses(studio: StudioProcess) -> None:
 
 def test_half_a_request_is_cut_off(half_a_request: socket.socket) -> None:
     """So that clients which send no more cannot use up the process's descriptors."""
-    half_a_request.settimeout(20)
+    half_a_request.settimeout(60)
     try:
         assert half_a_request.recv(100) == b""
     except ConnectionResetError:

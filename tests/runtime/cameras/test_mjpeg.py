@@ -302,7 +302,7 @@ def test_a_certificate_that_the_camera_has_signed_itself(tmp_path: Path) -> None
 def dripping(before: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
     def send(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(before)
-        for _ in range(300):
+        for _ in range(1200):
             handler.wfile.write(b"x")
             time.sleep(0.1)
 
@@ -318,7 +318,7 @@ def test_one_byte_now_and_then_is_no_answer(serve: Serve) -> None:
     with open_source(address, CameraSettings(read_timeout=1)) as source:
         with pytest.raises(CameraError, match="no whole picture within 1 s"):
             source.read()
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60, "the bytes go on for two minutes"
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_cancel_ends_a_silent_connection(serve: Serve) -> None:
     def silent(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(header)
         handler.wfile.flush()
-        release.wait(20)
+        release.wait(60)
 
     source = open_source(serve(silent))
     errors = []
@@ -386,7 +386,7 @@ def test_cancel_ends_a_silent_connection(serve: Serve) -> None:
     thread.start()
     time.sleep(0.1)
     source.cancel()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive() and len(errors) == 1
     release.set()
 
@@ -398,7 +398,7 @@ def test_no_socket_stays_open(serve: Serve) -> None:
     for _ in range(20):
         with open_source(address) as source:
             values(source, 1)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:  # the server's threads close their ends in their own time
         left = {path.name for path in Path("/proc/self/fd").iterdir()} - before - listening
         if len(left) <= 1 or time.monotonic() > deadline:

@@ -18,6 +18,7 @@ from edge_ad_runtime import CapturedFrame, Result
 from edge_ad_runtime.events import Event
 from edge_ad_runtime.stream.config import parse_config
 from edge_ad_runtime.stream.stream import Stream
+from tests.conftest import free_port
 
 WriteVideo = Callable[[str, Sequence[int]], Path]
 
@@ -44,18 +45,12 @@ class Recorder:
             self.events.append(event)
             self._changed.notify_all()
 
-    def wait(self, what: Callable[[], object], seconds: float = 40) -> None:
+    def wait(self, what: Callable[[], object], seconds: float = 60) -> None:
         with self._changed:
             assert self._changed.wait_for(what, seconds), (self.events, self.verdicts[-3:])
 
     def kinds(self, camera: str) -> list[str]:
         return [event.kind for event in self.events if event.camera == camera]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start_rtsp(video: Path, port: int) -> subprocess.Popen[bytes]:
@@ -74,7 +69,7 @@ def start_rtsp(video: Path, port: int) -> subprocess.Popen[bytes]:
 
 
 def wait_port(port: int) -> None:
-    for _ in range(200):
+    for _ in range(600):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
@@ -135,7 +130,7 @@ def test_an_rtsp_server_that_is_killed_and_restarted(
         server.wait()
         killed = time.monotonic()
         recorder.wait(lambda: "camera lost" in recorder.kinds("left"))
-        assert time.monotonic() - killed < 10
+        assert time.monotonic() - killed < 25  # FFmpeg's own timeout is 30 s
         server = start_rtsp(readable_video, port)
         recorder.wait(lambda: "camera back" in recorder.kinds("left"))
         seen = len(recorder.verdicts)
@@ -144,7 +139,7 @@ def test_an_rtsp_server_that_is_killed_and_restarted(
         stop.set()
         server.kill()
         server.wait()
-    running.join(20)
+    running.join(60)
     numbers = [number for camera, number, _ in recorder.verdicts if camera == "left"]
     assert numbers == sorted(set(numbers)), "numbers go on behind the outage"
     files = [number for camera, number, _ in recorder.verdicts if camera == "file"]
@@ -210,7 +205,7 @@ def test_mjpeg_over_http_with_credentials(
         recorder.wait(lambda: recorder.verdicts and recorder.verdicts[-1][1] > 10)
     finally:
         stop.set()
-        running.join(20)
+        running.join(60)
     assert recorder.kinds(source)[:2] == ["camera lost", "camera back"]
     assert "s3cret" not in caplog.text
 
@@ -283,7 +278,7 @@ def test_a_camera_slower_than_the_stall_timeout(
             stop.wait(2.0)
     finally:
         stop.set()
-        running.join(20)
+        running.join(60)
         camera.server.shutdown()
         camera.server.server_close()
     assert len(recorder.verdicts) >= 12
@@ -305,5 +300,5 @@ def test_one_dead_camera_of_two_is_lost_from_the_start(model: Path, pictures: Pa
         recorder.wait(lambda: len(recorder.verdicts) == 5)
     finally:
         stop.set()
-        running.join(20)
+        running.join(60)
     assert recorder.kinds("dead") == ["camera lost"]

@@ -256,7 +256,7 @@ def test_one_frame_per_connection_is_enough(frames: MakeFrames) -> None:
         bench.feed.watch()
         reader = bench.feed._reader
         if reader is not None:
-            reader._thread.join(5)
+            reader._thread.join(60)
         captured = bench.feed.take()
         if captured is not None:
             means.append(captured.frame.mean())

@@ -208,7 +208,7 @@ def test_a_server_that_never_answers_is_given_up() -> None:
         started = time.monotonic()
         with pytest.raises(CameraError, match="within 5 s"):
             open_source(f"rtsp://127.0.0.1:{server.getsockname()[1]}/a")
-        assert time.monotonic() - started < 20  # OpenCV's own timeout is 30 s
+        assert time.monotonic() - started < 28  # OpenCV's own timeout is 30 s
 
 
 class Compressed:

@@ -14,7 +14,7 @@ from edge_ad_runtime import DataError, FrameError, open_source
 from edge_ad_runtime.cameras import WatchedFolder, folder
 
 
-def wait(what: Callable[[], object], seconds: float = 20) -> None:
+def wait(what: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline
@@ -49,7 +49,7 @@ def test_watched_folder_takes_complete_pictures_once(tmp_path: Path) -> None:
     os.replace(tmp_path / ".hidden.tmp.png", tmp_path / "renamed.png")
     wait(lambda: len(found) == 3)
     source.cancel()
-    thread.join(5)
+    thread.join(60)
     assert found[0] == ("a.png", 10)
     assert sorted(found[1:]) == [("renamed.png", 30), ("slow.png", 20)]
     with pytest.raises(DataError, match="cannot list the folder"):
@@ -97,7 +97,7 @@ class Watcher:
 
     def close(self) -> None:
         self.source.cancel()
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 

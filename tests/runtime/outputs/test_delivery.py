@@ -149,9 +149,9 @@ def test_an_error_that_nobody_foresaw_hangs_nothing(verdict: MakeVerdict, wait: 
 
     writing = threading.Thread(target=write, daemon=True)
     writing.start()
-    writing.join(20)
+    writing.join(60)
     assert not writing.is_alive()
-    assert failed.wait(20)  # the thread may get its first turn after all verdicts were handed in
+    assert failed.wait(60)  # the thread may get its first turn after all verdicts were handed in
     recorder.error = None
     delivery.verdict(*verdict(20))
     delivery.close()
@@ -177,7 +177,7 @@ def test_what_a_best_effort_output_drops_is_no_lost_verdict(verdict: MakeVerdict
         best_effort = True
 
         def write(self, captured: CapturedFrame, result: Result) -> None:
-            release.wait(10)
+            release.wait(60)
 
     events = Recorder()
     delivery = Delivery([Background(Gallery(), limit=2), events])

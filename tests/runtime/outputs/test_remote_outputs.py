@@ -23,6 +23,7 @@ from edge_ad_runtime.outputs.remote import Refused, Spooled
 from edge_ad_runtime.outputs.spool import Spool, SpoolError
 from edge_ad_runtime.outputs.webhook import WebhookConfig, WebhookSender
 from edge_ad_runtime.supervisor import Supervisor
+from tests.conftest import free_port
 
 MakeVerdict = Callable[..., tuple[CapturedFrame, Result]]
 
@@ -37,12 +38,6 @@ def wait(what: Callable[[], object], seconds: float = 60) -> None:
     while not what():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Broker:
@@ -70,7 +65,7 @@ class Broker:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(60)
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
@@ -425,5 +420,5 @@ def test_a_broker_that_refuses_the_password_is_told_as_such() -> None:
         sender = MqttSender(MqttConfig(host="127.0.0.1", port=port, topic="t", username="u"))
         with pytest.raises(OSError, match=r"Not authorized; check the user name and the password"):
             sender.send("left/verdict", "{}")
-        refusing.join(20)
+        refusing.join(60)
         sender.close()

@@ -128,7 +128,7 @@ def watched(
         yield line, server
         stop.set()
         server.close()
-        running.join(20)
+        running.join(60)
 
 
 class Painted:
@@ -170,7 +170,7 @@ def test_every_part_is_painted_with_its_own_verdict(
     page.locator("#heat").fill("0")
     for number in range(PARTS):
         line.drop(number)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         painted = Painted(page)
         while painted.numbers != {number}:
             # Whatever is painted meanwhile is one part with one verdict.

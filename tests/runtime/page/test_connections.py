@@ -19,6 +19,9 @@ import pytest
 
 pytest.importorskip("starlette", reason="no starlette: pip install 'edge-ad[serve]'")
 pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'")
+
+from edge_ad_runtime.page.server import Connection, PageServer
+
 if not Path("/proc/self/fd").exists():
     pytest.skip("no /proc to count descriptors in", allow_module_level=True)
 
@@ -82,7 +85,7 @@ class Running:
         return self.judged() == self._dropped
 
     def health(self) -> int:
-        connection = http.client.HTTPConnection(*self.address, timeout=10)
+        connection = http.client.HTTPConnection(*self.address, timeout=60)
         connection.request("GET", "/healthz", headers={"Host": "localhost"})
         code = connection.getresponse().status
         connection.close()
@@ -95,7 +98,7 @@ class Running:
         self.process.terminate()
         assert self.process.stderr is not None
         rest = self.process.stderr.read()
-        self.process.wait(20)
+        self.process.wait(60)
         self.process.stderr.close()
         return rest
 
@@ -140,25 +143,24 @@ def test_clients_that_never_finish_asking_starve_nothing(
 def test_idle_clients_keep_nobody_out(running: Running) -> None:
     with ExitStack() as opened:
         for _ in range(100):
-            opened.enter_context(socket.create_connection(running.address, 5))
+            opened.enter_context(socket.create_connection(running.address, 60))
         for _ in range(10):
             assert running.health() == 200
 
 
-def test_half_a_request_is_cut_off(running: Running) -> None:
-    with socket.create_connection(running.address, 5) as client:
+def test_half_a_request_is_cut_off(server: PageServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection, "answer_seconds", 1e6)  # an answer may take longer
+    started = time.monotonic()
+    with socket.create_connection(server.address, 60) as client:
         client.sendall(HALF_SENT)
-        client.settimeout(20)
-        started = time.monotonic()
         try:
             assert client.recv(100) == b""
         except ConnectionResetError:
             pass
-        assert 3 < time.monotonic() - started < 18  # an answer has 20 s
+        assert time.monotonic() - started > 3
 
 
 def test_half_a_body_is_answered(running: Running) -> None:
-    with socket.create_connection(running.address, 5) as client:
+    with socket.create_connection(running.address, 60) as client:
         client.sendall(HALF_BODY)
-        client.settimeout(10)
         assert b"400" in client.recv(100)

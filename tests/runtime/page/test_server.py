@@ -101,7 +101,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_body(
 ) -> None:
     head = b"POST /shift HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     for _ in range(5):
-        with socket.create_connection(server.address, 5) as client:
+        with socket.create_connection(server.address, 60) as client:
             client.sendall(head + b"Content-Length: 100\r\n\r\n{")
             time.sleep(0.1)
     time.sleep(0.3)
@@ -405,7 +405,7 @@ def triggered(
         yield stream, server
         stop.set()
         server.close()
-        running.join(20)
+        running.join(60)
 
 
 def test_a_post_is_a_trigger(

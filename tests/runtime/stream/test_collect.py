@@ -68,7 +68,7 @@ def test_on_demand_the_picture_is_one_from_after_the_request(tmp_path: Path) -> 
             if (len(collection.paths), len(told)) != before:
                 break
             threading.Event().wait(0.01)
-    running.join(10)
+    running.join(60)
     release.set()
     assert not running.is_alive() and events == []
     assert told == ["not kept: it shows the same static scene as the picture before it"]

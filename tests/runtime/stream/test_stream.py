@@ -56,7 +56,7 @@ class Mean:
 
 def wait_ended(reader: Reader) -> None:
     """Until the source has been read to its end."""
-    reader._thread.join(10)
+    reader._thread.join(60)
     assert not reader._thread.is_alive()
 
 
@@ -101,13 +101,13 @@ def test_a_slow_scorer_skips_and_counts(frames: MakeFrames) -> None:
 
     def deliver() -> Iterator[Frame]:
         yield from frames(1)
-        first_taken.wait(10)
+        assert first_taken.wait(60)
         yield from frames(2, 3, 4, 5)
         all_delivered.set()
 
     def before() -> None:
         first_taken.set()
-        all_delivered.wait(10)
+        assert all_delivered.wait(60)
 
     scorer = Mean(before)
     summary = run_stream(FakeCamera(deliver()), scorer)
@@ -187,7 +187,7 @@ def test_stop_ends_a_camera_that_delivers_nothing() -> None:
 
     def deliver() -> Iterator[Frame]:
         stop.set()
-        release.wait(10)
+        release.wait(60)
         yield from ()
 
     timer = threading.Timer(0.5, release.set)

@@ -296,15 +296,15 @@ def test_a_limit_set_during_a_reload_brings_no_old_model_back(
         def hold(scorer: Scorer, *arguments: Any, **more: Any) -> list[Result]:
             if threading.current_thread() is exchanged:
                 tried.set()
-                go_on.wait(10)
+                assert go_on.wait(60)
             return score(scorer, *arguments, **more)
 
         monkeypatch.setattr(Scorer, "score_prepared", hold)
         exchanged.start()
-        tried.wait(10)
+        assert tried.wait(60)
         stream.set_threshold("left", 30.0, who="Ann")
         go_on.set()
-        exchanged.join(10)
+        exchanged.join(60)
         result = judge(stream, "left", 80)
         assert (result.score, result.threshold) == (40, 30), "the new model, and the new limit"
 
