@@ -19,6 +19,7 @@ from edge_ad_runtime.model.device_calibration import DeviceCalibration
 from edge_ad_runtime.model.golden import GOLDEN_KEY, Golden
 from edge_ad_runtime.model.image import Frame, check_frame
 from edge_ad_runtime.model.info import ModelInfo, verify
+from edge_ad_runtime.model.location import installed
 from edge_ad_runtime.model.result import RegionFinder, Result
 from edge_ad_runtime.model.session import (
     OUTPUTS,
@@ -91,10 +92,13 @@ class Scorer:
                 "expected a smallest region from 0 to below 1, as a share of the picture, "
                 f"got {min_region_area}"
             )
-        model = read_model(Path(path))
+        file = installed(
+            Path(path)
+        )  # once: `edge-ad install` may lead the path elsewhere meanwhile
+        model = read_model(file)
         self.content = hashlib.sha256(model).hexdigest()
         try:
-            self.signed = None if required is None else required.check(Path(path), model)
+            self.signed = None if required is None else required.check(file, model)
             # First of all, so that nothing interprets damaged bytes.
             checksum = verify(model)
             self._session = create_session(model, device, threads, accelerator)

@@ -272,7 +272,11 @@ class Drawing:
         """Return the pictures of a part; None: it is too late."""
         if part.pictures is not None:
             return part.pictures
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._draw, part)
+        try:
+            drawn = asyncio.get_running_loop().run_in_executor(self._pool, self._draw, part)
+        except RuntimeError:
+            return None  # the page is closing
+        return await drawn
 
     def keep(self, part: Part) -> None:
         """Draw an anomalous part soon, so that it can be listed, also when its frame has gone.

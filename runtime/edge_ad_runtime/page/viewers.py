@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from edge_ad_runtime.outputs.base import event_fields
 from edge_ad_runtime.page.parts import Drawing, Part
 from edge_ad_runtime.page.state import Known, News, PageState
+
+logger = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.04
 _STATUS_SECONDS = 0.5
@@ -85,8 +88,7 @@ class Viewers:
             self._dismiss_last(max(reversed(clients), key=clients.count))
         viewer = Viewer(client)
         self._viewers.append(viewer)
-        if self._publishing is None or self._publishing.done():
-            self._publishing = asyncio.create_task(self._publish())
+        self._keep_publishing()
         return viewer
 
     def leave(self, viewer: Viewer) -> None:
@@ -110,6 +112,7 @@ class Viewers:
         seen: dict[str, Part] = {}
         yield b"retry: 2000\n\n"
         while not (viewer.dismissed or self._closing):
+            self._keep_publishing()
             news = self._news
             for number, event in self._state.events_after(last_event):
                 # What the event has changed follows at once.
@@ -136,6 +139,12 @@ class Viewers:
     def _tell(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+
+    def _keep_publishing(self) -> None:
+        """Begin to draw, also again after a part that could not be drawn."""
+        if self._publishing is None or self._publishing.done():
+            self._publishing = asyncio.create_task(self._publish())
+            self._publishing.add_done_callback(_log_fault)
 
     async def _publish(self) -> None:
         """Draw the newest part of each camera and tell the viewers, while there are any."""
@@ -227,6 +236,11 @@ class Turns:
         if self._pace is None:
             self._pace = Pace(self._state, self._drawing, _ANSWERS_SHARE, _ANSWERS_SHARE_BEHIND)
         return self._pace.allows()
+
+
+def _log_fault(done: "asyncio.Task[None]") -> None:
+    if not done.cancelled() and done.exception() is not None:
+        logger.error("a part cannot be shown", exc_info=done.exception())
 
 
 def _message(name: str | None, fields: object) -> bytes:

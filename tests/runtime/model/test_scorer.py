@@ -14,7 +14,10 @@ import onnxruntime
 import pytest
 
 from edge_ad_runtime import DataError, DeviceError, MissingExtraError, ModelFileError, Scorer
+from edge_ad_runtime.model import scorer as scorer_module
 from edge_ad_runtime.model.info import MODEL_KEY, VERSION_KEY
+from edge_ad_runtime.model.location import signature_path, slots_folder
+from edge_ad_runtime.model.signature import RequiredSignature, Signed
 
 MakeFrames = Callable[..., list[Any]]
 
@@ -31,6 +34,33 @@ def test_scores_and_judges(model: Path, frames: MakeFrames) -> None:
     assert bad.latency_ms > 0
     assert scorer.provider == "CPUExecutionProvider"
     assert scorer.info.category == "plate"
+
+
+def test_a_model_that_is_installed_meanwhile_lends_no_signature_to_the_one_before(
+    write_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cable.onnx"
+    slots = [slots_folder(path) / name / path.name for name in "ab"]
+    for slot in slots:
+        slot.parent.mkdir(parents=True)
+        write_model("new.onnx").rename(slot)
+    path.symlink_to(slots[0].relative_to(tmp_path))
+    real, checked = scorer_module.read_model, list[Path]()
+
+    def late(file: Path) -> bytes:
+        data = real(file)
+        path.unlink()
+        path.symlink_to(slots[1].relative_to(tmp_path))
+        return data
+
+    class Required(RequiredSignature):
+        def check(self, path: Path, model: bytes) -> Signed:
+            checked.append(signature_path(path))
+            return Signed(name="cable.onnx", version=1)
+
+    monkeypatch.setattr(scorer_module, "read_model", late)
+    Scorer(path, device="cpu", required=Required(public_key=b"", least_version=0))
+    assert checked == [signature_path(slots[0])]
 
 
 @pytest.mark.parametrize("batch", ["N", 1])

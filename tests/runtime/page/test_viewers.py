@@ -20,8 +20,8 @@ pytest.importorskip("uvicorn", reason="no uvicorn: pip install 'edge-ad[serve]'"
 from edge_ad_runtime.page import parts
 from edge_ad_runtime.page.parts import Drawing
 from edge_ad_runtime.page.server import PageServer
-from edge_ad_runtime.page.state import PageState
-from edge_ad_runtime.page.viewers import Pace, Turns
+from edge_ad_runtime.page.state import News, PageState
+from edge_ad_runtime.page.viewers import Pace, Turns, Viewers
 
 Ask = Callable[..., tuple[int, str, dict[str, str]]]
 Wait = Callable[..., None]
@@ -188,6 +188,40 @@ def test_a_picture_that_is_not_drawn_when_the_page_closes_is_no_traceback(info: 
     asyncio.run(turns(scope, None, send))  # type: ignore[arg-type]
     assert sent[0]["status"] == 503
     drawing.close()
+
+
+def test_a_part_that_cannot_be_drawn_does_not_end_the_page(
+    info: ModelInfo,
+    verdict: Verdict,
+    stream: Stream,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """For those who look already, too: nobody may come who would start it again."""
+    state, drawing = PageState({"left": 1}, lambda camera: info), Drawing(640)
+    viewers = Viewers(state, drawing, News(stream, state), most=4)
+    state.write(*verdict(0))
+    real, faults = Drawing.pictures, [MemoryError("a very large frame")]
+
+    async def pictures(drawing: Drawing, part: parts.Part) -> parts.Pictures | None:
+        if faults:
+            raise faults.pop()
+        return await real(drawing, part)
+
+    async def first_verdict() -> bytes:
+        viewer = viewers.join("somebody")
+        async for message in viewers.messages(viewer):
+            if message.startswith(b"event: verdict"):
+                return message
+        raise AssertionError("the page has ended")
+
+    monkeypatch.setattr(Drawing, "pictures", pictures)
+    assert b'"frame": 0' in asyncio.run(asyncio.wait_for(first_verdict(), 60))
+    assert "a part cannot be shown" in caplog.text
+    drawing.close()
+    state.write(*verdict(1))
+    late = state.parts.newest("left")
+    assert late is not None and asyncio.run(real(drawing, late)) is None, "the page has closed"
 
 
 def test_the_history_is_sent_once(
