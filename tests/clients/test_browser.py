@@ -65,7 +65,7 @@ def open_model(page: Any, model: Path) -> None:
     page.set_input_files("#model-input", model)
     title = page.locator("#model-drop.done strong")
     playwright.expect(title).to_have_text(model.name, timeout=60_000)
-    playwright.expect(page.locator(".card")).to_have_count(0, timeout=20_000)
+    playwright.expect(page.locator(".card")).to_have_count(0, timeout=90_000)
 
 
 def test_it_gives_the_golden_scores_of_one_model_file_after_the_other(page: Any) -> None:
@@ -86,7 +86,7 @@ def test_it_gives_the_golden_scores_of_one_model_file_after_the_other(page: Any)
         assert names == [picture.name for picture in case.scores]
         anomalous = sum(verdict["anomalous"] for verdict in verdicts)
         counted = f"{len(verdicts) - anomalous} good, {anomalous} anomalous"
-        playwright.expect(page.locator("#counts")).to_have_text(counted, timeout=20_000)
+        playwright.expect(page.locator("#counts")).to_have_text(counted, timeout=90_000)
 
 
 def test_the_heat_lies_on_the_defect(page: Any) -> None:

@@ -66,6 +66,7 @@ def stream(
         "model": str(model),
         "threads": 1,
         "threshold": 60.0,
+        "stall_timeout": 0,  # a machine that stands still for seconds loses no camera
         "alarm": {"frames": 1, "clear_frames": 2},
         "camera": [{"name": "left", "source": "a"}, {"name": "right", "source": "bb"}],
     }

@@ -52,6 +52,7 @@ def browser() -> Iterator[Any]:
 def page(browser: Any) -> Iterator[Any]:
     """A page that must not have a fault of its own, such as one against its policy."""
     found = browser.new_page(viewport={"width": 1280, "height": 1100})
+    found.set_default_timeout(90_000)
     faults: list[str] = []
     found.on("pageerror", lambda error: faults.append(str(error)))
     found.on("console", lambda message: faults.extend([message.text] * (message.type == "error")))
@@ -281,10 +282,15 @@ def test_a_hidden_page_is_no_viewer(page: Any, server: PageServer, wait: Wait) -
             document.dispatchEvent(new Event("visibilitychange"));
         }"""
     )
-    page.wait_for_timeout(500)  # what had been asked for before still comes
-    shown = page.locator("article").first.get_attribute("data-part")
-    page.wait_for_timeout(800)
-    assert page.locator("article").first.get_attribute("data-part") == shown
+    shown = ""
+
+    def is_still() -> bool:
+        nonlocal shown
+        shown = page.locator("article").first.get_attribute("data-part")
+        page.wait_for_timeout(800)
+        return bool(page.locator("article").first.get_attribute("data-part") == shown)
+
+    wait(is_still)  # what had been asked for before still comes
     page.evaluate(
         """() => {
             delete document.hidden;
@@ -299,6 +305,7 @@ def test_nothing_sticks_out_and_every_button_can_be_hit(
     browser: Any, server: PageServer, size: tuple[int, int]
 ) -> None:
     page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+    page.set_default_timeout(90_000)
     page.goto(f"http://127.0.0.1:{server.address[1]}/", wait_until="domcontentloaded")
     page.locator("article[data-part] >> nth=1").wait_for()
     page.locator("#gallery button").first.wait_for()

@@ -394,8 +394,9 @@ def triggered(
     document = {
         "model": str(model),
         "freeze_check": False,
+        "stall_timeout": 0,
         "camera": [{"name": "left", "source": "a"}],
-        "trigger": {"mode": "http"},
+        "trigger": {"mode": "http", "timeout": 100},
         "serve": {"port": 0},
     }
     with Stream(parse_config(document)) as stream:

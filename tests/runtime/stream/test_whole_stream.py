@@ -96,7 +96,8 @@ def document(*models: Path, **more: Any) -> dict[str, Any]:
         {"name": f"camera {index}", "source": str(index), "model": str(model)}
         for index, model in enumerate(models)
     ]
-    return {"camera": cameras, "threads": 1, "stdout": False, **more}
+    # Without it, a machine that stands still for seconds loses every camera.
+    return {"camera": cameras, "threads": 1, "stdout": False, "stall_timeout": 0, **more}
 
 
 def wait(what: Callable[[], object], seconds: float = 60) -> None:
