@@ -272,17 +272,22 @@ def test_a_camera_slower_than_the_stall_timeout(
     stream.delivery.add(recorder)
     running = threading.Thread(target=stream.run, args=(stop,))
     running.start()
+    stood_still = 0
     try:
-        for _ in range(16):
+        for _ in range(40):
             camera.send()
+            before = time.monotonic()
             stop.wait(2.0)
+            stood_still += time.monotonic() - before > 3.0
+            if len(recorder.verdicts) >= 12:
+                break
     finally:
         stop.set()
         running.join(60)
         camera.server.shutdown()
         camera.server.server_close()
     assert len(recorder.verdicts) >= 12
-    assert recorder.kinds("slow").count("camera lost") <= 6
+    assert recorder.kinds("slow").count("camera lost") <= 6 + stood_still
     assert "while stall_timeout is 1 s" in caplog.text
 
 

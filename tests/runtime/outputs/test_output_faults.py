@@ -168,7 +168,7 @@ def test_a_webhook_that_refuses_everything_is_told_once(
     serve: Callable[..., Server], parts: Parts
 ) -> None:
     server = serve(status(400))
-    done = parts.stream(f"[webhook]\nurl = '{server.url}'")
+    done = parts.stream(f"[webhook]\nurl = '{server.url}'\ntimeout = 60")
     assert server.verdicts() == list(range(21))
     assert len(server.requests) < 25
     assert [event["event"] for event in events(done)] == ["output failed"]
@@ -177,13 +177,13 @@ def test_a_webhook_that_refuses_everything_is_told_once(
 
 def test_a_wrong_token_or_address_loses_nothing(serve: Callable[..., Server], parts: Parts) -> None:
     server = serve(status(401))
-    done = parts.stream(f"[webhook]\nurl = '{server.url}'\nspool = 'hook.spool'")
+    done = parts.stream(f"[webhook]\nurl = '{server.url}'\ntimeout = 60\nspool = 'hook.spool'")
     assert done.returncode == 0, done.stderr
     assert [event["event"] for event in events(done)] == ["output failed"]
     assert waiting(parts.folder / "hook.spool") == 21
     server.requests.clear()
     server.answer = status(204)
-    parts.stream(f"[webhook]\nurl = '{server.url}'\nspool = 'hook.spool'")
+    parts.stream(f"[webhook]\nurl = '{server.url}'\ntimeout = 60\nspool = 'hook.spool'")
     assert server.verdicts() == [*range(21), *range(21)]
 
 
@@ -193,7 +193,7 @@ def test_a_redirect_is_not_followed_and_loses_nothing(
 ) -> None:
     other = serve(status(200))
     server = serve(status(code, Location=other.url))
-    done = parts.stream(f"[webhook]\nurl = '{server.url}'\nspool = 'hook.spool'")
+    done = parts.stream(f"[webhook]\nurl = '{server.url}'\ntimeout = 60\nspool = 'hook.spool'")
     assert other.requests == []
     assert [event["event"] for event in events(done)] == ["output failed"]
     assert "redirect" in events(done)[0]["message"]
@@ -249,7 +249,7 @@ def test_a_damaged_spool_is_set_aside_and_what_is_readable_is_sent(
     serve: Callable[..., Server], parts: Parts
 ) -> None:
     server = serve(status(503))
-    table = f"[webhook]\nurl = '{server.url}'\nspool = 'hook.spool'"
+    table = f"[webhook]\nurl = '{server.url}'\ntimeout = 60\nspool = 'hook.spool'"
     parts.stream(table)
     spool = parts.folder / "hook.spool"
     assert waiting(spool) == 21
@@ -266,7 +266,7 @@ def test_a_damaged_spool_is_set_aside_and_what_is_readable_is_sent(
 
 def test_two_streams_never_share_a_spool(serve: Callable[..., Server], parts: Parts) -> None:
     server = serve(status(503))
-    table = f"[webhook]\nurl = '{server.url}'"
+    table = f"[webhook]\nurl = '{server.url}'\ntimeout = 60"
     camera = "[[camera]]\nname = 'left'\nsource = 'quick:left'"
     with parts.start(f"{camera}\n{table}") as first:
         try:
