@@ -89,7 +89,8 @@ class Training:
                 self._draw_options()
             with ui.row().classes("w-full items-center justify-between"):
                 ui.label(self._few()).classes("small warn")
-                ui.button("Start the training", on_click=self._start).props("unelevated")
+                self._begin = ui.button("Start the training", on_click=self._start)
+                self._begin.props("unelevated")
 
     def _few(self) -> str:
         if self._n_good < 20:
@@ -135,6 +136,9 @@ class Training:
                 expected_seconds=cost.train_seconds(self._n_good, self._n_test) if cost else None,
             )
             self._list.show()
+            # The second click of a double one would queue the same training again.
+            self._begin.disable()
+            ui.timer(_LOOK_SECONDS, self._begin.enable, once=True)
 
     def _arguments(self) -> list[str]:
         """Return the command line of the training.

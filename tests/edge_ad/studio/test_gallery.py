@@ -97,11 +97,12 @@ def test_an_interrupted_training_is_told_and_starts_again(
     page: Any, studio: StudioProcess, many: CategoryFolder
 ) -> None:
     page.goto(f"{studio.url}/product/many/train")
-    button(page, "Start the training").click()
-    button(page, "Stop").wait_for()
-    job = studio.queue.jobs("many", "train")[0]
+    button(page, "Start the training").dblclick()
+    button(page, "Stop").first.wait_for()
+    job = studio.queue.jobs("many", "train")[-1]
     os.kill(job.pid, signal.SIGKILL)
     page.get_by_text("Failed: it was interrupted before it could finish").wait_for()
+    assert studio.queue.jobs("many", "train")[1:] == [], "one for each click"
     assert len(many.pictures()) >= MANY - 1
     button(page, "Start again").click()
     button(page, "Stop").click()
