@@ -6,7 +6,7 @@ export default {
     </div>`,
   props: { url: String, kind: String, every: Number },
   emits: ["answer", "ready"],
-  data() { return { problem: "", stream: null, timer: 0, busy: false, number: 0 }; },
+  data() { return { problem: "", stream: null, timer: 0, busy: false, asked: 0, number: 0 }; },
   watch: { every() { this.pace(); } },
   beforeUnmount() { this.stop(); },
   methods: {
@@ -32,16 +32,22 @@ export default {
     },
     stop() {
       clearInterval(this.timer);
+      this.asked = 0;
       this.stream?.getTracks().forEach((track) => track.stop());
       this.stream = null;
     },
     pace() {
       clearInterval(this.timer);
-      if (this.stream && this.every > 0) this.timer = setInterval(() => this.take(), this.every);
+      if (this.stream && this.every > 0) this.timer = setInterval(() => this.take(true), this.every);
     },
-    async take() {
+    // While a picture is on its way, a press of the button waits, and one of a series is left out.
+    async take(paced = false) {
       const video = this.$refs.video;
-      if (this.busy || !this.stream || !video.videoWidth) return;
+      if (!this.stream || !video.videoWidth) return;
+      if (this.busy) {
+        if (!paced) this.asked += 1;
+        return;
+      }
       this.busy = true;
       try {
         const canvas = document.createElement("canvas");
@@ -59,6 +65,10 @@ export default {
         this.$emit("answer", { error: "The picture did not arrive: is the Studio still running?" });
       } finally {
         this.busy = false;
+        if (this.asked > 0) {
+          this.asked -= 1;
+          this.take();
+        }
       }
     },
   },
