@@ -189,8 +189,10 @@ def _expanded(path: Path) -> list[Path]:
 def _verdicts(
     scorer: "Scorer", pictures: _Pictures, overlays: "OverlayFolder | None"
 ) -> Iterator[tuple["CapturedFrame", "Result"]]:
+    whole = 1  # of a few pictures alone, the only batch is not filled up
     for batch in pictures.batches():
-        for captured, result in _scored(scorer, batch, pictures):
+        whole = max(whole, len(batch))
+        for captured, result in _scored(scorer, batch, whole, pictures):
             if overlays is not None:
                 _keep(overlays, captured, result)
             yield captured, result
@@ -206,16 +208,16 @@ def _keep(overlays: "OverlayFolder", captured: "CapturedFrame", result: "Result"
 
 
 def _scored(
-    scorer: "Scorer", batch: Sequence["CapturedFrame"], pictures: _Pictures
+    scorer: "Scorer", batch: Sequence["CapturedFrame"], whole: int, pictures: _Pictures
 ) -> Iterator[tuple["CapturedFrame", "Result"]]:
     """Score the batch at once; where that fails one by one, so that only the culprit is lost."""
     try:
         frames = [captured.frame for captured in batch]
-        yield from zip(batch, scorer.score_batch(frames, fill_to=_BATCH), strict=True)
+        yield from zip(batch, scorer.score_batch(frames, fill_to=whole), strict=True)
     except DataError:
         for captured in batch:
             try:
-                (result,) = scorer.score_batch([captured.frame], fill_to=_BATCH)
+                (result,) = scorer.score_batch([captured.frame], fill_to=whole)
                 yield captured, result
             except DataError as error:
                 pictures.fail(DataError(f"{captured.path}: {error}"))

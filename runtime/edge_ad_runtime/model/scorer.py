@@ -92,9 +92,8 @@ class Scorer:
                 "expected a smallest region from 0 to below 1, as a share of the picture, "
                 f"got {min_region_area}"
             )
-        file = installed(
-            Path(path)
-        )  # once: `edge-ad install` may lead the path elsewhere meanwhile
+        # Once: `edge-ad install` may lead the path elsewhere meanwhile.
+        file = installed(Path(path))
         model = read_model(file)
         self.content = hashlib.sha256(model).hexdigest()
         try:

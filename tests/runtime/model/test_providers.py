@@ -356,23 +356,28 @@ def test_the_default_log_is_silent_only_during_an_inference_on_a_gpu(
     assert broken.log == 2
 
 
-@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize(
+    ("damaged", "count", "chosen"), [(False, 11, [1, 8]), (True, 11, [1, 8]), (False, 1, [1])]
+)
 def test_predict_fills_up_its_last_batch_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
     write_model: Any,
     tmp_path: Path,
     info: ModelInfo,
     damaged: bool,
+    count: int,
+    chosen: list[int],
 ) -> None:
+    """A single picture goes through what was chosen when the session was tried."""
     path = write_model()
-    for value in range(11):
+    for value in range(count):
         cv2.imwrite(str(tmp_path / f"{value:02}.png"), np.full((HEIGHT, WIDTH, 3), value, np.uint8))
     runtime = FakeRuntime(metadata=info.to_metadata()).install(monkeypatch)
     if damaged:
         runtime.error = float("nan")  # every picture is tried again by itself
     done = CliRunner().invoke(main, ["predict", str(path), str(tmp_path), "--device", "cuda"])
     assert done.exit_code == damaged, done.output
-    assert [batch for batch, _ in runtime.choices] == [1, 8]
+    assert [batch for batch, _ in runtime.choices] == chosen
 
 
 def test_frames_of_several_cameras_do_not_share_a_batch_on_a_gpu(
