@@ -312,6 +312,7 @@ def test_slots_and_rollback_without_a_stream(golden: Callable[..., Path], tmp_pa
     assert path.read_bytes() == two.read_bytes()
     # Once more changes nothing: the model to go back to is still the first.
     assert json.loads(install(two, "--to", path, "--json").stdout)["changed"] is False
+    assert " was already " in install(two, "--to", path).stdout
     assert install("--rollback", "--to", path).exit_code == 0
     assert path.read_bytes() == one.read_bytes()
     assert install("--rollback", "--to", path).exit_code == 0

@@ -159,7 +159,8 @@ def _install(model: Path, slots: Slots, place: Place, terms: Terms) -> Outcome:
     changed = slot != before
     running = _switch(slots, slot, before, place, checked, "take over")
     _accept(place, version)
-    message = f"{place.path} is now {checked.method} on {checked.category}, {_proof(checked)}"
+    verb = "is now" if changed else "was already"
+    message = f"{place.path} {verb} {checked.method} on {checked.category}, {_proof(checked)}"
     return Outcome(
         event="model installed",
         message=message + _whether(running),

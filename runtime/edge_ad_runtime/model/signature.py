@@ -262,8 +262,9 @@ def _private_key(pem: bytes, password: bytes | None) -> "EllipticCurvePrivateKey
     try:
         key = load_pem_private_key(pem, password)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        reason = "this is a public one" if b"-BEGIN PUBLIC KEY-" in pem else error
         raise ConfigError(
-            f"cannot read the private key ({error}): expected PEM, and the password of an "
+            f"cannot read the private key ({reason}): expected PEM, and the password of an "
             "encrypted key"
         ) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -280,7 +281,8 @@ def _public_key(pem: bytes) -> "EllipticCurvePublicKey":
     try:
         key = load_pem_public_key(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ConfigError(f"cannot read the public key ({error}): expected PEM") from error
+        reason = "this is a private one" if b"PRIVATE KEY-" in pem else error
+        raise ConfigError(f"cannot read the public key ({reason}): expected PEM") from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise _wrong_kind()
     return key

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from edge_ad_runtime.cameras import CapturedFrame, FrameSource
 from edge_ad_runtime.errors import ConfigError, StuckError
+from edge_ad_runtime.events import Event
 from edge_ad_runtime.model.accepted import AcceptedVersions
 from edge_ad_runtime.model.image import Frame
 from edge_ad_runtime.model.info import ModelInfo
@@ -88,7 +89,7 @@ class Stream:
             for model in self.models:
                 if model.fallen_back is not None:
                     self.delivery.event(model.fallen_back)
-            self._installs = Installs(self.models, lambda: self._threshold, self.delivery.event)
+            self._installs = Installs(self.models, lambda: self._threshold, self._installed)
             if config.install is not None:
                 path = config.install.socket
                 owned.callback(InstallSocket(path, self._installs, self.supervisor).close)
@@ -159,6 +160,12 @@ class Stream:
             if event is not None:
                 self.delivery.event(event)
         self._thresholds.report_kept()
+
+    def _installed(self, event: Event) -> None:
+        """Report what `edge-ad install` did, and which limits of people outlive it."""
+        self.delivery.event(event)
+        if event.kind in ("model installed", "model rolled back", "model replaced"):
+            self._thresholds.report_kept()
 
     def run(self, stop: threading.Event) -> StreamSummary:
         """Score until all sources have ended or `stop` is set, and close everything.

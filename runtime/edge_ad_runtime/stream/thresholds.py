@@ -84,7 +84,7 @@ class Thresholds:
         self._change(camera, None, who)
 
     def report_kept(self) -> None:
-        """Say which limits outlive a reload."""
+        """Say which limits outlive a reload, or another model."""
         for camera, slot in self._slots.items():
             override = slot.overrides.get(camera)
             if override is not None:

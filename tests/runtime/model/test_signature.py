@@ -140,6 +140,10 @@ def test_keys_that_cannot_be_used(keys: tuple[bytes, bytes]) -> None:
     assert sign(MODEL, "a", encrypted, version=1, password=b"secret")
     with pytest.raises(ConfigError, match="public key"):
         verify(MODEL, b"{}", b"nothing")
+    with pytest.raises(ConfigError, match=r"private key \(this is a public one\)"):
+        sign(MODEL, "a", keys[1], version=1)
+    with pytest.raises(ConfigError, match=r"public key \(this is a private one\)"):
+        verify(MODEL, b"{}", keys[0])
     with pytest.raises(ConfigError, match="version"):
         sign(MODEL, "a", keys[0], version=0)
 

@@ -12,6 +12,7 @@ import pytest
 
 from edge_ad_runtime import CapturedFrame, ConfigError, DataError, Result, Scorer, Stream
 from edge_ad_runtime.events import Event
+from edge_ad_runtime.model.document import Document
 from edge_ad_runtime.stream.config import StreamConfig, parse_config
 from edge_ad_runtime.stream.model_slot import ModelSlot, Override
 from edge_ad_runtime.stream.thresholds import Thresholds
@@ -278,6 +279,22 @@ def test_a_reload_keeps_what_people_have_set_and_says_so(
         "threshold kept",
     ]
     assert events.found[-1].camera == "left" and "Ann" in events.found[-1].message
+    assert "the model has changed since" in events.found[-1].message
+
+
+def test_an_installed_model_keeps_what_people_have_set_and_says_so(
+    write_model: WriteModel, pictures: Path
+) -> None:
+    model, events = write_model("model.onnx"), Events()
+    with Stream(configured(model, pictures)) as stream:
+        stream.delivery.add(events)
+        stream.set_threshold("left", 30.0, who="Ann")
+        new = write_model("half.onnx", divisor=2.0)
+        content = Scorer(new, threads=1).content
+        shutil.copy(new, model)
+        request = {"ask": "take over", "model": str(model), "content": content}
+        stream._installs.answer(Document(request), lambda: False)
+    assert events.kinds() == ["threshold changed", "model installed", "threshold kept"]
     assert "the model has changed since" in events.found[-1].message
 
 
