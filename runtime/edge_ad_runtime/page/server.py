@@ -209,7 +209,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """Take the connection, and let another one go if need be."""
         super().connection_made(transport)
-        self._since = self.loop.time()
+        self._since = self._looked_at = self.loop.time()
         self._stuck_since: float | None = None
         self._timer = self.loop.call_later(_LOOK_SECONDS, self._look)
         if len(self.connections) > _most_connections():
@@ -260,6 +260,12 @@ class Connection(H11Protocol):
 
     def _look(self) -> None:
         now = self.loop.time()
+        # While this process stood still, what the client has sent could not be read.
+        stood_still = now - self._looked_at - _LOOK_SECONDS
+        self._looked_at = now
+        self._since += stood_still
+        if self._stuck_since is not None:
+            self._stuck_since += stood_still
         patience = self.answer_seconds if self._is_asking else _ASK_SECONDS
         late = now - self._since > patience and not self._is_page
         stuck = self._stuck_since is not None and now - self._stuck_since > _STUCK_SECONDS

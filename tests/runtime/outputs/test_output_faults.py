@@ -223,7 +223,7 @@ def test_an_answer_that_is_none_is_told_and_the_verdicts_arrive_later(
     serve: Callable[..., Server], parts: Parts, answer: Callable[[BaseHTTPRequestHandler], None]
 ) -> None:
     server = serve(answer)
-    camera = "[[camera]]\nname = 'left'\nsource = 'quick:left'\nevery = 20"
+    camera = "stall_timeout = 0\n[[camera]]\nname = 'left'\nsource = 'quick:left'\nevery = 20"
     with parts.start(f"{camera}\n[webhook]\nurl = '{server.url}'\ntimeout = 0.5") as process:
         try:
             assert process.stdout is not None

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -158,6 +159,24 @@ def test_half_a_request_is_cut_off(server: PageServer, monkeypatch: pytest.Monke
         except ConnectionResetError:
             pass
         assert time.monotonic() - started > 3
+
+
+def test_a_server_that_stood_still_cuts_nobody_off() -> None:
+    """The request may have come meanwhile, and is read after this look."""
+    now, cut_off = [0.0], list[float]()
+    connection = Connection.__new__(Connection)
+    connection.loop = SimpleNamespace(time=lambda: now[0], call_later=lambda *_: None)  # type: ignore[assignment]
+    connection.transport = SimpleNamespace(abort=lambda: cut_off.append(now[0]))  # type: ignore[assignment]
+    connection.cycle = None  # type: ignore[assignment]
+    connection._since = connection._looked_at = 0.0
+    connection._stuck_since = None
+    now[0] = 30.0
+    connection._look()
+    assert cut_off == []
+    while not cut_off:
+        now[0] += 1.0
+        connection._look()
+    assert 34 < cut_off[0] < 37, "its own time begins again"
 
 
 def test_half_a_body_is_answered(running: Running) -> None:
