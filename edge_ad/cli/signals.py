@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -42,8 +43,9 @@ class Signals:
         self._sender.setblocking(False)
 
     def __enter__(self) -> "Signals":
-        """Take SIGHUP, and let SIGTERM end the program with exit code 0 until `watch` is called."""
+        """Take SIGHUP; until `watch` is called, SIGINT and SIGTERM end the program at once."""
         self._wakeup = signal.set_wakeup_fd(self._sender.fileno(), warn_on_full_buffer=False)
+        self._handle(signal.SIGINT, _leave)
         self._handle(signal.SIGTERM, _leave)
         if _HANGUP is not None:
             self._handle(_HANGUP, _ignore)
@@ -104,8 +106,12 @@ class Signals:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    # An exception here could surface in the middle of another package's import. Nothing has been
-    # written yet, and the system closes what is open.
+    # An exception here could surface in the middle of another package's import, or of the start of
+    # a thread. Nothing has been written yet, and the system closes what is open.
+    if number == signal.SIGINT:
+        with suppress(OSError):
+            os.write(2, b"interrupted\n")
+        os._exit(130)
     os._exit(0)
 
 
