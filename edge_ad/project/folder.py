@@ -36,7 +36,7 @@ _LONGEST_NAME = 60
 _LABEL = re.compile(r"\w[\w -]{0,59}")
 
 _arranging = threading.Lock()
-"""Who comes in the middle would find a layout, and leave out the pictures still to be moved."""
+"""Whoever came in the middle would find a layout, and leave out the pictures still to be moved."""
 
 _arranged: dict[Path, dict[str, str]] = {}
 """New keys by the old ones, which other browsers still show."""

@@ -18,7 +18,7 @@ import torch
 
 from edge_ad import __version__
 from edge_ad.data import Dataset, Pictures, as_dataset
-from edge_ad.models import Detector, load
+from edge_ad.models import Detector, load, read_detector
 from edge_ad.run_metrics import RunMetrics
 from edge_ad.runs import DETECTOR_FILE, Run, model_file, unchanged
 from edge_ad_export.build import backbone_graph, build_graph, has_integer_form
@@ -110,7 +110,7 @@ def export(
     run = Path(run)
     with unchanged(run):
         read = Run.read(run)
-        detector = load(run, device="cpu")
+        detector = read_detector(run, device="cpu")
         trained = _Trained(run, _description(run))
     info = _describe_run(read.metrics, detector.preprocessing)
     path = model_file(run) if output is None else Path(output)

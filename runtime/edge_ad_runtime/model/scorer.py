@@ -207,8 +207,8 @@ class Scorer:
         Args:
             frames: as in `score`: a list, an array of n x H x W x 3, or a generator, of which no
                 more than 16 frames are held at a time. Their sizes may differ.
-            fill_to: of pictures that come in several batches, the size of a whole one: on CUDA, a
-                smaller one takes as long as several whole ones unless it is filled up.
+            fill_to: the size of a whole batch, where pictures come in several: on CUDA, a smaller
+                last one takes as long as several whole ones unless it is filled up.
 
         Raises:
             DataError: as `score`, for the whole batch.
